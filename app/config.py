@@ -1,0 +1,185 @@
+"""Settings of the node: app.yaml first, the environment over it (GLIOMA_NODE__AE_TITLE=...), defaults below.
+
+The only module that reads YAML or the environment.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.errors import ConfigError
+
+
+def _ae_title(value: str) -> str:
+    """Hold an AE title to PS3.5 section 6.2: 1 to 16 printable ASCII characters, no backslash."""
+    title = value.strip()
+    if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+def _address(value: str) -> str:
+    """Hold a peer's address to an IP address."""
+    ip_address(value)
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Peer(_Section):
+    """Who may send to the node."""
+
+    ae_title: AETitle
+    """Calling AE title."""
+    address: Annotated[str, AfterValidator(_address)] | None = None
+    """IP address it must come from; none: any."""
+
+
+class ReceiverConfig(_Section):
+    """The Storage and Verification SCP."""
+
+    ae_title: AETitle = "GLIOMA_NODE"
+    """Title the node answers to; an association that calls another is rejected."""
+    host: str = "0.0.0.0"  # noqa: S104 - a DICOM node listens for its PACS
+    """Address to listen on."""
+    port: Port = 11112
+    """TCP port to listen on; 0 takes a free one."""
+    peers: tuple[Peer, ...] = ()
+    """Who may send; an empty list lets nobody in."""
+    allow_any_peer: bool = False
+    """Switches the allow-list off. For a closed test network only."""
+    max_associations: int = Field(default=10, ge=1)
+    """Associations served at once; one more is rejected."""
+    max_pdu_bytes: int = Field(default=131_072, ge=4_096)
+    """Largest PDU the node announces that it receives, in bytes."""
+    network_timeout_seconds: float = Field(default=60.0, gt=0)
+    """A silent association is ended after this long."""
+    free_space_watermark_mb: int = Field(default=2_000, ge=0)
+    """With less free disk than this, instances are refused with 0xA700, in MB."""
+
+
+class InboxConfig(_Section):
+    """When a study counts as complete."""
+
+    settle_seconds: float = Field(default=3.0, ge=0)
+    """Quiet time after which a study whose four contrasts are recognised is complete."""
+    timeout_seconds: float = Field(default=120.0, gt=0)
+    """Quiet time after which any study is complete."""
+    poll_seconds: float = Field(default=0.5, gt=0)
+    """How often the inbox is looked at."""
+
+
+class Destination(_Section):
+    """Where results are sent."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")
+    """Short name for logs and the journal."""
+    ae_title: AETitle
+    """AE title of the Storage SCP."""
+    host: str
+    """Its host name or address."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Its TCP port."""
+
+
+class SenderConfig(_Section):
+    """How results are sent."""
+
+    calling_ae_title: AETitle = "GLIOMA_NODE"
+    """Title the node calls itself."""
+    destinations: tuple[Destination, ...] = ()
+    """Each gets every result; none: results stay in the archive folder alone."""
+    first_retry_seconds: float = Field(default=5.0, gt=0)
+    """Wait after a first failure; it doubles with each further one."""
+    longest_retry_seconds: float = Field(default=900.0, gt=0)
+    """The wait never grows beyond this."""
+    network_timeout_seconds: float = Field(default=30.0, gt=0)
+    """A silent peer is given up after this long, and tried again later."""
+
+
+class PipelineConfig(_Section):
+    """The analysis."""
+
+    scheduler_threads: int = Field(default=4, ge=1)
+    """Threads of the Holoscan scheduler: as many stages can be at work at once, on different studies."""
+    segmenter: str = "nasbranet"
+    """Which weights under the models folder segment."""
+
+
+class Settings(BaseSettings):
+    """All of it; unknown keys are errors."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="GLIOMA_NODE__", env_nested_delimiter="__", use_attribute_docstrings=True
+    )
+    data_dir: Path = Path("var")
+    """Holds inbox, outbox, archive and journal; created with mode 0700."""
+    models_dir: Path = Path("models/weights")
+    """One folder a model, each with a model.onnx; HOLOSCAN_MODEL_PATH goes before it in a MAP."""
+    receiver: ReceiverConfig = ReceiverConfig()
+    inbox: InboxConfig = InboxConfig()
+    sender: SenderConfig = SenderConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+
+    @property
+    def inbox_dir(self) -> Path:
+        """A folder per study."""
+        return self.data_dir / "inbox"
+
+    @property
+    def outbox_dir(self) -> Path:
+        """A folder per job: the results that are owed."""
+        return self.data_dir / "outbox"
+
+    @property
+    def archive_dir(self) -> Path:
+        """The embedded small archive: every result, a folder per study."""
+        return self.data_dir / "archive"
+
+    @property
+    def journal_path(self) -> Path:
+        """The SQLite journal."""
+        return self.data_dir / "journal.sqlite"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over what app.yaml gave."""
+        return env_settings, init_settings
+
+
+def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
+    """Read app.yaml's `node` section, the environment, then `overrides`; raises ConfigError naming the key."""
+    section: dict[str, Any] = {}
+    if path is not None:
+        try:
+            text = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"cannot read {path}: {error}") from error
+        if not isinstance(text, dict):
+            raise ConfigError(f"{path} must be a mapping with a `node` section")
+        section = text.get("node") or {}
+    try:
+        return Settings(**(section | overrides))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"setting node.{key}: {first['msg']}") from error

@@ -1,0 +1,30 @@
+"""What can go wrong outside the analysis; each becomes one line and exit status 2 on the command line.
+
+* NodeError
+  + ConfigError      app.yaml or the environment is wrong; the message names the key
+  + InputError       a folder or file given by the user cannot be used
+  + PeerError        a DICOM peer cannot be reached, or refused
+  + JournalError     the journal cannot be opened
+"""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """Something the operator can mend; the message says how."""
+
+
+class ConfigError(NodeError):
+    """app.yaml or the environment is wrong."""
+
+
+class InputError(NodeError):
+    """A folder or file given by the user cannot be used."""
+
+
+class PeerError(NodeError):
+    """A DICOM peer cannot be reached, or refused."""
+
+
+class JournalError(NodeError):
+    """The journal cannot be opened."""

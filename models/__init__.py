@@ -1,0 +1,1 @@
+"""Networks and how they came to be; knows tensors and arrays, not DICOM."""

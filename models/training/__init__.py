@@ -1,0 +1,1 @@
+"""Data, losses, metrics and loops for training; never imported when the node runs."""

@@ -1,0 +1,141 @@
+"""Training cases: folders of slices with hand-drawn masks, brought to the networks' frame.
+
+A data folder holds `labels.csv` (columns case, patient, has_t1c, site and others) and one folder a case with
+`NNN.webp` (channels T1, FLAIR, T1C; 8 bit) and `NNN_mask.png`. Pixel spacing is not recorded there, so it is
+estimated from the size of the brain (models.frame).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.model_selection import StratifiedGroupKFold
+
+from models import frame
+
+FIELD = 256
+"""Side of a prepared slice in frame pixels: the frame and room around it for augmentation."""
+ASSUMED_SLICE_MM = 5.0
+"""Slice spacing where none is recorded; only the bias field's grid depends on it."""
+T1, FLAIR, T1C = 0, 1, 2
+
+
+class DataError(ValueError):
+    """A data folder cannot be used; the message says what to mend."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One imaged patient of a data folder."""
+
+    name: str
+    patient: str
+    site: str
+    grade: str
+    has_t1c: bool
+    folder: Path
+
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read the images (slices, rows, columns, 3) and the tumour mask (slices, rows, columns)."""
+        slices = sorted(self.folder.glob("*.webp"))
+        if not slices:
+            raise DataError(f"{self.folder.name} holds no NNN.webp slices")
+        masks = [path.with_name(f"{path.stem}_mask.png") for path in slices]
+        if missing := [path.name for path in masks if not path.exists()]:
+            raise DataError(f"{self.folder.name} lacks {missing[0]}")
+        images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in slices])
+        return images, np.stack([np.asarray(Image.open(path).convert("L")) > 0 for path in masks])
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A case in the frame, and what is needed to come back to its slices."""
+
+    case: Case
+    images: NDArray[np.float16]
+    """(slices, 2, FIELD, FIELD): T1C and FLAIR, bias-corrected, normalised over the brain, not stripped."""
+    brain: NDArray[np.bool_]
+    """(slices, FIELD, FIELD): the widened brain mask."""
+    tumour: NDArray[np.bool_]
+    """(slices, FIELD, FIELD)."""
+    placement: frame.Placement
+
+
+def read_cases(folder: Path) -> list[Case]:
+    """List the cases of a data folder; raises DataError where it has not the expected form."""
+    table = folder / "labels.csv"
+    if not table.is_file():
+        raise DataError(f"{folder} has no labels.csv; --data wants a folder of the form of data/tcga_lgg")
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"case", "patient", "has_t1c"} <= rows[0].keys():
+        raise DataError(f"{table} needs rows with the columns case, patient, has_t1c")
+    return [
+        Case(
+            row["case"], row["patient"], row.get("site", ""), row.get("grade", ""),
+            row["has_t1c"].strip().lower() == "true", folder / row["case"],
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def usable(cases: Iterable[Case], leave_out: Sequence[str] = ()) -> list[Case]:
+    """Keep the cases with a true T1C whose patient is not left out (by a part of the case's name)."""
+    return [c for c in cases if c.has_t1c and not any(word in c.name for word in leave_out)]
+
+
+def split(cases: Sequence[Case], folds: int, fold: int, seed: int) -> tuple[list[Case], list[Case]]:
+    """Divide into (training, validation) by patient, with each site's share kept."""
+    dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    sites, patients = [c.site for c in cases], [c.patient for c in cases]
+    train, held = list(dealer.split(np.zeros(len(cases)), sites, patients))[fold]
+    refuse_shared_patients([cases[i] for i in train], [cases[i] for i in held])
+    return [cases[i] for i in train], [cases[i] for i in held]
+
+
+def refuse_shared_patients(train: Iterable[Case], held: Iterable[Case]) -> None:
+    """Raise DataError where a patient is on both sides of a split."""
+    if shared := {c.patient for c in train} & {c.patient for c in held}:
+        raise DataError(f"{len(shared)} patients are in training and in validation")
+
+
+def prepare(case: Case, cache: Path) -> Prepared:
+    """Bring one case to the frame, by the node's own steps; kept in `cache` under a hash of its content."""
+    images, tumour = case.read()
+    key = hashlib.sha256(f"{frame.VERSION} {FIELD} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2}".encode())
+    key.update(images.tobytes() + tumour.tobytes())
+    kept = cache / f"{case.name}-{key.hexdigest()[:16]}.npz"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(".part.npz")
+        np.savez(part, **_to_frame(images, tumour))
+        part.replace(kept)
+    with np.load(kept) as arrays:
+        placement = frame.Placement(tuple(arrays["centre"]), (float(arrays["pixel"]),) * 2)
+        return Prepared(case, arrays["images"], arrays["brain"], arrays["tumour"], placement)
+
+
+def _to_frame(images: NDArray[np.uint8], tumour: NDArray[np.bool_]) -> dict[str, NDArray[np.generic]]:
+    """Mask, correct, normalise and resample one case."""
+    t1c, flair = (images[..., c].astype(np.float32) for c in (T1C, FLAIR))
+    brain = frame.brain_mask(t1c, (ASSUMED_SLICE_MM, 1.0, 1.0))
+    pixel = frame.estimate_pixel_mm(brain)
+    spacing = (ASSUMED_SLICE_MM, pixel, pixel)
+    placement = frame.place(brain, (pixel, pixel))
+    framed = [
+        frame.to_frame(frame.standardise(frame.correct_bias(c, brain, spacing), brain), placement, FIELD)
+        for c in (t1c, flair)
+    ]
+    wide = frame.to_frame(frame.widen(brain, (pixel, pixel)), placement, FIELD, linear=False)
+    target = frame.to_frame(tumour, placement, FIELD)
+    return {
+        "images": np.stack(framed, axis=1).astype(np.float16), "brain": wide > 0.5, "tumour": target > 0.5,
+        "centre": np.array(placement.centre), "pixel": np.array(pixel),
+    }  # fmt: skip

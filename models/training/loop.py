@@ -1,0 +1,145 @@
+"""The trainer: one-cycle schedule over growing image sizes, a checkpoint an epoch, resume at the next.
+
+Small images first: the network learns what tumour looks like at a quarter of the cost and how its edge runs
+at full size (M. Tan and Q. Le, "EfficientNetV2", ICML 2021, section 4).
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from models.training.augment import Slices
+from models.training.losses import segmentation_loss
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast a network trains."""
+
+    stages: tuple[tuple[int, float], ...] = ((14, 0.5), (10, 0.75), (12, 1.0))
+    """(epochs, share of the full image side) one after another."""
+    batch: int = 8
+    peak_rate: float = 2e-3
+    """AdamW's highest learning rate."""
+    weight_decay: float = 1e-2
+    auxiliary_weight: float = 0.2
+    """Weight of each branch's own loss beside the main one (FasterSeg)."""
+    gradient_limit: float = 5.0
+    workers: int = 1
+    seed: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return sum(epochs for epochs, _ in self.stages)
+
+    def scale(self, epoch: int) -> float:
+        """Share of the full image side in this epoch."""
+        for epochs, scale in self.stages:
+            if epoch < epochs:
+                return scale
+            epoch -= epochs
+        return self.stages[-1][1]
+
+
+class Trainer:
+    """Trains one network on one set of slices and keeps its state in a folder."""
+
+    def __init__(self, network: nn.Module, slices: Slices, schedule: Schedule, folder: Path) -> None:
+        self.network, self.slices, self.schedule = network.to(memory_format=torch.channels_last), slices, schedule
+        self.state, self.log = folder / "last.pt", folder / "log.csv"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.optimizer = torch.optim.AdamW(network.parameters(), schedule.peak_rate, weight_decay=schedule.weight_decay)
+        self.steps = len(slices) // schedule.batch
+        self.rate = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, schedule.peak_rate, total_steps=max(2, self.steps * schedule.epochs), pct_start=0.2
+        )
+        self.epoch = 0
+
+    def resume(self) -> bool:
+        """Go on from the last whole epoch, if there is one."""
+        if not self.state.exists():
+            return False
+        kept = torch.load(self.state, map_location="cpu", weights_only=True)
+        self.network.load_state_dict(kept["network"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.rate.load_state_dict(kept["rate"])
+        self.epoch = int(kept["epoch"])
+        return True
+
+    def run(self, progress: Progress, validate: Callable[[], float] | None = None, every: int = 5) -> None:
+        """Train to the schedule's end; `validate` is only watched and logged, it chooses nothing."""
+        overall = progress.add_task("epochs", total=self.schedule.epochs, completed=self.epoch)
+        while self.epoch < self.schedule.epochs:
+            loss = self._epoch(progress)
+            self.epoch += 1
+            self._save()
+            last = self.epoch == self.schedule.epochs
+            score = validate() if validate and (last or self.epoch % every == 0) else None
+            self._record(loss, score)
+            progress.update(overall, completed=self.epoch)
+
+    def _epoch(self, progress: Progress) -> float:
+        """Go once through the slices and return the mean loss."""
+        self.network.train()
+        torch.manual_seed(self.schedule.seed * 10_000 + self.epoch)
+        self.slices.begin_epoch(self.epoch)
+        task = progress.add_task(f"epoch {self.epoch + 1}", total=self.steps)
+        total = 0.0
+        for image, target in self._batches(self.schedule.scale(self.epoch)):
+            loss = self._loss(image, target)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.gradient_limit)
+            self.optimizer.step()
+            self.rate.step()
+            total += float(loss.detach())
+            progress.advance(task)
+        progress.remove_task(task)
+        return total / max(1, self.steps)
+
+    def _batches(self, scale: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield shuffled batches at the epoch's size."""
+        loader = DataLoader(
+            self.slices, self.schedule.batch, shuffle=True, drop_last=True, num_workers=self.schedule.workers
+        )
+        for image, target in loader:
+            if scale < 1.0:
+                size = [round(side * scale / 16) * 16 for side in image.shape[-2:]]
+                image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
+                target = F.interpolate(target[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+            yield image.to(memory_format=torch.channels_last), target
+
+    def _loss(self, image: Tensor, target: Tensor) -> Tensor:
+        main, *auxiliary = self.network.forward_all(image)  # type: ignore[operator]
+        loss = segmentation_loss(main, target)
+        for logits in auxiliary:
+            loss = loss + self.schedule.auxiliary_weight * segmentation_loss(logits, target)
+        return loss
+
+    def _save(self) -> None:
+        part = self.state.with_suffix(".part")
+        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state | {"rate": self.rate.state_dict(), "epoch": self.epoch}, part)
+        part.replace(self.state)
+
+    def _record(self, loss: float, score: float | None) -> None:
+        new = not self.log.exists()
+        with self.log.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["epoch", "loss", "learning_rate", "validation_dice"])
+            writer.writerow([self.epoch, f"{loss:.4f}", f"{self.rate.get_last_lr()[0]:.2e}", score or ""])
+        LOGGER.info("epoch %d loss %.4f dice %s", self.epoch, loss, score)

@@ -1,0 +1,1 @@
+"""The stages of the analysis, one a file, in the order the data meets them."""

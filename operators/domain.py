@@ -1,0 +1,208 @@
+"""The nouns of the analysis, used the same way everywhere.
+
+Patient coordinates are DICOM's: LPS (left, posterior, superior), in mm. Arrays are indexed
+(slice, row, column). No repr shows a header, because headers hold the patient's identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+class Contrast(StrEnum):
+    """The four sequences the analysis knows."""
+
+    T1 = "T1"
+    T1C = "T1C"
+    T2 = "T2"
+    FLAIR = "FLAIR"
+
+
+REQUIRED = (Contrast.T1C, Contrast.FLAIR)
+"""Without these two there is no segmentation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One stored SOP instance: where its file is, and its header without pixel data."""
+
+    path: Path
+    header: Dataset = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """The instances that one acquisition, echo and stack of a DICOM series holds."""
+
+    uid: str
+    number: int | None
+    description: str
+    modality: str
+    instances: tuple[Instance, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.instances:
+            raise ValueError(f"series {self.uid} has no instances")
+
+    @property
+    def header(self) -> Dataset:
+        """Header of the first instance."""
+        return self.instances[0].header
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What arrived under one Study Instance UID."""
+
+    uid: str
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a series was taken for, and why; `contrast` is None for one that is not used."""
+
+    series: Series
+    contrast: Contrast | None
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The series chosen for each contrast, and the verdict on every series of the study."""
+
+    chosen: Mapping[Contrast, Verdict]
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceVolume:
+    """One series as a regular volume on its own grid."""
+
+    series: Series
+    volume: hd.Volume
+    """float32, rescaled, index order (slice, row, column); its affine maps indices to LPS mm."""
+    headers: tuple[Dataset, ...] = field(repr=False)
+    """Header of each plane, in the volume's slice order."""
+
+
+Volumes = Mapping[Contrast, SourceVolume]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """The study on T1C's grid, axial, in display order, registered and cleaned.
+
+    Slices run from feet to head, rows from front to back, columns from the patient's right to left: T1C's own
+    voxels, only permuted and flipped, so nothing of T1C is interpolated.
+    """
+
+    geometry: hd.VolumeGeometry
+    images: Mapping[Contrast, FloatArray]
+    brain: BoolArray
+    to_source: Mapping[Contrast, NDArray[np.float64]]
+    """4 x 4 matrix a contrast: from T1C's patient coordinates to where the same tissue lies in that series' own."""
+    notes: tuple[str, ...] = ()
+    """What preprocessing saw and a reader should know."""
+
+    def __post_init__(self) -> None:
+        shape = self.geometry.spatial_shape
+        for name, array in (*self.images.items(), ("brain mask", self.brain)):
+            if array.shape != shape:
+                raise ValueError(f"{name} {array.shape} is not on the stack's grid {shape}")
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(slice, row, column) spacing in mm."""
+        z, r, c = self.geometry.spacing
+        return z, r, c
+
+
+@dataclass(frozen=True, eq=False)
+class TumourMap:
+    """The probability of tumour at each voxel of the stack's grid."""
+
+    geometry: hd.VolumeGeometry
+    probability: FloatArray
+    model: str
+    model_version: str
+
+    def __post_init__(self) -> None:
+        if self.probability.shape != self.geometry.spatial_shape:
+            raise ValueError(f"probability {self.probability.shape} is not on its grid {self.geometry.spatial_shape}")
+
+    @cached_property
+    def mask(self) -> BoolArray:
+        """Where tumour is more likely than not."""
+        return self.probability > 0.5
+
+
+class MarkerName(StrEnum):
+    """The molecular markers the node can speak of."""
+
+    IDH = "idh"
+    CODEL_1P19Q = "1p19q"
+    MGMT = "mgmt"
+    PROLIFERATION = "proliferation"
+
+
+class MarkerValue(StrEnum):
+    """What may be said of a marker."""
+
+    ALTERED = "altered"
+    """IDH mutant, 1p/19q co-deleted, MGMT methylated, proliferation high."""
+    UNALTERED = "unaltered"
+    INDETERMINATE = "indeterminate"
+    NOT_ASSESSED = "not assessed"
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What is said of one marker; without a probability it is not assessed and `reason` says why."""
+
+    name: MarkerName
+    value: MarkerValue
+    reason: str = ""
+    probability: float | None = None
+    model: str = ""
+    model_version: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.value is MarkerValue.NOT_ASSESSED) != (self.probability is None):
+            raise ValueError(f"{self.name}: a probability belongs to an assessed marker, and only to one")
+        if self.probability is None and not self.reason:
+            raise ValueError(f"{self.name} is not assessed and no reason is given")
+
+
+@dataclass(frozen=True, eq=False)
+class Diameter:
+    """A straight line across the lesion in one slice of the stack."""
+
+    millimetres: float
+    start: tuple[float, float]
+    end: tuple[float, float]
+    """End points as (row, column) on the stack's slice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was measured of the tumour; an empty tumour has volume 0 and no diameters."""
+
+    tumour_mm3: float
+    slice_index: int | None = None
+    """The stack's slice on which the diameters lie: the one with the longest."""
+    long_axis: Diameter | None = None
+    short_axis: Diameter | None = None
+    """Longest line perpendicular to the long axis on the same slice."""
