@@ -91,7 +91,8 @@ def correct_bias(stack: FloatArray, mask: BoolArray, spacing_mm: tuple[float, fl
     n4.SetMaximumNumberOfIterations([20, 20, 10])
     n4.Execute(sitk.Shrink(image, shrink), sitk.Shrink(inside, shrink))
     field = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)))
-    return (stack / np.maximum(field, 1e-3)).astype(np.float32)
+    corrected: FloatArray = (stack / np.maximum(field, 1e-3)).astype(np.float32)
+    return corrected
 
 
 def standardise(stack: FloatArray, mask: BoolArray) -> FloatArray:
@@ -101,7 +102,8 @@ def standardise(stack: FloatArray, mask: BoolArray) -> FloatArray:
     low, high = np.percentile(inside, (0.5, 99.5))
     core = inside[(inside >= low) & (inside <= high)]
     scaled = (stack - core.mean()) / max(float(core.std()), 1e-6)
-    return np.clip(scaled, -INTENSITY_LIMIT, INTENSITY_LIMIT).astype(np.float32)
+    clipped: FloatArray = np.clip(scaled, -INTENSITY_LIMIT, INTENSITY_LIMIT).astype(np.float32)
+    return clipped
 
 
 def estimate_pixel_mm(mask: BoolArray) -> float:
@@ -121,7 +123,8 @@ def widen(mask: BoolArray, pixel_mm: tuple[float, float], margin_mm: float = MAS
     if not any(reach):
         return mask
     disc = np.hypot(*np.meshgrid(*(np.arange(-r, r + 1) / max(r, 1) for r in reach), indexing="ij")) <= 1.0
-    return ndimage.binary_dilation(mask, disc[None])
+    wide: BoolArray = ndimage.binary_dilation(mask, disc[None])
+    return wide
 
 
 def to_frame(

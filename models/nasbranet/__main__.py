@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +13,14 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress, track
 
+from models import frame
+from models.engine import Model, ModelError
 from models.nasbranet.export import TumourProbability, export_onnx, load_network
-from models.nasbranet.judge import judge, network_view
+from models.nasbranet.judge import Segmenter, judge, patient_dice
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.training import data
@@ -26,9 +31,16 @@ from models.training.metrics import mean_interval
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
 
+WEIGHTS = Path(frame.__file__).parent / "weights" / "nasbranet" / "model.onnx"
 Data = Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")]
 Cache = Annotated[Path, typer.Option(help="where prepared cases are kept between runs")]
+LeaveOut = Annotated[list[str] | None, typer.Option(help="leave out cases whose name has this in it; repeatable")]
 PlanName = Annotated[str, typer.Option("--plan", help="a plan of models/plans by name, or a JSON file")]
+
+
+@app.callback()
+def main() -> None:
+    """Train, judge and export the network that segments."""
 
 
 @app.command()
@@ -36,8 +48,8 @@ def train(
     data_folder: Data,
     out: Annotated[Path, typer.Option(help="folder for checkpoints and the log; an interrupted run resumes")],
     plan: PlanName = "thesis",
-    leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases whose name has this in it")] = None,
-    folds: Annotated[int, typer.Option(help="validation is one of this many parts of the patients")] = 5,
+    leave_out: LeaveOut = None,
+    folds: Annotated[int, typer.Option(help="validation is one of this many parts")] = 5,
     fold: Annotated[int, typer.Option(help="which part")] = 0,
     seed: int = 0,
     epochs: Annotated[str, typer.Option(help="epochs x image scale, one after another")] = "14x0.5,10x0.75,12x1",
@@ -62,19 +74,114 @@ def train(
         trainer.run(progress, lambda: float(np.mean(list(judge(_segmenter(network), watched).values()))))
 
 
-def _segmenter(network: NASBraNet) -> "judge.Segmenter":  # type: ignore[name-defined]
+@app.command()
+def evaluate(
+    data_folder: Data,
+    json_file: Annotated[Path, typer.Option("--json", help="result file")],
+    weights: Annotated[Path, typer.Option(help="ONNX file")] = WEIGHTS,
+    split: Annotated[Path | None, typer.Option(help="a training's split.json: only its validation cases count")] = None,
+    leave_out: LeaveOut = None,
+    cache: Cache = Path("runs/prepared"),
+) -> None:
+    """Measure Dice by patient (3-D over a patient's slices), its mean and 95 % interval over patients."""
+    everyone = data.read_cases(data_folder)
+    cases = data.usable(everyone, leave_out or ())
+    if split is not None:
+        held = set(json.loads(split.read_text(encoding="utf-8"))["validation"])
+        cases = [c for c in cases if c.name in held]
+    if not cases:
+        raise data.DataError(f"{data_folder} has no case with a true T1C to evaluate on")
+    model = Model(weights.parent.name, weights)
+    by_case = {
+        case.name: patient_dice(model.run_slices, data.prepare(case, cache))
+        for case in track(cases, "evaluating", console=console)
+    }
+    patients: dict[str, list[float]] = {}
+    for case in cases:
+        patients.setdefault(case.patient, []).append(by_case[case.name])
+    by_patient = {patient: float(np.mean(values)) for patient, values in patients.items()}
+    mean, interval = mean_interval(list(by_patient.values()))
+    result = {
+        "dice_mean": mean, "dice_interval": list(interval), "patients": by_patient, "cases": by_case,
+        "left_out": [c.name for c in everyone if c.name not in by_case],
+        "weights": str(weights), "version": model.version,
+    }  # fmt: skip
+    _write_json(json_file, result)
+    console.print(f"Dice {mean:.3f} ({interval[0]:.3f} to {interval[1]:.3f}), {len(by_patient)} patients")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Option(help="a training's folder")],
+    plan: PlanName = "thesis",
+    to: Annotated[Path, typer.Option(help="ONNX file to write")] = WEIGHTS,
+) -> None:
+    """Write a trained network as ONNX and prove that it answers as the network does."""
+    network = load_network(NetworkPlan.load(plan), run / "last.pt")
+    export_onnx(network, to)
+    image = np.random.default_rng(0).standard_normal((3, 2, frame.FRAME_SIZE, frame.FRAME_SIZE), np.float32)
+    model = Model(to.parent.name, to)
+    gap = float(np.abs(model.run(image) - _segmenter(network)(image)).max())
+    if gap > 1e-2:
+        raise data.DataError(f"the exported network differs from the trained one by {gap:.3g}; not usable")
+    console.print(f"{to} {model.version}, {to.stat().st_size / 1e6:.1f} MB, largest difference {gap:.1e}")
+
+
+@app.command()
+def benchmark(
+    weights: Annotated[Path, typer.Option(help="ONNX file")] = WEIGHTS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="result file")] = None,
+    runs: Annotated[int, typer.Option(help="timed runs a batch size")] = 20,
+) -> None:
+    """Time the network on this machine's CPU, in ms a slice (median), at several batch sizes."""
+    model = Model(weights.parent.name, weights)
+    figures: dict[str, float] = {}
+    for batch in (1, 4, 26):
+        image = np.random.default_rng(0).standard_normal((batch, 2, frame.FRAME_SIZE, frame.FRAME_SIZE), np.float32)
+        model.run(image)
+        seconds = [_seconds(model, image) for _ in range(runs)]
+        figures[str(batch)] = 1000.0 * float(np.median(seconds)) / batch
+        console.print(f"batch {batch}: {figures[str(batch)]:.1f} ms a slice")
+    if json_file is not None:
+        _write_json(json_file, {"ms_per_slice": figures, "processor": platform.processor(), "version": model.version})
+
+
+def _seconds(model: Model, image: NDArray[np.float32]) -> float:
+    begun = time.perf_counter()
+    model.run(image)
+    return time.perf_counter() - begun
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    """Write a result file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _segmenter(network: NASBraNet) -> Segmenter:
     """Wrap a torch network as a judge's segmenter."""
     model = TumourProbability(network)
 
     def segment(image: NDArray[np.float32]) -> NDArray[np.float32]:
         network.eval()
         with torch.inference_mode():
-            parts = [model(torch.from_numpy(p).to(memory_format=torch.channels_last)) for p in np.array_split(image, -(-len(image) // 8))]
+            parts = [model(part.to(memory_format=torch.channels_last)) for part in torch.from_numpy(image).split(8)]
         return torch.cat(parts).numpy()
 
     return segment
 
 
+def run() -> None:
+    """Run the command line: one line and exit status 2 for what the user can mend."""
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        app()
+    except (data.DataError, ModelError, ValidationError, OSError) as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+
+
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    app()
+    run()

@@ -67,8 +67,9 @@ class NASBraNet(nn.Module):
         self.plan = plan
         self.stem = conv_bn_relu(plan.in_channels, plan.stem_expansion * 2, stride=2)
         self.shared = nn.ModuleList(build_cells(plan, plan.branches[0])[: plan.shared])
-        self.branches = nn.ModuleList(Branch(plan, i) for i in range(len(plan.branches)))
-        joined, width = sum(b.out_channels for b in self.branches), plan.head_expansion * 2
+        branches = [Branch(plan, i) for i in range(len(plan.branches))]
+        self.branches = nn.ModuleList(branches)
+        joined, width = sum(b.out_channels for b in branches), plan.head_expansion * 2
         self.merge = conv_bn_relu(joined, joined, kernel=1)
         self.head = nn.Sequential(conv_bn_relu(joined, width), nn.Conv2d(width, plan.classes, 1))
         self.auxiliary = nn.ModuleList(nn.Conv2d(b[-1].channels, plan.classes, 1) for b in plan.branches)

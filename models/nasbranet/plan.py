@@ -6,6 +6,7 @@ Source: thesis tables 4-3 and 4-4; the search space is FasterSeg's (W. Chen et a
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -55,7 +56,7 @@ class NetworkPlan(BaseModel):
     def _is_buildable(self) -> Self:
         for branch in self.branches:
             scales = [2, *(cell.scale for cell in branch)]
-            if any(b not in (a, 2 * a) for a, b in zip(scales, scales[1:], strict=False)) or scales[-1] > 8:
+            if any(b not in (a, 2 * a) for a, b in pairwise(scales)) or scales[-1] > 8:
                 raise ValueError(f"a branch's scale may only stay or double, up to 8: {scales[1:]}")
         if any(branch[: self.shared] != self.branches[0][: self.shared] for branch in self.branches):
             raise ValueError(f"the first {self.shared} cells are not the same in every branch")

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +123,7 @@ def prepare(case: Case, cache: Path) -> Prepared:
         return Prepared(case, arrays["images"], arrays["brain"], arrays["tumour"], placement)
 
 
-def _to_frame(images: NDArray[np.uint8], tumour: NDArray[np.bool_]) -> dict[str, NDArray[np.generic]]:
+def _to_frame(images: NDArray[np.uint8], tumour: NDArray[np.bool_]) -> dict[str, Any]:
     """Mask, correct, normalise and resample one case."""
     t1c, flair = (images[..., c].astype(np.float32) for c in (T1C, FLAIR))
     brain = frame.brain_mask(t1c, (ASSUMED_SLICE_MM, 1.0, 1.0))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from models.nasbranet.network import NASBraNet
 from models.training.augment import Slices
 from models.training.losses import segmentation_loss
 
@@ -57,8 +58,8 @@ class Schedule:
 class Trainer:
     """Trains one network on one set of slices and keeps its state in a folder."""
 
-    def __init__(self, network: nn.Module, slices: Slices, schedule: Schedule, folder: Path) -> None:
-        self.network, self.slices, self.schedule = network.to(memory_format=torch.channels_last), slices, schedule
+    def __init__(self, network: NASBraNet, slices: Slices, schedule: Schedule, folder: Path) -> None:
+        self.network, self.slices, self.schedule = _channels_last(network), slices, schedule
         self.state, self.log = folder / "last.pt", folder / "log.csv"
         folder.mkdir(parents=True, exist_ok=True)
         self.optimizer = torch.optim.AdamW(network.parameters(), schedule.peak_rate, weight_decay=schedule.weight_decay)
@@ -115,15 +116,12 @@ class Trainer:
         loader = DataLoader(
             self.slices, self.schedule.batch, shuffle=True, drop_last=True, num_workers=self.schedule.workers
         )
-        for image, target in loader:
-            if scale < 1.0:
-                size = [round(side * scale / 16) * 16 for side in image.shape[-2:]]
-                image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
-                target = F.interpolate(target[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+        for batch in loader:
+            image, target = batch if scale == 1.0 else _shrink(batch[0], batch[1], scale)
             yield image.to(memory_format=torch.channels_last), target
 
     def _loss(self, image: Tensor, target: Tensor) -> Tensor:
-        main, *auxiliary = self.network.forward_all(image)  # type: ignore[operator]
+        main, *auxiliary = self.network.forward_all(image)
         loss = segmentation_loss(main, target)
         for logits in auxiliary:
             loss = loss + self.schedule.auxiliary_weight * segmentation_loss(logits, target)
@@ -143,3 +141,17 @@ class Trainer:
                 writer.writerow(["epoch", "loss", "learning_rate", "validation_dice"])
             writer.writerow([self.epoch, f"{loss:.4f}", f"{self.rate.get_last_lr()[0]:.2e}", score or ""])
         LOGGER.info("epoch %d loss %.4f dice %s", self.epoch, loss, score)
+
+
+def _shrink(image: Tensor, target: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Bring a batch to about `scale` of its side, kept divisible by 16."""
+    size = [round(side * scale / 16) * 16 for side in image.shape[-2:]]
+    smaller = F.interpolate(image, size=size, mode="bilinear", antialias=True)
+    labels = F.interpolate(target[:, None].float(), size=size, mode="nearest-exact")
+    return smaller, labels[:, 0].long()
+
+
+def _channels_last(network: NASBraNet) -> NASBraNet:
+    """Lay the weights out as the CPU's convolutions like them."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network

@@ -7,7 +7,7 @@ alone leaves small tumours under-segmented.
 from __future__ import annotations
 
 import torch
-from monai.losses import DiceLoss
+from monai.losses.dice import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -1,0 +1,56 @@
+# make run | demo | test: each does all of its own set-up on a fresh Debian machine.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+# For a machine whose package index would give torch's CUDA build:
+# make venv TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+TORCH_ARGS ?=
+SYSTEM := orthanc dcmtk dicom3tools
+
+.PHONY: help run demo test lint venv system clean
+
+help:
+	@echo "make demo    send a study to a node on this machine and show what comes out"
+	@echo "make run     start the node (Ctrl-C stops it)"
+	@echo "make test    style, types and all tests"
+	@echo "make venv    only the set-up"
+
+run: venv
+	$(PY) -m app serve
+
+demo: venv
+	$(PY) -m app demo
+
+test: system venv lint
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest -n 2 --dist loadfile
+
+lint: venv
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+venv: $(VENV)/.ready
+
+# The first start lets Holoscan's wheel finish its own installation.
+$(VENV)/.ready: requirements.txt tests/requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: apt-get install python3.11 python3.11-venv, or make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(call apt,python3.11-venv)
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet $(TORCH_ARGS) torch==2.13.0
+	$(PY) -m pip install --quiet -r requirements.txt -r tests/requirements.txt
+	$(PY) -c pass
+	touch $@
+
+# Orthanc, DCMTK and dciodvfy are what the tests talk to and judge by.
+system:
+	@command -v storescu >/dev/null && command -v dciodvfy >/dev/null && command -v Orthanc >/dev/null || $(call apt,$(SYSTEM))
+
+clean:
+	rm -rf $(VENV) out var runs
+
+define apt
+{ if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); \
+else echo "as root: apt-get install $(1)" >&2; exit 2; fi; }
+endef

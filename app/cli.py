@@ -1,0 +1,214 @@
+"""Command line: serve, process, explain, send, demo, doctor."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from app.config import Settings, load_settings
+from app.errors import ConfigError, InputError, NodeError
+from operators.errors import PipelineError
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Glioma Node: a brain-MRI study in over DICOM, a segmentation and a structured report out. Research use only.",
+)
+out, err = Console(), Console(stderr=True)
+STAGES = 10
+"""Stages between the queue and the end."""
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="settings file; default app.yaml if it is there")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+StudyFolder = Annotated[Path, typer.Argument(help="folder with the DICOM files of one study")]
+
+
+def _settings(path: Path | None) -> Settings:
+    """Read the given file, or app.yaml in the current folder if there is one."""
+    if path is None and Path("app.yaml").exists():
+        path = Path("app.yaml")
+    elif path is not None and not path.exists():
+        raise ConfigError(f"there is no settings file {path}")
+    return load_settings(path)
+
+
+@cli.command()
+def serve(config: ConfigFile = None) -> None:
+    """Run the node until SIGTERM or Ctrl-C; what is being analysed is finished first."""
+    from app.node import Node
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
+    settings = _settings(config)
+    node = Node(settings)
+    node.start()
+    err.print(_how_to_send(settings, node.port))
+    node.run_until_stopped()
+
+
+def _how_to_send(settings: Settings, port: int) -> str:
+    """Tell a newcomer how a study gets in and where results go."""
+    peer = settings.receiver.peers[0].ae_title if settings.receiver.peers else "YOUR_AE"
+    names = ", ".join(d.name for d in settings.sender.destinations)
+    return (
+        f"[bold]Glioma Node listens[/] as {settings.receiver.ae_title} on port {port}\n"
+        f"  send to it:   python -m app send FOLDER --to {settings.receiver.ae_title}@localhost:{port} --as {peer}\n"
+        f"  results go to {settings.archive_dir}{f' and to {names}' if names else ''}\n"
+        f"  research use only; stop with Ctrl-C"
+    )
+
+
+@cli.command()
+def process(
+    study: StudyFolder,
+    folder: Annotated[Path, typer.Option("--out", help="folder for SEG, SR and key image; made if absent")],
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Analyse one study folder through the node's graph, without a network."""
+    from app.process import process_folder
+    from app.summary import describe_job
+
+    with _bar() as progress:
+        task = progress.add_task("analysing", total=STAGES)
+        job = process_folder(
+            study, folder, _settings(config), lambda stage: progress.update(task, advance=1, description=stage)
+        )
+    summary = describe_job(job)
+    if as_json:
+        sys.stdout.write(json.dumps(summary, indent=2) + "\n")
+    elif job.failure is None:
+        _show(summary)
+    if job.failure is not None:
+        err.print(f"[red]not analysed[/] ({job.failure.code}): {job.failure.message}", highlight=False)
+        raise typer.Exit(1 if job.failure.code == "internal-error" else 2)
+
+
+@cli.command()
+def explain(study: StudyFolder, as_json: AsJson = False) -> None:
+    """Show each series of a study, what it was taken for, and why."""
+    from operators.load_study import load_study
+    from operators.select_series import select_series
+
+    from app.summary import describe_selection
+
+    if not study.is_dir():
+        raise InputError(f"{study} is not a folder; give the folder that holds the study's DICOM files")
+    described = describe_selection(select_series(load_study(study)))
+    if as_json:
+        sys.stdout.write(json.dumps(described, indent=2) + "\n")
+    else:
+        out.print(_series_table(described))
+
+
+@cli.command()
+def send(
+    folder: Annotated[Path, typer.Argument(help="folder with DICOM files, searched through all its levels")],
+    to: Annotated[str, typer.Option("--to", help="AE@host:port")],
+    calling: Annotated[str, typer.Option("--as", help="calling AE title")] = "GLIOMA_NODE",
+) -> None:
+    """Send a folder by C-STORE, with progress; exit 0 only when every file was taken."""
+    from app.sender import parse_peer, send_files
+
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    if not files:
+        raise InputError(f"{folder} holds no files")
+    with _bar() as progress:
+        task = progress.add_task("sending", total=len(files))
+        outcomes = send_files(files, parse_peer(to), calling, 30.0, lambda _: progress.advance(task))
+    refused = [o for o in outcomes if not o.delivered]
+    out.print(f"{len(outcomes) - len(refused)} of {len(outcomes)} files taken by {to}", highlight=False)
+    if refused:
+        raise NodeError(f"{len(refused)} files were not taken; the first: {refused[0].note}")
+
+
+@cli.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="folder for the results")] = Path("out/demo"),
+    study: Annotated[
+        Path | None, typer.Option(help="study to send; default: the real one if present, else a phantom")
+    ] = None,
+) -> None:
+    """Start a node, send a study to it by C-STORE, wait for SEG and SR, and show what came."""
+    from app.demo import run_demo
+
+    with _bar() as progress:
+        task = progress.add_task("starting", total=None)
+        shown = run_demo(folder, study, lambda text: progress.update(task, description=text))
+    _show(shown.summary)
+    out.print(shown.closing, highlight=False)
+
+
+@cli.command()
+def doctor(config: ConfigFile = None) -> None:
+    """Say what is wrong with this installation and how to mend it; exit 2 if anything is."""
+    from app.doctor import examine
+
+    table = Table("", "checked", "found", "remedy", box=None)
+    wrong = 0
+    for check in examine(_settings(config)):
+        wrong += not check.ok
+        table.add_row(
+            "[green]ok[/]" if check.ok else "[red]no[/]", check.subject, check.found, "" if check.ok else check.remedy
+        )
+    out.print(table)
+    if wrong:
+        raise typer.Exit(2)
+
+
+def _bar() -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=err, transient=True)
+
+
+def _series_table(described: dict[str, Any]) -> Table:
+    chosen = {entry["series_uid"] + str(entry["series_number"]): c for c, entry in described["chosen"].items()}
+    table = Table("series", "files", "taken for", "used as", "why", title="Series", title_justify="left", box=None)
+    for row in described["series"]:
+        used = chosen.get(row["series_uid"] + str(row["series_number"]), "")
+        table.add_row(str(row["series_number"]), str(row["instances"]), row["contrast"] or "-", used, row["reason"])
+    return table
+
+
+def _show(summary: dict[str, Any]) -> None:
+    """Print a settled job as tables."""
+    out.print(_series_table(summary), "")
+    stages = Table("stage", "seconds", title="Stages", title_justify="left", box=None)
+    for stage, seconds in summary["seconds"].items():
+        stages.add_row(stage, f"{seconds:.2f}")
+    stages.add_row("[bold]all[/]", f"[bold]{sum(summary['seconds'].values()):.2f}[/]")
+    out.print(stages, "")
+    volume = summary["volumes_ml"].get("tumour")
+    axes = " x ".join(f"{mm:.0f}" for mm in summary["diameters_mm"].values())
+    out.print(f"tumour {volume:.1f} ml{f', {axes} mm' if axes else ''} [dim](research use only)[/]", highlight=False)
+    for name, marker in summary["markers"].items():
+        out.print(f"{name}: {marker['value']}{' - ' + marker['reason'] if marker['reason'] else ''}", highlight=False)
+    for kind, path in summary["files"].items():
+        out.print(f"{kind}: {path}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line: one line and exit status 2 for what the user can mend."""
+    warnings.filterwarnings("ignore", "Current stack size", RuntimeWarning)
+    try:
+        cli(standalone_mode=True)
+    except (NodeError, PipelineError) as error:
+        err.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None

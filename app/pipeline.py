@@ -1,0 +1,75 @@
+"""The MONAI Deploy application: wires the operators, nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from holoscan.schedulers import EventBasedScheduler
+from monai.deploy.core import Application
+from operators.build_volumes import BuildVolumesOperator
+from operators.key_image import KeyImageOperator
+from operators.load_study import LoadStudyOperator
+from operators.select_series import SelectSeriesOperator
+from operators.write_sr import WriteSrOperator
+
+from models.engine import Model
+from operators.classify import ClassifyOperator
+from operators.measure import MeasureOperator
+from operators.preprocess import PreprocessOperator
+from operators.segment import SegmentOperator
+from operators.stage import Job, QueueSource, SettleOperator
+from operators.write_seg import WriteSegOperator
+
+
+class GliomaPipeline(Application):
+    """A long-lived graph: jobs go in by `put`, come out, done or failed, at `on_settled`."""
+
+    def __init__(
+        self,
+        segmenter: Model,
+        on_settled: Callable[[Job], None],
+        *,
+        version: str,
+        clock: Callable[[], datetime],
+        threads: int = 4,
+    ) -> None:
+        self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
+        self._composed = threading.Event()
+        super().__init__([])
+        self.scheduler(EventBasedScheduler(self, worker_thread_number=threads, name="scheduler"))
+
+    def compose(self) -> None:
+        """Wire the stages: each hands the job to the next."""
+        stamp: dict[str, Any] = {"version": self._version, "clock": self._clock}
+        self.source = QueueSource(self, name="source")
+        stages = [
+            self.source,
+            LoadStudyOperator(self, name="load"),
+            SelectSeriesOperator(self, name="select"),
+            BuildVolumesOperator(self, name="volumes"),
+            PreprocessOperator(self, name="preprocess"),
+            SegmentOperator(self, name="segment", model=self._segmenter),
+            ClassifyOperator(self, name="classify", classifiers={}),
+            MeasureOperator(self, name="measure"),
+            KeyImageOperator(self, name="key image"),
+            WriteSegOperator(self, name="write SEG", **stamp),
+            WriteSrOperator(self, name="write SR", **stamp),
+            SettleOperator(self, name="settle", on_settled=self._on_settled),
+        ]
+        for upstream, downstream in pairwise(stages):
+            self.add_flow(upstream, downstream, {("job_out", "job")})
+        self._composed.set()
+
+    def put(self, job: Job) -> None:
+        """Queue a job; waits until the graph stands."""
+        self._composed.wait()
+        self.source.put(job)
+
+    def drain(self) -> None:
+        """Finish what is queued, then end the graph."""
+        self._composed.wait()
+        self.source.drain()

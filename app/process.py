@@ -1,0 +1,66 @@
+"""One study folder through the same graph as the node's, without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import app
+from app.config import Settings
+from app.errors import ConfigError, InputError
+from app.pipeline import GliomaPipeline
+from models.engine import Model, ModelError, open_model
+from operators.stage import Job
+
+
+def open_segmenter(settings: Settings) -> Model:
+    """Open the configured segmentation model; raises ConfigError with the remedy."""
+    try:
+        return open_model(settings.pipeline.segmenter, settings.models_dir)
+    except ModelError as error:
+        raise ConfigError(f"{error}; `python -m app doctor` tells more") from error
+
+
+def process_folder(study: Path, out: Path, settings: Settings, on_stage: Callable[[str], None] = lambda _: None) -> Job:
+    """Analyse one study folder; `out` receives the results, or nothing where the job fails.
+
+    `on_stage` is told each stage as it is finished. Raises InputError for a folder that cannot be read.
+    """
+    if not study.is_dir():
+        raise InputError(f"{study} is not a folder; give the folder that holds the study's DICOM files")
+    if out.resolve().is_relative_to(study.resolve()):
+        raise InputError("--out lies inside the study folder; give another, or results would be read as input")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as part:
+        job = Job(hashlib.sha256(str(study.resolve()).encode()).hexdigest()[:16], study, Path(part))
+        _run_once(job, settings, on_stage)
+        if job.failure is None:
+            job.results = {kind: _publish(path, out) for kind, path in job.results.items()}
+    return job
+
+
+def _publish(path: Path, out: Path) -> Path:
+    """Move one finished file to where the user wants it; one of the same name is replaced."""
+    target = out / path.name
+    return path.replace(target)
+
+
+def _run_once(job: Job, settings: Settings, on_stage: Callable[[str], None]) -> None:
+    """Run a graph for one job and tell of its progress."""
+    pipeline = GliomaPipeline(
+        open_segmenter(settings), lambda _: None, version=app.__version__, clock=lambda: datetime.now().astimezone()
+    )
+    finished = pipeline.run_async()
+    pipeline.put(job)
+    pipeline.drain()
+    told: set[str] = set()
+    while not finished.done():
+        for stage in [stage for stage in list(job.seconds) if stage not in told]:
+            told.add(stage)
+            on_stage(stage)
+        time.sleep(0.02)
+    finished.result()

@@ -1,0 +1,66 @@
+"""What a job came to, as plain data for `--json`, the archive and tables; holds no patient identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from operators.domain import Findings, Marker, Selection
+from operators.stage import Job
+
+
+def describe_selection(selection: Selection | None) -> dict[str, Any]:
+    """Give the chosen series by contrast, and the verdict on every series, with reasons."""
+    if selection is None:
+        return {"chosen": {}, "series": []}
+    chosen = {
+        str(contrast): {"series_number": v.series.number, "series_uid": v.series.uid, "reason": v.reason}
+        for contrast, v in selection.chosen.items()
+    }
+    series = [
+        {
+            "series_number": v.series.number,
+            "series_uid": v.series.uid,
+            "instances": len(v.series.instances),
+            "contrast": str(v.contrast) if v.contrast else None,
+            "reason": v.reason,
+        }
+        for v in selection.verdicts
+    ]
+    return {"chosen": chosen, "series": series}
+
+
+def describe_job(job: Job) -> dict[str, Any]:
+    """Give everything that a caller may want to know of a settled job."""
+    return {
+        "job_id": job.job_id,
+        "study_uid": job.study.uid if job.study else None,
+        "status": "failed" if job.failure else "done",
+        "failure": vars(job.failure) if job.failure else None,
+        **describe_selection(job.selection),
+        **_describe_findings(job.findings),
+        "markers": {str(m.name): _describe_marker(m) for m in job.markers},
+        "segmenter": {"name": job.tumour.model, "version": job.tumour.model_version} if job.tumour else None,
+        "notes": list(job.stack.notes) if job.stack else [],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in job.seconds.items()},
+        "files": {kind: str(path) for kind, path in job.results.items()},
+    }
+
+
+def _describe_findings(findings: Findings | None) -> dict[str, Any]:
+    if findings is None:
+        return {"volumes_ml": {}, "diameters_mm": {}}
+    axes = {"long": findings.long_axis, "short": findings.short_axis}
+    return {
+        "volumes_ml": {"tumour": round(findings.tumour_mm3 / 1000.0, 3)},
+        "diameters_mm": {name: round(axis.millimetres, 2) for name, axis in axes.items() if axis},
+    }
+
+
+def _describe_marker(marker: Marker) -> dict[str, Any]:
+    return {
+        "value": str(marker.value),
+        "probability": marker.probability,
+        "reason": marker.reason,
+        "model": marker.model or None,
+        "version": marker.model_version or None,
+    }
