@@ -64,6 +64,8 @@ class ReceiverConfig(_Section):
     """Associations served at once; one more is rejected."""
     max_pdu_bytes: int = Field(default=131_072, ge=4_096)
     """Largest PDU the node announces that it receives, in bytes."""
+    max_object_mb: int = Field(default=1_000, ge=1)
+    """Largest instance that is taken into memory; a bigger one ends its association, in MB."""
     network_timeout_seconds: float = Field(default=60.0, gt=0)
     """A silent association is ended after this long."""
     free_space_watermark_mb: int = Field(default=2_000, ge=0)
@@ -122,7 +124,11 @@ class Settings(BaseSettings):
     """All of it; unknown keys are errors."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="GLIOMA_NODE__", env_nested_delimiter="__", use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        env_prefix="GLIOMA_NODE__",
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
     )
     data_dir: Path = Path("var")
     """Holds inbox, outbox, archive and journal; created with mode 0700."""

@@ -1,0 +1,104 @@
+"""Files that survive a power cut, and where studies lie: what receiver, inbox and outbox share.
+
+    inbox/<study key>/<instance name>.dcm     whole instances only; the receiver writes elsewhere and renames
+    inbox/.incoming/                          what is being received
+    work/<job id>/input, output               a job's own instances (hard links), and its results until committed
+    outbox/<job id>/                          results that are owed
+    archive/<study key>/<job id>/             every result
+
+Names are hashes of UIDs, never the peer's own words: a UID that is a path leads nowhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+PART = ".part"
+"""Ends the name of what is not yet whole; start-up removes it."""
+INCOMING = ".incoming"
+
+
+def study_key(study_uid: str) -> str:
+    """Return the folder name of a study: 32 hexadecimal digits."""
+    return _digest(study_uid)
+
+
+def instance_name(instance_uid: str) -> str:
+    """Return the file name of a SOP instance."""
+    return f"{_digest(instance_uid)}.dcm"
+
+
+def revision_id(study_uid: str, names: Iterable[str]) -> str:
+    """Return the job id of a study's revision: the same study and instances give the same job."""
+    return _digest("\n".join([study_uid, *sorted(names)]))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only the node's user can enter, with its parents, and return it."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and make its content survive a power cut; its name survives once its folder is synced too."""
+    with path.open("wb", buffering=0) as file:
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) or 0 :]
+        os.fsync(file.fileno())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; where the file system cannot, copy it."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def publish_folder(files: Iterable[Path], target: Path) -> None:
+    """Make `target` hold exactly `files`, all at once: no reader or crash ever meets a part of it.
+
+    A folder left there by an earlier attempt is replaced.
+    """
+    part = target.with_name(f".{target.name}{PART}")
+    shutil.rmtree(part, ignore_errors=True)
+    private_folder(part)
+    for file in files:
+        _sync_file(file)
+        link_or_copy(file, part / file.name)
+    sync_folder(part)
+    if target.exists():
+        shutil.rmtree(target)
+    part.rename(target)
+    sync_folder(target.parent)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a crash left half-made in a folder."""
+    for left in folder.glob(f".*{PART}"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""Small DICOM files and node parts for tests of the network and the folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from app.config import InboxConfig, Peer, ReceiverConfig, SenderConfig, Settings
+
+PEER_TITLE = "TEST_PEER"
+NODE_TITLE = "GLIOMA_NODE"
+
+
+def small_mr(study_uid: str | None = None, series_uid: str | None = None, *, size: int = 16, number: int = 1) -> Dataset:
+    """An MR image of noise, with a name that no log or record may show."""
+    ds = Dataset()
+    ds.SOPClassUID = MRImageStorage
+    ds.SOPInstanceUID = generate_uid()
+    ds.Modality = "MR"
+    ds.PatientName = "Secret^Person"
+    ds.PatientID = "PID-SECRET"
+    ds.StudyInstanceUID = study_uid or generate_uid()
+    ds.SeriesInstanceUID = series_uid or generate_uid()
+    ds.InstanceNumber = number
+    ds.SamplesPerPixel = 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.Rows = ds.Columns = size
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit = 15
+    ds.PixelRepresentation = 0
+    ds.PixelData = np.random.default_rng(number).integers(0, 4096, (size, size), np.uint16).tobytes()
+    ds["PixelData"].VR = "OW"
+    return with_meta(ds, ExplicitVRLittleEndian)
+
+
+def with_meta(ds: Dataset, transfer_syntax: UID) -> Dataset:
+    """Give a dataset the file meta information that its UIDs call for."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    ds.file_meta.TransferSyntaxUID = transfer_syntax
+    return ds
+
+
+def save(ds: Dataset, path: Path) -> Path:
+    """Write a dataset as a DICOM file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def node_settings(data_dir: Path, *, inbox: dict | None = None, sender: dict | None = None, **receiver) -> Settings:
+    """A node on a free local port that knows one peer and has no watermark."""
+    defaults = {
+        "host": "127.0.0.1",
+        "port": 0,
+        "peers": (Peer(ae_title=PEER_TITLE),),
+        "free_space_watermark_mb": 0,
+        "network_timeout_seconds": 10.0,
+    }
+    return Settings(
+        data_dir=data_dir,
+        receiver=ReceiverConfig(**(defaults | receiver)),
+        inbox=InboxConfig(**(inbox or {})),
+        sender=SenderConfig(**(sender or {})),
+    )
