@@ -1,0 +1,184 @@
+"""Write the tumour as DICOM segmentations: one on T1C's grid, one on FLAIR's.
+
+Each is BINARY, Explicit VR little endian, with every plane of its source series in it, empty ones too: viewers
+lay frames on slices by number or by position, and only a whole grid comes out right both ways.
+
+T1C's voxels are only put back in place. FLAIR lies between T1C's slices, and thresholding what is interpolated
+between two slices loses or doubles a slice's edge; so the distance to the tumour's surface is interpolated
+instead, and its level chosen to keep the volume.
+
+Sources: PS3.3 A.51 and C.8.20; S. Raya and J. Udupa, "Shape-based interpolation", IEEE TMI 1990.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from operators import codes
+from operators.domain import BoolArray, Contrast, SourceVolume, Stack, TumourMap
+from operators.errors import AnalysisFailed
+from operators.results import PRODUCT, Origin, anonymous, finish, origin_of, save
+from operators.stage import Job, StageOperator, needed
+
+Matrix = NDArray[np.float64]
+SEGMENT_LABEL = "Whole tumour"
+SEGMENT_RGB = (255, 210, 0)
+"""Yellow: seen on grey images by every kind of colour vision."""
+SERIES_NUMBERS = {Contrast.T1C: 9001, Contrast.FLAIR: 9002}
+"""Far above any scanner's own."""
+GEOMETRY_TOLERANCE = 1e-3
+"""Directions as cosines, offsets in voxels: what decimal strings of headers may cost."""
+MARGIN_VOXELS = 3
+"""Kept around the tumour when distances are computed."""
+
+
+def segment_on_source(stack: Stack, tumour: TumourMap, source: SourceVolume, contrast: Contrast) -> BoolArray:
+    """Bring the tumour to a source series' own grid (planes, rows, columns).
+
+    Raises AnalysisFailed where the series' grid and its headers, or the stack and T1C, do not belong together.
+    """
+    if not _is_multiframe(source) and len(source.headers) != source.volume.spatial_shape[0]:
+        raise AnalysisFailed(
+            f"{contrast} has {len(source.headers)} headers for {source.volume.spatial_shape[0]} planes"
+        )
+    if contrast is Contrast.T1C:
+        return _put_back(stack.geometry.with_array(tumour.mask.astype(np.uint8)), source)
+    from_t1c = source.volume.inverse_affine @ stack.to_source[contrast] @ stack.geometry.affine
+    return resample_mask(tumour.mask, from_t1c, stack.spacing_mm, source.volume.spatial_shape)
+
+
+def _put_back(mask: hd.Volume, source: SourceVolume) -> BoolArray:
+    """Permute and flip a mask on the stack's grid back to T1C's own."""
+    try:
+        matched = mask.match_geometry(source.volume.get_geometry(), tol=GEOMETRY_TOLERANCE)
+    except RuntimeError as error:
+        raise AnalysisFailed("the stack is not a permutation of T1C's voxels") from error
+    if int(matched.array.sum()) != int(mask.array.sum()):
+        raise AnalysisFailed("part of the tumour lies outside T1C's grid")
+    return np.asarray(matched.array, bool)
+
+
+def resample_mask(
+    mask: BoolArray, to_target: Matrix, spacing_mm: tuple[float, float, float], shape: tuple[int, int, int]
+) -> BoolArray:
+    """Resample a mask to another grid of `shape`, keeping the volume of what that grid covers.
+
+    `to_target` (4 x 4) maps the mask's indices to the target's.
+    """
+    out = np.zeros(shape, bool)
+    voxels = np.argwhere(mask)
+    if not len(voxels):
+        return out
+    landed = voxels @ to_target[:3, :3].T + to_target[:3, 3]
+    covered = np.all((landed > -0.5) & (landed < np.array(shape) - 0.5), axis=1)
+    if not covered.any():
+        return out
+    wanted = max(1, round(int(covered.sum()) * abs(float(np.linalg.det(to_target[:3, :3])))))
+    distance, corner = _signed_distance(mask, voxels, spacing_mm)
+    to_mask = np.linalg.inv(to_target)
+    depth = ndimage.affine_transform(
+        distance, to_mask[:3, :3], to_mask[:3, 3] - corner, shape, np.float32, order=1, mode="constant", cval=-np.inf
+    )
+    level = np.partition(depth, -wanted, axis=None)[-wanted]
+    return np.asarray((depth >= level) & np.isfinite(depth), bool)
+
+
+def _signed_distance(
+    mask: BoolArray, voxels: NDArray[np.int64], spacing_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Compute the distance in mm to the mask's surface around it, positive inside, and where that box begins."""
+    corner = voxels.min(axis=0) - MARGIN_VOXELS
+    box = np.zeros(voxels.max(axis=0) - corner + 1 + MARGIN_VOXELS, bool)
+    box[tuple((voxels - corner).T)] = True
+    inside, outside = (ndimage.distance_transform_edt(part, spacing_mm) for part in (box, ~box))
+    return (inside - outside).astype(np.float32), corner
+
+
+def _is_multiframe(source: SourceVolume) -> bool:
+    """Say whether one enhanced multi-frame instance holds all planes."""
+    return "NumberOfFrames" in source.headers[0]
+
+
+def describe_segment(tumour: TumourMap, origin: Origin) -> hd.seg.SegmentDescription:
+    """Describe the one segment; its tracking UID is the same on every grid (PS3.3 C.8.20.4)."""
+    return hd.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=SEGMENT_LABEL,
+        segmented_property_category=codes.ABNORMAL_STRUCTURE,
+        segmented_property_type=codes.NEOPLASM,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=tumour.model, family=codes.ARTIFICIAL_INTELLIGENCE, version=tumour.model_version, source=PRODUCT
+        ),
+        tracking_uid=origin.uid("tracking", SEGMENT_LABEL),
+        tracking_id=SEGMENT_LABEL,
+        anatomic_regions=[codes.BRAIN],
+        display_color=hd.color.CIELabColor.from_rgb(*SEGMENT_RGB),
+    )
+
+
+def build_seg(
+    mask: BoolArray, source: SourceVolume, contrast: Contrast, tumour: TumourMap, origin: Origin
+) -> hd.seg.Segmentation:
+    """Make the segmentation object of a mask (planes, rows, columns) on a source series' own grid."""
+    header = source.headers[0]
+    multiframe = _is_multiframe(source)
+    pixels = mask.astype(np.uint8)
+    seg = hd.seg.Segmentation(
+        source_images=[anonymous(h) for h in (source.headers[:1] if multiframe else source.headers)],
+        pixel_array=source.volume.with_array(pixels) if multiframe else pixels,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[describe_segment(tumour, origin)],
+        series_instance_uid=origin.uid("series", "SEG", contrast),
+        series_number=SERIES_NUMBERS[contrast],
+        sop_instance_uid=origin.uid("instance", "SEG", contrast),
+        instance_number=1,
+        content_label="WHOLE_TUMOUR",
+        content_description=f"Whole tumour on {contrast}, automatic",
+        content_creator_name=f"{PRODUCT}^",
+        omit_empty_frames=False,
+        contributing_equipment=[hd.ContributingEquipment(**origin.equipment)],
+        series_description=f"AI whole tumour on {contrast} (research)",
+        **origin.device,
+        **origin.stamps,
+    )
+    seg.BodyPartExamined = "BRAIN"
+    _name_dimensions(seg, origin.uid("dimensions", contrast))
+    finish(seg, header, origin)
+    return seg
+
+
+def _name_dimensions(seg: hd.seg.Segmentation, uid: str) -> None:
+    """Replace the library's random UID of the dimension organisation."""
+    seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
+    for item in seg.DimensionIndexSequence:
+        item.DimensionOrganizationUID = uid
+
+
+def write_segs(job: Job, version: str, made_at: datetime) -> None:
+    """Write a job's segmentations into its output folder and list them in its results."""
+    stack, tumour, volumes = needed(job.stack), needed(job.tumour), needed(job.volumes)
+    origin = origin_of(volumes, tumour, version, made_at)
+    for contrast in SERIES_NUMBERS:
+        mask = segment_on_source(stack, tumour, volumes[contrast], contrast)
+        seg = build_seg(mask, volumes[contrast], contrast, tumour, origin)
+        job.results[f"SEG {contrast}"] = save(seg, job.output_folder / f"seg_{contrast.lower()}.dcm")
+
+
+class WriteSegOperator(StageOperator):
+    """Stack, tumour and volumes to a segmentation on T1C and one on FLAIR."""
+
+    def __init__(self, fragment: Any, *args: Any, version: str, clock: Callable[[], datetime], **kwargs: Any) -> None:
+        self._version, self._clock = version, clock
+        super().__init__(fragment, *args, **kwargs)
+
+    def process(self, job: Job) -> None:
+        """Add "SEG T1C" and "SEG FLAIR" to `job.results`."""
+        write_segs(job, self._version, self._clock())

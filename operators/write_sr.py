@@ -1,0 +1,231 @@
+"""Write the report: a Comprehensive 3D SR of what was measured, predicted, and left open.
+
+TID 1500 with the title of CID 7021 that viewers show as text; one TID 1411 group for the segment, one TID 1501
+group for each marker, as IHE AI Results wants every result under a tracking identifier of its own. TID 1500 and
+1501 are extensible (PS3.16): limits of use, series used and notes are TEXT items under concepts of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import highdicom as hd
+import pydicom
+from highdicom import sr
+from pydicom import Dataset
+from pydicom.sr.coding import Code
+
+from operators import codes
+from operators.domain import Findings, Marker, MarkerName, MarkerValue, Selection, Stack, TumourMap
+from operators.results import PRODUCT, SERIAL_NUMBER, Origin, anonymous, finish, headers_of, origin_of, save, writable
+from operators.stage import Job, StageOperator, needed
+
+SERIES_NUMBER = 9003
+LIMITS_OF_USE = (
+    "Research use only; not a medical device. Made automatically and not checked by a person. "
+    "Image-based marker predictions do not replace tissue diagnosis: tissue confirms."
+)
+NO_TUMOUR = (
+    "No voxel was more likely tumour than not. This is the result of an automatic method and does not exclude a tumour."
+)
+MARKER_LABELS = {
+    MarkerName.IDH: ("IDH mutation status", "IDH mutation"),
+    MarkerName.CODEL_1P19Q: ("1p/19q codeletion status", "1p/19q codeletion"),
+    MarkerName.MGMT: ("MGMT promoter methylation", "MGMT promoter methylation"),
+    MarkerName.PROLIFERATION: ("Proliferation (Ki-67)", "high proliferation"),
+}
+"""For people: the marker, and what its probability is a probability of."""
+
+Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
+Writable = Callable[[str], str]
+
+
+def millilitres(cubic_mm: float) -> float:
+    """Round a volume to what a report can claim: two decimals, three for the smallest."""
+    return round(cubic_mm / 1000.0, 2 if cubic_mm >= 100.0 else 3)
+
+
+def text_item(name: Code, text: str) -> sr.TextContentItem:
+    """Make a TEXT item that its parent contains."""
+    return sr.TextContentItem(name, text, sr.RelationshipTypeValues.CONTAINS)
+
+
+def tumour_group(seg: Dataset, stack: Stack, findings: Findings) -> Group:
+    """Report the tumour's measurements against its segment (TID 1411)."""
+    segment = seg.SegmentSequence[0]
+    algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
+    source = sr.SourceSeriesForSegmentation(seg.ReferencedSeriesSequence[0].SeriesInstanceUID)
+    group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
+        referenced_segment=sr.ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, 1, source_series=source),
+        finding_category=codes.ABNORMAL_STRUCTURE,
+        finding_type=codes.NEOPLASM,
+        finding_sites=[sr.FindingSite(anatomic_location=codes.BRAIN)],
+        algorithm_id=identify(algorithm.AlgorithmName, algorithm.AlgorithmVersion),
+        measurements=list(_measurements(findings)),
+    )
+    if findings.slice_index is not None:
+        group[0].ContentSequence.append(text_item(codes.COMMENT, _where_measured(stack, findings.slice_index)))
+    return group
+
+
+def _measurements(findings: Findings) -> Iterator[sr.Measurement]:
+    yield sr.Measurement(codes.VOLUME, millilitres(findings.tumour_mm3), codes.MILLILITRE, method=codes.VOXEL_SUM)
+    for name, axis in ((codes.LONG_AXIS, findings.long_axis), (codes.SHORT_AXIS, findings.short_axis)):
+        if axis is not None:
+            yield sr.Measurement(name, round(axis.millimetres, 1), codes.MILLIMETRE)
+
+
+def _where_measured(stack: Stack, index: int) -> str:
+    return (
+        f"Both axes lie in the axial plane {index + 1} of {stack.geometry.spatial_shape[0]}, counted from the feet, of "
+        f"T1C; the short axis is the longest line inside the tumour at a right angle to the long axis."
+    )
+
+
+def no_tumour_group(tumour: TumourMap, origin: Origin) -> Group:
+    """Report that no tumour was found (TID 1501)."""
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        sr.TrackingIdentifier(uid=origin.uid("tracking", "detection"), identifier="Tumour detection"),
+        finding_sites=[sr.FindingSite(anatomic_location=codes.BRAIN)],
+        algorithm_id=identify(tumour.model, tumour.model_version),
+        qualitative_evaluations=[sr.QualitativeEvaluation(codes.TUMOUR_DETECTION, codes.NOT_DETECTED)],
+    )
+    group[0].ContentSequence.append(text_item(codes.COMMENT, NO_TUMOUR))
+    return group
+
+
+def marker_group(marker: Marker, origin: Origin, as_text: Writable = str) -> Group:
+    """Report one marker (TID 1501): its value and how certain that is, or that it was not assessed and why.
+
+    The marker's probability is that of the alteration.
+    """
+    label, alteration = MARKER_LABELS[marker.name]
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        sr.TrackingIdentifier(uid=origin.uid("tracking", marker.name), identifier=label),
+        algorithm_id=identify(marker.model, marker.model_version) if marker.model else None,
+        measurements=_certainty(marker),
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(codes.MARKER_CONCEPTS[marker.name], codes.marker_value(marker.name, marker.value))
+        ],
+    )
+    said = "Not assessed" if marker.probability is None else f"Probability of {alteration} {marker.probability:.0%}"
+    group[0].ContentSequence.append(
+        text_item(codes.COMMENT, as_text(f"{said}: {marker.reason}" if marker.reason else said))
+    )
+    return group
+
+
+def _certainty(marker: Marker) -> list[sr.Measurement]:
+    """How certain the stated value is, in percent; an indeterminate one claims none."""
+    if marker.probability is None or marker.value is MarkerValue.INDETERMINATE:
+        return []
+    certain = marker.probability if marker.value is MarkerValue.ALTERED else 1.0 - marker.probability
+    return [sr.Measurement(codes.CERTAINTY, round(100.0 * certain, 1), codes.PERCENT)]
+
+
+def identify(name: str, version: str) -> sr.AlgorithmIdentification:
+    """Name the algorithm behind a group (TID 4019)."""
+    return sr.AlgorithmIdentification(
+        name, version or "unknown", family=codes.ARTIFICIAL_INTELLIGENCE, manufacturer=PRODUCT
+    )
+
+
+def observer(origin: Origin) -> sr.ObservationContext:
+    """Name this software as the observer (TID 1001, 1004)."""
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=origin.software_uid,
+        name=PRODUCT,
+        manufacturer_name=PRODUCT,
+        model_name=PRODUCT,
+        serial_number=SERIAL_NUMBER,
+    )
+    return sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DEVICE, device))
+
+
+def closing_items(selection: Selection | None, notes: Sequence[str], as_text: Writable) -> Iterator[sr.TextContentItem]:
+    """Say which series were used and why, and what preprocessing saw."""
+    for contrast, verdict in selection.chosen.items() if selection else ():
+        series = f"series {verdict.series.number}" if verdict.series.number is not None else "an unnumbered series"
+        described = f'{contrast}: {series}, "{verdict.series.description}": {verdict.reason}'
+        yield text_item(codes.SERIES_USED, as_text(described))
+    for note in notes:
+        yield text_item(codes.PROCESSING_NOTE, as_text(note))
+
+
+def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str) -> sr.MeasurementReport:
+    """Lay the report out in the order in which it is read (TID 1500)."""
+    stack, findings = needed(job.stack), needed(job.findings)
+    found = findings.tumour_mm3 > 0.0
+    first = tumour_group(seg, stack, findings) if found else no_tumour_group(needed(job.tumour), origin)
+    report = sr.MeasurementReport(
+        observer(origin),
+        codes.BRAIN_MRI,
+        [first, *(marker_group(marker, origin, as_text) for marker in job.markers)],
+        title=codes.REPORT_TITLE,
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
+            sr.CodedConcept.from_code(codes.ENGLISH)
+        ),
+    )
+    content = report[0].ContentSequence
+    # Ahead of the measurements, which come last: nobody should read those first.
+    content.insert(len(content) - 1, text_item(codes.LIMITS_OF_USE, LIMITS_OF_USE))
+    content.extend(closing_items(job.selection, stack.notes, as_text))
+    _separate(report[0])
+    return report
+
+
+def _separate(item: Dataset) -> None:
+    """Mark every container as separate items: as continuous text, viewers print values without their names."""
+    if item.ValueType == "CONTAINER":
+        item.ContinuityOfContent = "SEPARATE"
+    for child in item.get("ContentSequence", ()):
+        _separate(child)
+
+
+def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin) -> sr.Comprehensive3DSR:
+    """Make the report object; `segs` are the segmentations written, the first on T1C."""
+    headers = headers_of(needed(job.volumes))
+    patient = headers[0]
+    result = sr.Comprehensive3DSR(
+        evidence=[anonymous(header) for header in headers] + list(segs),
+        content=build_report(job, segs[0], origin, lambda text: writable(text, patient)),
+        series_instance_uid=origin.uid("series", "SR"),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=origin.uid("instance", "SR"),
+        instance_number=1,
+        is_complete=True,
+        series_description="AI glioma report (research)",
+        coding_schemes=[
+            hd.coding_schemes.CodingSchemeIdentificationItem(
+                codes.PRIVATE_SCHEME, name=codes.PRIVATE_SCHEME_NAME, responsible_organization=PRODUCT
+            )
+        ],
+        contributing_equipment=[hd.ContributingEquipment(**origin.equipment)],
+        **origin.device,
+        **origin.stamps,
+    )
+    finish(result, patient, origin)
+    return result
+
+
+def write_sr(job: Job, version: str, made_at: datetime) -> None:
+    """Write a job's report into its output folder and list it in its results; the segmentations come first."""
+    assessed = (f"{m.name} {m.model} {m.model_version}" for m in job.markers if m.model)
+    origin = origin_of(needed(job.volumes), needed(job.tumour), version, made_at)
+    segs = [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in ("SEG T1C", "SEG FLAIR")]
+    job.results["SR"] = save(build_sr(job, segs, origin.also(*assessed)), job.output_folder / "sr.dcm")
+
+
+class WriteSrOperator(StageOperator):
+    """All findings, and the segmentations written, to the report."""
+
+    def __init__(self, fragment: Any, *args: Any, version: str, clock: Callable[[], datetime], **kwargs: Any) -> None:
+        self._version, self._clock = version, clock
+        super().__init__(fragment, *args, **kwargs)
+
+    def process(self, job: Job) -> None:
+        """Add "SR" to `job.results`."""
+        write_sr(job, self._version, self._clock())
