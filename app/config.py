@@ -145,6 +145,11 @@ class Settings(BaseSettings):
         return self.data_dir / "inbox"
 
     @property
+    def work_dir(self) -> Path:
+        """A folder per job: the instances it works on, and its results until they are owed."""
+        return self.data_dir / "work"
+
+    @property
     def outbox_dir(self) -> Path:
         """A folder per job: the results that are owed."""
         return self.data_dir / "outbox"

@@ -84,8 +84,8 @@ def publish_folder(files: Iterable[Path], target: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     private_folder(part)
     for file in files:
-        _sync_file(file)
         link_or_copy(file, part / file.name)
+        _sync_file(part / file.name)
     sync_folder(part)
     if target.exists():
         shutil.rmtree(target)

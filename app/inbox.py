@@ -1,0 +1,177 @@
+"""A folder per study: decides when a study is complete, and freezes each revision as one job.
+
+A revision is a study and the set of instances it holds; its job id is their hash. So whatever is killed between two
+steps, the same instances lead to the same job, and one more instance leads to another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from app.config import Settings
+from app.files import INCOMING, private_folder, publish_folder, remove_parts, revision_id, study_key
+from app.journal import JobRow, JobState, Journal
+
+LOGGER = logging.getLogger(__name__)
+
+_COARSE_CLOCK_NS = 100_000_000
+"""A folder's modification time moves in steps of some ms: one this fresh may still hide a later change."""
+
+
+@dataclass(frozen=True)
+class ReadyJob:
+    """A job to be processed now."""
+
+    job_id: str
+    input_folder: Path
+    """Holds the study's instances, nothing else, and never changes."""
+    output_folder: Path
+    """Exists and is empty."""
+
+
+@dataclass
+class _Watch:
+    """What was last seen of a study's folder."""
+
+    modified_ns: int
+    changed: float
+    recognised: bool | None = None
+    """None: not asked since it changed."""
+    settled: bool = False
+    """Its present instances have their job."""
+
+
+class Inbox:
+    """Watches the study folders that the receiver fills; for one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        recognise: Callable[[Path], bool],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`recognise` says of a study's folder whether its four contrasts are there; it must not raise.
+
+        It is asked once for each change of a folder. `now` is any clock in seconds that does not go back.
+        """
+        self._config, self._journal, self._recognise, self._now = settings.inbox, journal, recognise, now
+        self._folder = private_folder(settings.inbox_dir)
+        self._work = private_folder(settings.work_dir)
+        self._watched: dict[str, _Watch] = {}
+
+    def reconcile(self) -> list[JobRow]:
+        """Put the jobs that a crash interrupted back, and the work folder in order; once, before the first `poll`.
+
+        Returns the interrupted jobs, some of which may have failed for good.
+        """
+        interrupted = self._journal.requeue_crashed()
+        remove_parts(self._work)
+        waiting = {job.job_id for job in self._journal.jobs() if job.state is JobState.READY}
+        for folder in self._work.iterdir():
+            if folder.name not in waiting:
+                shutil.rmtree(folder)
+        for job_id in waiting:
+            if not self._input(job_id).is_dir():
+                self._journal.job_failed(job_id, "input-lost", "its folder of instances is gone", "")
+        return interrupted
+
+    def poll(self) -> list[ReadyJob]:
+        """Look at every study, and return the jobs to be processed now; each is returned once."""
+        for entry in os.scandir(self._folder):
+            if entry.name != INCOMING and entry.is_dir(follow_symlinks=False):
+                try:
+                    self._look_at(Path(entry.path), entry.stat().st_mtime_ns)
+                except OSError as error:
+                    # One study's folder never stops the others; it is looked at again when it has been quiet.
+                    LOGGER.warning("folder %s cannot be used yet: %s", entry.name, error.strerror)
+                    self._watched[entry.name] = _Watch(0, self._now())
+        return [self._prepare(job) for job in self._journal.take_ready()]
+
+    def release(self, job_id: str) -> None:
+        """Remove a settled job's work folder; the study stays in the inbox."""
+        shutil.rmtree(self._work / job_id, ignore_errors=True)
+
+    def _input(self, job_id: str) -> Path:
+        return self._work / job_id / "input"
+
+    def _prepare(self, job: JobRow) -> ReadyJob:
+        output = self._work / job.job_id / "output"
+        # A crashed attempt may have left half a result there.
+        shutil.rmtree(output, ignore_errors=True)
+        return ReadyJob(job.job_id, self._input(job.job_id), private_folder(output))
+
+    def _look_at(self, folder: Path, modified_ns: int) -> None:
+        watch = self._watched.get(folder.name)
+        if watch is None or watch.modified_ns != modified_ns:
+            watch = self._notice(folder, modified_ns)
+        if watch.settled:
+            return
+        quiet = self._now() - watch.changed
+        if quiet >= self._config.timeout_seconds or (
+            quiet >= self._config.settle_seconds and self._known(folder, watch)
+        ):
+            self._complete(folder, watch)
+
+    def _known(self, folder: Path, watch: _Watch) -> bool:
+        if watch.recognised is None:
+            watch.recognised = self._recognise(folder)
+        return watch.recognised
+
+    def _notice(self, folder: Path, modified_ns: int) -> _Watch:
+        """Begin to watch a folder, or begin anew because it changed."""
+        watch = self._watched[folder.name] = _Watch(modified_ns, self._now())
+        names = _instances(folder)
+        study_uid = self._study_uid(folder, names)
+        if study_uid is None:
+            # Nothing in it yet, or not ours; a change makes us look again.
+            watch.settled = True
+        elif self._journal.has_job(revision_id(study_uid, names)):
+            watch.settled = True
+        else:
+            self._journal.study_arriving(folder.name, study_uid)
+        return watch
+
+    def _study_uid(self, folder: Path, names: list[str]) -> str | None:
+        """Return the folder's Study Instance UID: from the journal, or for a folder it does not know, from a file."""
+        known = self._journal.study_uid(folder.name)
+        if known or not names:
+            return known if names else None
+        try:
+            header = pydicom.dcmread(folder / names[0], specific_tags=["StudyInstanceUID"], stop_before_pixels=True)
+            study_uid = str(header.get("StudyInstanceUID", ""))
+        except (OSError, InvalidDicomError, ValueError) as error:
+            LOGGER.warning("folder %s is left alone: %s in its first file", folder.name, type(error).__name__)
+            return None
+        if study_key(study_uid) != folder.name:
+            LOGGER.warning("folder %s is left alone: its name is not that of the study in it", folder.name)
+            return None
+        return study_uid
+
+    def _complete(self, folder: Path, watch: _Watch) -> None:
+        """Freeze what the folder holds as a job: snapshot first, record second, so a recorded job has its input."""
+        if time.time_ns() - watch.modified_ns < _COARSE_CLOCK_NS:
+            return
+        names = _instances(folder)
+        study_uid = self._journal.study_uid(folder.name) or ""
+        job_id = revision_id(study_uid, names)
+        if not self._journal.has_job(job_id):
+            if not self._input(job_id).is_dir():
+                private_folder(self._work / job_id)
+                publish_folder((folder / name for name in names), self._input(job_id))
+            self._journal.job_ready(job_id, folder.name, len(names))
+            LOGGER.info("study %s is complete: %d instances, job %s", study_uid, len(names), job_id)
+        watch.settled = True
+
+
+def _instances(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".dcm"))

@@ -1,0 +1,350 @@
+"""The Storage SCU: sends files to a peer, and keeps at it until every destination has what it is owed."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import cast
+
+from pydantic import ValidationError
+from pydicom import dcmread, uid
+from pydicom.errors import InvalidDicomError
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.dsutils import split_dataset
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.status import code_to_category
+
+from app.config import Destination, SenderConfig
+from app.errors import InputError, NodeError, PeerError
+from app.journal import DeliveryRow, Journal
+from app.outbox import Outbox
+
+LOGGER = logging.getLogger(__name__)
+
+_MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: context ids are the odd numbers up to 255
+_PAUSE_SECONDS = 5.0
+_CONNECT_SECONDS = 10.0
+
+Kind = tuple[str, str]
+"""SOP class and transfer syntax of a file."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file."""
+
+    path: Path
+    delivered: bool
+    note: str
+    """Empty after plain Success; else what the peer said, or why the file did not reach it."""
+    status: int | None = None
+    """C-STORE status, where the peer gave one."""
+
+
+Progress = Callable[[Outcome], None]
+
+
+def parse_peer(text: str) -> Destination:
+    """Read AE@host:port; raises InputError."""
+    title, at, address = text.partition("@")
+    host, colon, port = address.rpartition(":")
+    if not (at and colon and title and host and port.isascii() and port.isdigit()):
+        raise InputError(f"{text!r} is not a peer: write AE_TITLE@host:port, as in PACS@192.168.1.2:104")
+    try:
+        return Destination(name="peer", ae_title=title, host=host.strip("[]"), port=int(port))
+    except ValidationError as error:
+        raise InputError(f"{text!r} is not a peer: {error.errors()[0]['msg']}") from error
+
+
+def send_files(
+    files: Iterable[Path],
+    peer: Destination,
+    calling_ae_title: str,
+    timeout: float,
+    on_progress: Progress | None = None,
+) -> list[Outcome]:
+    """Send files to a peer, over one association unless they need more than 128 contexts.
+
+    `timeout` is how long, in seconds, the peer may be silent. `on_progress` hears of each file as its fate is known.
+    Raises PeerError when no association can be had; what then was sent before has been told to `on_progress`.
+    """
+    return Courier(peer, calling_ae_title, timeout).send(files, on_progress)
+
+
+class Courier:
+    """Sends to one peer; `stop`, from another thread, ends it at once."""
+
+    def __init__(self, peer: Destination, calling_ae_title: str, timeout: float) -> None:
+        self._peer = peer
+        self._ae = AE(ae_title=calling_ae_title)
+        self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = timeout
+        # A connection being made cannot be stopped, so it is not waited for as long as an answer.
+        self._ae.connection_timeout = min(timeout, _CONNECT_SECONDS)
+        self._stopped = threading.Event()
+        self._association: Association | None = None
+        # Files go out as they lie on disk, in chunks, without being decoded; the switch is pynetdicom's own and
+        # holds for the whole process.
+        _config.STORE_SEND_CHUNKED_DATASET = True
+        _config.LOG_HANDLER_LEVEL = "none"
+
+    def stop(self) -> None:
+        """Give up: abort the association that is open, and open no more."""
+        self._stopped.set()
+        association = self._association
+        if association is not None:
+            association.abort()
+
+    def send(self, files: Iterable[Path], on_progress: Progress | None = None) -> list[Outcome]:
+        """Send files as `send_files` does."""
+        outcomes: list[Outcome] = []
+
+        def tell(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            if on_progress is not None:
+                on_progress(outcome)
+
+        readable: list[tuple[Path, Kind]] = []
+        for path in files:
+            try:
+                readable.append((path, _kind(path)))
+            except (OSError, InvalidDicomError, EOFError, KeyError, ValueError, AttributeError) as error:
+                tell(Outcome(path, delivered=False, note=f"not a DICOM file that can be sent ({type(error).__name__})"))
+        for batch in _batches(readable):
+            self._send_batch(batch, tell)
+        return outcomes
+
+    def _send_batch(self, batch: Sequence[tuple[Path, Kind]], tell: Progress) -> None:
+        contexts = [build_context(*context) for context in _contexts(kind for _, kind in batch)]
+        association = self._associate(contexts)
+        try:
+            for path, kind in batch:
+                if self._stopped.is_set() or not association.is_established:
+                    tell(Outcome(path, delivered=False, note="the association ended before it was sent"))
+                else:
+                    tell(_store(association, path, kind))
+        finally:
+            self._association = None
+            if association.is_established:
+                association.release()
+
+    def _associate(self, contexts: list[PresentationContext]) -> Association:
+        peer = self._peer
+        name = f"{peer.ae_title} at {peer.host} port {peer.port}"
+        if self._stopped.is_set():
+            raise PeerError(f"sending to {name} was stopped")
+        try:
+            association = self._ae.associate(
+                peer.host,
+                peer.port,
+                contexts=contexts,
+                ae_title=peer.ae_title,
+                evt_handlers=[(evt.EVT_CONN_OPEN, self._connected)],
+            )
+        except OSError as error:
+            raise PeerError(f"the host of {name} cannot be found ({error.strerror}): is its name right?") from error
+        if association.is_established:
+            return association
+        reason = _why_not(association, self._ae.ae_title) if self._association else _UNREACHABLE
+        self._association = None
+        raise PeerError(f"{name} {reason}")
+
+    def _connected(self, event: evt.Event) -> None:
+        """Note the association as soon as `stop` can abort it, and have small messages sent at once.
+
+        Nagle's algorithm holds each one back up to 40 ms.
+        """
+        self._association = event.assoc
+        wrapper = event.assoc.dul.socket
+        if wrapper is not None and wrapper.socket is not None:
+            wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+_UNREACHABLE = "cannot be reached: is the PACS up, are its host and port right, does a firewall stand between?"
+
+
+def _why_not(association: Association, calling: str) -> str:
+    """Say why there is no association, and what to look at."""
+    if association.is_rejected:
+        answer = cast("A_ASSOCIATE", association.acceptor.primitive)
+        return (
+            f"rejected us ({answer.reason_str}): is its AE title right, "
+            f"and does it know ours, {calling}, with this machine's address?"
+        )
+    if association.acceptor.primitive is not None:
+        return "accepts none of the kinds of object to be sent"
+    return "ended the association before it began: is this the PACS's DICOM port?"
+
+
+def _kind(path: Path) -> Kind:
+    meta, _ = split_dataset(path)
+    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+
+
+def _contexts(kinds: Iterable[Kind]) -> list[Kind]:
+    """Return the contexts to propose: each kind by itself, and implicit VR beside it where pixels are native.
+
+    Implicit VR little endian is what every peer must take (PS3.5 section 10.1), and a file can be rewritten to it.
+    """
+    wanted: dict[Kind, None] = {}
+    for sop_class, syntax in kinds:
+        wanted[sop_class, syntax] = None
+        if not uid.UID(syntax).is_compressed:
+            wanted[sop_class, str(uid.ImplicitVRLittleEndian)] = None
+    return list(wanted)
+
+
+def _batches(files: Sequence[tuple[Path, Kind]]) -> Iterator[list[tuple[Path, Kind]]]:
+    """Cut the files into runs that each need at most 128 contexts."""
+    batch: list[tuple[Path, Kind]] = []
+    needed: set[Kind] = set()
+    for file in files:
+        more = needed.union(_contexts([file[1]]))
+        if len(more) > _MAX_CONTEXTS:
+            yield batch
+            batch, more = [], set(_contexts([file[1]]))
+        batch.append(file)
+        needed = more
+    if batch:
+        yield batch
+
+
+def _store(association: Association, path: Path, kind: Kind) -> Outcome:
+    """Send one file: as it is where the peer takes its transfer syntax, else rewritten."""
+    sop_class, syntax = kind
+    accepted = {
+        str(context.transfer_syntax[0])
+        for context in association.accepted_contexts
+        if context.abstract_syntax == sop_class
+    }
+    if not accepted:
+        return Outcome(path, delivered=False, note=f"the peer does not take {uid.UID(sop_class).name}")
+    try:
+        status = association.send_c_store(path if syntax in accepted else dcmread(path))
+    except (OSError, ValueError, AttributeError, RuntimeError) as error:
+        # The error's own text may quote the dataset.
+        return Outcome(path, delivered=False, note=f"could not be sent as the peer wants it ({type(error).__name__})")
+    if "Status" not in status:
+        return Outcome(path, delivered=False, note="the peer gave no answer")
+    category = code_to_category(status.Status)
+    note = "" if category == "Success" else f"{category.lower()} 0x{status.Status:04X}"
+    return Outcome(path, delivered=category in {"Success", "Warning"}, note=note, status=status.Status)
+
+
+class Sender:
+    """Delivers what the outbox owes, each destination in its own thread, so that one that is down holds up none."""
+
+    def __init__(
+        self, config: SenderConfig, journal: Journal, outbox: Outbox, now: Callable[[], float] = time.time
+    ) -> None:
+        """`now` is in seconds since 1970, as next attempts outlive the process."""
+        self._runs = [_Run(destination, config, journal, outbox, now) for destination in config.destinations]
+
+    def start(self) -> None:
+        """Begin, with what is owed from before."""
+        for run in self._runs:
+            run.thread.start()
+
+    def wake(self) -> None:
+        """Look now: something new is owed."""
+        for run in self._runs:
+            run.wake.set()
+
+    def stop(self) -> None:
+        """End within a second, or once a connection being made is given up; what was not delivered stays owed."""
+        for run in self._runs:
+            run.stop()
+        for run in self._runs:
+            if run.thread.is_alive():
+                run.thread.join(_CONNECT_SECONDS + 1.0)
+
+
+class _Run:
+    """One destination's thread."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        config: SenderConfig,
+        journal: Journal,
+        outbox: Outbox,
+        now: Callable[[], float],
+    ) -> None:
+        self._destination, self._config, self._now = destination, config, now
+        self._journal, self._outbox = journal, outbox
+        self._courier: Courier | None = None
+        self._stopped = threading.Event()
+        self.wake = threading.Event()
+        self.thread = threading.Thread(target=self._loop, name=f"sender-{destination.name}", daemon=True)
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self._stopped.set()
+        self.wake.set()
+        courier = self._courier
+        if courier is not None:
+            courier.stop()
+
+    def _loop(self) -> None:
+        while not self._stopped.is_set():
+            self.wake.clear()
+            try:
+                wait = self._deliver_due()
+            except NodeError as error:
+                LOGGER.error("%s: %s", self._destination.name, error)
+                wait = _PAUSE_SECONDS
+            self.wake.wait(wait)
+
+    def _deliver_due(self) -> float | None:
+        """Try what is due; return how long to wait for what is not, None for ever."""
+        due = [delivery for delivery in self._journal.owed(self._destination.name) if self._wait(delivery) <= 0]
+        if due:
+            self._deliver(due)
+        owed = self._journal.owed(self._destination.name)
+        return max(0.0, min(map(self._wait, owed))) if owed else None
+
+    def _wait(self, delivery: DeliveryRow) -> float:
+        """Return how long until a delivery is due; a clock that was set back makes it due at once."""
+        wait = delivery.next_attempt - self._now()
+        return 0.0 if wait > self._config.longest_retry_seconds else wait
+
+    def _deliver(self, due: Sequence[DeliveryRow]) -> None:
+        config, peer = self._config, self._destination
+        waiting = {self._outbox.path(delivery.job_id, delivery.file): delivery for delivery in due}
+        self._courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
+
+        def settle(outcome: Outcome) -> None:
+            self._settle(waiting.pop(outcome.path), outcome)
+
+        try:
+            self._courier.send(list(waiting), settle)
+        except PeerError as error:
+            if not self._stopped.is_set():
+                LOGGER.warning("%s: %s", peer.name, error)
+                self._journal.not_delivered([row.delivery_id for row in waiting.values()], str(error), self._next)
+        finally:
+            self._courier = None
+        for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
+            self._outbox.forget_delivered(job_id)
+
+    def _settle(self, delivery: DeliveryRow, outcome: Outcome) -> None:
+        """Write one file's fate down as soon as it is known, so that a crash sends it at most once more."""
+        name = self._destination.name
+        if outcome.delivered:
+            self._journal.delivered(delivery.delivery_id, outcome.note)
+            LOGGER.info("%s has %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
+        elif not self._stopped.is_set():
+            self._journal.not_delivered([delivery.delivery_id], outcome.note, self._next)
+            LOGGER.warning("%s lacks %s of job %s: %s", name, delivery.file, delivery.job_id, outcome.note)
+
+    def _next(self, failures: int) -> float:
+        """Return when to try again: the wait doubles with each failure, up to a limit."""
+        doubled = self._config.first_retry_seconds * 2.0 ** min(failures - 1, 32)
+        return self._now() + min(doubled, self._config.longest_retry_seconds)
