@@ -30,6 +30,8 @@ FRAME_PIXEL_MM = 1.0
 """Side of a frame pixel: 224 of them span more than any adult brain."""
 MASK_MARGIN_MM = 3.0
 """The brain mask grows by this much in-plane, so that a tumour at the cortex is not cut."""
+SMALLEST_BRAIN_ML = 150.0
+"""Less than this in view is no study of a brain, or no brain at all."""
 INTENSITY_LIMIT = 5.0
 """Normalised intensities are clipped here: bright vessels and fat residue carry no more than that."""
 WIDEST_SECTION_MM2 = 18_000.0
@@ -72,11 +74,12 @@ def brain_mask(stack: FloatArray, spacing_mm: tuple[float, float, float]) -> Boo
     image = nib.Nifti1Image(canonical, np.diag([*spacing_mm[::-1], 1.0]))
     try:
         _, mask, _ = _extractor().run(image)
-    except (AssertionError, IndexError) as error:  # deepbet asserts on an empty bounding box
+    except (AssertionError, IndexError, ValueError) as error:  # how deepbet says that nothing is left
         raise BrainNotFound("no brain was found in the image") from error
     found = np.asarray(mask.dataobj)[::-1, ::-1, :].transpose(2, 1, 0) > 0
-    if not found.any():
-        raise BrainNotFound("no brain was found in the image")
+    volume_ml = float(found.sum() * np.prod(spacing_mm)) / 1000.0
+    if volume_ml < SMALLEST_BRAIN_ML:
+        raise BrainNotFound(f"only {volume_ml:.0f} ml of brain were found in the image")
     return np.ascontiguousarray(found)
 
 

@@ -9,8 +9,9 @@ Source: thesis section 4.4.1. Registration after D. Mattes et al., IEEE TMI 2003
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -182,6 +183,7 @@ class PreprocessOperator(StageOperator):
         job.stack = preprocess(needed(job.volumes))
 
 
-def warm_up(**_: Any) -> None:
+def warm_up() -> None:
     """Load the brain outliner before the first study needs it."""
-    frame.brain_mask(np.pad(np.ones((8, 24, 24), np.float32), 4), (5.0, 5.0, 5.0))
+    with contextlib.suppress(frame.BrainNotFound):
+        frame.brain_mask(np.zeros((16, 16, 16), np.float32), (5.0, 5.0, 5.0))

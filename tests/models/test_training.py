@@ -1,0 +1,200 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.progress import Progress
+from torch.nn import functional as F
+
+from models import frame
+from models.nasbranet.network import NASBraNet
+from models.nasbranet.plan import CellPlan, NetworkPlan, Op
+from models.training import data
+from models.training.augment import CROP, Slices
+from models.training.loop import Schedule, Trainer
+from models.training.losses import focal_loss, segmentation_loss
+from models.training.metrics import dice, mean_interval
+
+
+def test_focal_loss_without_focus_is_cross_entropy():
+    logits, target = torch.randn(3, 2, 5, 5), torch.randint(2, (3, 5, 5))
+    assert torch.allclose(focal_loss(logits, target, gamma=0.0), F.cross_entropy(logits, target))
+
+
+def test_focal_loss_weights_each_pixel_before_the_mean():
+    logits = torch.tensor([[[[4.0, 0.0]], [[0.0, 0.0]]]])  # one sure pixel, one unsure
+    target = torch.zeros(1, 1, 2, dtype=torch.long)
+    p = torch.softmax(logits, 1)[0, 0, 0]
+    assert torch.allclose(focal_loss(logits, target), (-((1 - p) ** 2) * p.log()).mean())
+
+
+def test_a_right_answer_costs_nothing():
+    target = torch.zeros(1, 8, 8, dtype=torch.long)
+    target[:, 2:5, 2:5] = 1
+    logits = torch.stack([-40.0 * (target - 0.5), 40.0 * (target - 0.5)], 1)
+    assert segmentation_loss(logits, target) < 0.01
+    assert segmentation_loss(-logits, target) > 1.0
+
+
+DICE = [([1, 1, 0, 0], [1, 1, 0, 0], 1.0), ([1, 0, 0, 0], [1, 1, 0, 0], 2 / 3), ([0, 0], [1, 0], 0.0), ([0, 0], [0, 0], 1.0)]
+
+
+@pytest.mark.parametrize(("found", "truth", "expected"), DICE)
+def test_dice(found, truth, expected):
+    assert dice(np.array(found, bool), np.array(truth, bool)) == pytest.approx(expected)
+
+
+def test_the_interval_holds_the_mean_and_narrows_with_patients():
+    rng = np.random.default_rng(1)
+    few, many = rng.normal(0.8, 0.1, 10), rng.normal(0.8, 0.1, 1000)
+    (mean, (low, high)), (_, (low_many, high_many)) = mean_interval(list(few)), mean_interval(list(many))
+    assert low < mean < high
+    assert high_many - low_many < (high - low) / 5
+    assert mean_interval([0.5]) == (0.5, (0.5, 0.5))
+
+
+def cases(n, per_patient=1, sites=("A", "B")):
+    return [
+        data.Case(f"c{i}", f"p{i // per_patient}", sites[i // per_patient % len(sites)], "G2", i != 3, None)  # type: ignore[arg-type]
+        for i in range(n)
+    ]
+
+
+def test_a_split_never_shares_a_patient_and_covers_all():
+    every = cases(40, per_patient=2)
+    held = []
+    for fold in range(5):
+        train, validation = data.split(every, 5, fold, seed=0)
+        assert not {c.patient for c in train} & {c.patient for c in validation}
+        held += [c.name for c in validation]
+    assert sorted(held) == sorted(c.name for c in every)
+
+
+def test_a_split_that_shares_a_patient_is_refused():
+    with pytest.raises(data.DataError, match="1 patients"):
+        data.refuse_shared_patients(cases(4), cases(1))
+
+
+def test_cases_without_true_t1c_or_left_out_are_not_used():
+    assert [c.name for c in data.usable(cases(6), ["c1"])] == ["c0", "c2", "c4", "c5"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A data folder of three small cases, with deepbet replaced by a threshold (its own test is elsewhere)."""
+    monkeypatch.setattr(frame, "brain_mask", lambda stack, spacing: stack > 20)
+    rng = np.random.default_rng(0)
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["case", "patient", "has_t1c", "site", "grade"])
+        for i in range(3):
+            table.writerow([f"case{i}", f"patient{i}", "True", "A", "G2"])
+            make_case(tmp_path / f"case{i}", rng)
+    return tmp_path
+
+
+def make_case(folder, rng):
+    """Four slices of a disc-shaped brain with a bright square tumour on two of them."""
+    folder.mkdir()
+    r, c = np.mgrid[:256, :256]
+    brain = (r - 128) ** 2 + (c - 120) ** 2 < 70**2
+    for z in range(4):
+        tumour = brain & (abs(r - 110) < 15) & (abs(c - 120) < 15) & (z in (1, 2))
+        image = np.where(brain, 90 + rng.normal(0, 8, brain.shape), 0.0) + 90 * tumour
+        Image.fromarray(np.stack([image] * 3, -1).astype(np.uint8)).save(folder / f"{z:03d}.webp", lossless=True)
+        Image.fromarray((tumour * 255).astype(np.uint8)).save(folder / f"{z:03d}_mask.png")
+
+
+def test_a_case_is_prepared_once_and_comes_back_to_its_grid(folder, tmp_path):
+    case = data.read_cases(folder)[0]
+    prepared = data.prepare(case, tmp_path / "cache")
+    assert prepared.images.shape == (4, 2, data.FIELD, data.FIELD)
+    assert [bool(t.any()) for t in prepared.tumour] == [False, True, True, False]
+    back = frame.from_frame(prepared.tumour.astype(np.float32), prepared.placement, 256, 256) > 0.5
+    assert dice(back, case.read()[1]) > 0.95
+    kept = next((tmp_path / "cache").iterdir())
+    before = kept.stat().st_mtime_ns
+    data.prepare(case, tmp_path / "cache")
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_epochs_are_repeatable_and_differ(folder, tmp_path):
+    slices = Slices([data.prepare(c, tmp_path / "cache") for c in data.read_cases(folder)], 0.5, seed=0)
+    assert len(slices) == 9  # six with tumour, half as many without
+    first = slices[0]
+    slices.begin_epoch(1)
+    other = slices[0]
+    slices.begin_epoch(0)
+    again = slices[0]
+    assert first[0].shape == (2, *CROP)
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+
+
+def small_plan():
+    branch = tuple(CellPlan(op=Op.CONV, scale=s, expansion=4) for s in (2, 4))
+    return NetworkPlan(
+        name="small", source="test", in_channels=2, classes=2, stem_expansion=4, head_expansion=4, shared=1,
+        branches=(branch, (branch[0], CellPlan(op=Op.ZOOM, scale=4, expansion=4))),
+    )  # fmt: skip
+
+
+def train(folder, cache, out, epochs):
+    torch.manual_seed(0)
+    network = NASBraNet(small_plan())
+    slices = Slices([data.prepare(c, cache) for c in data.read_cases(folder)], 0.5, seed=0)
+    trainer = Trainer(network, slices, Schedule(stages=((1, 0.5), (1, 1.0)), batch=3, workers=0), out)
+    trainer.resume()
+    with Progress(disable=True) as progress:
+        if epochs == 1:
+            trainer._epoch(progress)
+            trainer.epoch = 1
+            trainer._save()
+        else:
+            trainer.run(progress, lambda: 0.5, every=1)
+    return network
+
+
+def test_a_resumed_training_ends_where_an_unbroken_one_does(folder, tmp_path):
+    unbroken = train(folder, tmp_path / "cache", tmp_path / "a", 2)
+    train(folder, tmp_path / "cache", tmp_path / "b", 1)
+    resumed = train(folder, tmp_path / "cache", tmp_path / "b", 2)
+    for (name, a), b in zip(unbroken.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.allclose(a.float(), b.float(), atol=1e-5), name
+    assert (tmp_path / "a" / "log.csv").read_text().count("\n") == 3
+
+
+BAD_FOLDERS = [("labels.csv", None, "no labels.csv"), ("labels.csv", "a,b\n1,2\n", "columns case, patient")]
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), BAD_FOLDERS)
+def test_a_folder_of_another_form_is_refused_in_one_line(tmp_path, name, content, reason):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(data.DataError, match=reason):
+        data.read_cases(tmp_path)
+
+
+def test_a_lost_mask_is_named(folder):
+    (folder / "case1" / "002_mask.png").unlink()
+    with pytest.raises(data.DataError, match="case1 lacks 002_mask.png"):
+        data.read_cases(folder)[1].read()
+
+
+def test_evaluate_writes_its_contract(folder, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from models.nasbranet import __main__ as command
+    from models.nasbranet.export import export_onnx
+
+    weights = tmp_path / "small" / "model.onnx"
+    export_onnx(NASBraNet(small_plan()).eval(), weights)
+    result = tmp_path / "result.json"
+    arguments = ["evaluate", "--data", str(folder), "--weights", str(weights), "--json", str(result)]
+    done = CliRunner().invoke(command.app, [*arguments, "--cache", str(tmp_path / "cache")])
+    assert done.exit_code == 0, done.output
+    found = json.loads(result.read_text())
+    assert set(found["patients"]) == {"patient0", "patient1", "patient2"}
+    assert found["dice_interval"][0] <= found["dice_mean"] <= found["dice_interval"][1]
