@@ -94,7 +94,7 @@ class Origin:
 
 def origin_of(volumes: Volumes, tumour: TumourMap, version: str, made_at: datetime) -> Origin:
     """Derive a result set's origin from the images and the model it was made from."""
-    images = (str(h.SOPInstanceUID) for contrast in sorted(volumes) for h in volumes[contrast].headers)
+    images = (str(header.SOPInstanceUID) for header in headers_of(volumes))
     return Origin(version, made_at, (*images, tumour.model, tumour.model_version))
 
 
@@ -146,5 +146,6 @@ def save(result: Dataset, path: Path) -> Path:
 
 
 def headers_of(volumes: Volumes) -> Sequence[Dataset]:
-    """Return the header of every image analysed."""
-    return [header for contrast in sorted(volumes) for header in volumes[contrast].headers]
+    """Return the header of every image analysed, once: a multi-frame image stands for many planes."""
+    headers = (header for contrast in sorted(volumes) for header in volumes[contrast].headers)
+    return list({str(header.SOPInstanceUID): header for header in headers}.values())

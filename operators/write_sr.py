@@ -128,9 +128,8 @@ def _certainty(marker: Marker) -> list[sr.Measurement]:
 
 def identify(name: str, version: str) -> sr.AlgorithmIdentification:
     """Name the algorithm behind a group (TID 4019)."""
-    return sr.AlgorithmIdentification(
-        name, version or "unknown", family=codes.ARTIFICIAL_INTELLIGENCE, manufacturer=PRODUCT
-    )
+    # Its family stays with the segment: readers take any further code in a group for an evaluation.
+    return sr.AlgorithmIdentification(name, version or "unknown", manufacturer=PRODUCT)
 
 
 def observer(origin: Origin) -> sr.ObservationContext:
@@ -142,7 +141,7 @@ def observer(origin: Origin) -> sr.ObservationContext:
         model_name=PRODUCT,
         serial_number=SERIAL_NUMBER,
     )
-    return sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DEVICE, device))
+    return sr.ObservationContext(observer_device_context=sr.ObserverContext(sr.CodedConcept(*codes.DEVICE), device))
 
 
 def closing_items(selection: Selection | None, notes: Sequence[str], as_text: Writable) -> Iterator[sr.TextContentItem]:
@@ -166,7 +165,7 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
         [first, *(marker_group(marker, origin, as_text) for marker in job.markers)],
         title=codes.REPORT_TITLE,
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
-            sr.CodedConcept.from_code(codes.ENGLISH)
+            sr.CodedConcept(*codes.ENGLISH)
         ),
     )
     content = report[0].ContentSequence

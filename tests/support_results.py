@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 
@@ -121,3 +122,18 @@ def iod_errors(path):
     """What dciodvfy calls an error in a file."""
     told = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
     return [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")]
+
+
+def as_multi_frame(source):
+    """The same series as one multi-frame object, each plane under the one header."""
+    headers = []
+    for header, plane in zip(source.headers, source.volume.array, strict=True):
+        image = deepcopy(header)
+        image.PixelData = plane.astype(np.uint16).tobytes()
+        image["PixelData"].VR = "OW"
+        headers.append(image)
+    uid = generate_uid(entropy_srcs=["multi-frame"])
+    multi = hd.legacy.LegacyConvertedEnhancedMRImage(headers, uid, 2, generate_uid(entropy_srcs=["object"]), 1)
+    del multi.PixelData
+    series = Series(uid, 2, "multi-frame", "MR", (Instance(Path("multi.dcm"), multi),))
+    return SourceVolume(series, source.volume, (multi,) * len(headers))

@@ -1,0 +1,222 @@
+"""The report says what was found, no more, and machines read the same numbers as people."""
+
+import subprocess
+
+import highdicom as hd
+import pydicom
+import pytest
+from highdicom import sr
+from pydicom.sr.coding import Code
+
+from operators import codes
+from operators.domain import Contrast, Marker, MarkerName, MarkerValue
+from operators.results import writable
+from operators.write_seg import write_segs
+from operators.write_sr import millilitres, write_sr
+from tests.support_results import MADE_AT, PATIENTS, as_multi_frame, iod_errors, job_of, source_of
+
+OPEN = tuple(Marker(n, MarkerValue.NOT_ASSESSED, "no model for this marker is installed") for n in MarkerName)
+ASSESSED = (
+    Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.91, "idh-net", "2"),
+    Marker(MarkerName.CODEL_1P19Q, MarkerValue.INDETERMINATE, "too close to call", 0.48, "codel-net", "3"),
+    Marker(MarkerName.MGMT, MarkerValue.UNALTERED, "", 0.07, "mgmt-net", "1"),
+    OPEN[3],
+)
+CASES = {
+    "tumour, markers open": {"markers": OPEN},
+    "tumour, markers assessed": {"markers": ASSESSED, "notes": ("T2 was moved by 4 mm",)},
+    "no tumour": {"semi_axes_mm": None, "markers": OPEN},
+    "a speck of tumour": {"semi_axes_mm": (1.2, 1.2, 3.2), "centre_mm": (0.55, 0.45, 2.75), "markers": OPEN},
+}
+
+
+def written(folder, **made):
+    """A job with its results written."""
+    job = job_of(folder, **made)
+    write_segs(job, "1.0", MADE_AT)
+    write_sr(job, "1.0", MADE_AT)
+    return job
+
+
+def dump(path):
+    """The report as DCMTK prints it, long values in full."""
+    return subprocess.run(["dsrdump", "+Pl", str(path)], capture_output=True, check=True).stdout.decode("latin-1")
+
+
+def items(node, value_type=None):
+    """All content items below a node."""
+    for child in node.get("ContentSequence", ()):
+        if value_type in (None, child.ValueType):
+            yield child
+        yield from items(child, value_type)
+
+
+def numbers(report):
+    return {
+        n.ConceptNameCodeSequence[0].CodeMeaning: float(n.MeasuredValueSequence[0].NumericValue)
+        for n in items(report, "NUM")
+    }
+
+
+def texts(report, code):
+    return [t.TextValue for t in items(report, "TEXT") if t.ConceptNameCodeSequence[0].CodeValue == code.value]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_report_is_valid_and_dcmtk_reads_it(tmp_path, case):
+    job = written(tmp_path, **CASES[case])
+    assert not iod_errors(job.results["SR"])
+    assert "Oncology Measurement Report" in dump(job.results["SR"])
+
+
+@pytest.mark.parametrize("case", ["tumour, markers open", "a speck of tumour"])
+def test_the_numbers_are_the_findings(tmp_path, case):
+    job = written(tmp_path, **CASES[case])
+    found = numbers(pydicom.dcmread(job.results["SR"]))
+    assert found["Volume"] == pytest.approx(job.findings.tumour_mm3 / 1000, abs=0.005)
+    assert found["Volume"] > 0
+    assert found["Long Axis"] == pytest.approx(job.findings.long_axis.millimetres, abs=0.05)
+    assert found["Short Axis"] == pytest.approx(job.findings.short_axis.millimetres, abs=0.05)
+
+
+@pytest.mark.parametrize(("cubic_mm", "ml"), [(31416.4, 31.42), (123.4, 0.12), (99.6, 0.1), (5.4, 0.005), (0.0, 0.0)])
+def test_volumes_are_rounded_to_what_can_be_claimed(cubic_mm, ml):
+    assert millilitres(cubic_mm) == ml
+
+
+def test_the_tumour_group_points_at_its_segment(tmp_path):
+    job = written(tmp_path, markers=OPEN)
+    seg = pydicom.dcmread(job.results["SEG T1C"])
+    report = sr.srread(job.results["SR"])
+    (group,) = report.content.get_volumetric_roi_measurement_groups()
+    segment = group.referenced_segment
+    assert segment.referenced_sop_instance_uid == seg.SOPInstanceUID
+    assert group.tracking_uid == seg.SegmentSequence[0].TrackingUID
+    assert group.finding_type == codes.NEOPLASM
+    assert [s.value for s in group.finding_sites] == [codes.BRAIN]
+    (volume,) = group.get_measurements(name=codes.VOLUME)
+    assert (volume.unit, volume.method) == (codes.MILLILITRE, codes.VOXEL_SUM)
+    source = [i for i in items(report, "UIDREF") if i.ConceptNameCodeSequence[0].CodeValue == "121232"]
+    assert [i.UID for i in source] == [job.volumes[Contrast.T1C].series.uid]
+
+
+def test_evidence_names_the_segmentations_and_every_source_image(tmp_path):
+    job = written(tmp_path, markers=OPEN)
+    report = sr.srread(job.results["SR"])
+    named = {uid for _, _, uid, _ in report.get_evidence(current_procedure_only=True)}
+    segs = {pydicom.dcmread(job.results[k], stop_before_pixels=True).SOPInstanceUID for k in ("SEG T1C", "SEG FLAIR")}
+    images = {h.SOPInstanceUID for volume in job.volumes.values() for h in volume.headers}
+    assert named == segs | images
+
+
+def test_no_tumour_is_said_and_not_measured(tmp_path):
+    job = written(tmp_path, semi_axes_mm=None, markers=OPEN)
+    report = sr.srread(job.results["SR"])
+    assert not report.content.get_volumetric_roi_measurement_groups()
+    values = {i.ConceptCodeSequence[0].CodeMeaning for i in items(report, "CODE")}
+    assert "Not detected" in values
+    assert not numbers(report)
+    assert any("does not exclude" in t for t in texts(report, codes.COMMENT))
+
+
+def marker_groups(report):
+    """The TID 1501 groups of markers by tracking identifier."""
+    groups = report.content.get_image_measurement_groups()
+    return {g.tracking_identifier: g for g in groups}
+
+
+def test_a_marker_that_is_not_assessed_says_so_and_why(tmp_path):
+    report = sr.srread(written(tmp_path, markers=OPEN).results["SR"])
+    groups = marker_groups(report)
+    assert len(groups) == len(MarkerName)
+    for group in groups.values():
+        (evaluation,) = group.get_qualitative_evaluations()
+        assert evaluation.name.scheme_designator == codes.PRIVATE_SCHEME
+        assert evaluation.value == codes.NOT_EVALUATED
+        assert not group.get_measurements()
+        (comment,) = [
+            i.TextValue for i in items(group[0], "TEXT") if i.ConceptNameCodeSequence[0].CodeValue == "121106"
+        ]
+        assert comment == "Not assessed: no model for this marker is installed"
+
+
+SAID = [
+    ("IDH mutation status", Code("C18093", "NCIt", "Gene Mutation"), [91.0], "Probability of IDH mutation 91%"),
+    ("1p/19q codeletion status", codes.INDETERMINATE, [], "Probability of 1p/19q codeletion 48%: too close to call"),
+    (
+        "MGMT promoter methylation",
+        Code("C132892", "NCIt", "MGMT unmethylated"),
+        [93.0],
+        "Probability of MGMT promoter methylation 7%",
+    ),
+]
+
+
+@pytest.mark.parametrize(("label", "value", "certainty", "comment"), SAID)
+def test_an_assessed_marker_has_value_certainty_and_algorithm(tmp_path, label, value, certainty, comment):
+    report = sr.srread(written(tmp_path, markers=ASSESSED).results["SR"])
+    group = marker_groups(report)[label]
+    assert group.get_qualitative_evaluations()[0].value == value
+    assert [m.value for m in group.get_measurements(name=codes.CERTAINTY)] == certainty
+    said = {i.ConceptNameCodeSequence[0].CodeMeaning: i.TextValue for i in items(group[0], "TEXT")}
+    assert said["Comment"] == comment
+    assert said["Algorithm Name"].endswith("-net")
+    assert said["Algorithm Version"] in {"1", "2", "3"}
+
+
+def test_limits_of_use_come_before_any_number(tmp_path):
+    report = pydicom.dcmread(written(tmp_path, markers=ASSESSED).results["SR"])
+    names = [i.ConceptNameCodeSequence[0].CodeMeaning for i in report.ContentSequence]
+    assert names.index("Limits of use") < names.index("Imaging Measurements")
+    (limits,) = texts(report, codes.LIMITS_OF_USE)
+    assert "Research use only" in limits
+    assert "tissue" in limits
+
+
+def test_series_used_and_notes_are_told(tmp_path):
+    report = pydicom.dcmread(written(tmp_path, markers=OPEN, notes=("T2 was moved by 4 mm – no more",)).results["SR"])
+    assert texts(report, codes.SERIES_USED)[0] == 'T1C: series 2, "AX T1C": AX T1C is the best T1C'
+    assert texts(report, codes.PROCESSING_NOTE) == ["T2 was moved by 4 mm - no more"]
+
+
+def test_every_container_is_separate_and_the_private_scheme_is_declared_once(tmp_path):
+    report = pydicom.dcmread(written(tmp_path, markers=ASSESSED).results["SR"])
+    containers = [report, *items(report, "CONTAINER")]
+    assert {c.ContinuityOfContent for c in containers} == {"SEPARATE"}
+    assert [s.CodingSchemeDesignator for s in report.CodingSchemeIdentificationSequence] == [codes.PRIVATE_SCHEME]
+    assert (report.CompletionFlag, report.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
+    assert any(e.PurposeOfReferenceCodeSequence[0].CodeValue == "109102" for e in report.ContributingEquipmentSequence)
+
+
+@pytest.mark.parametrize("charset", PATIENTS)
+def test_patient_and_texts_survive_in_the_source_character_set(tmp_path, charset):
+    t1c, flair = (source_of(c, charset=charset) for c in (Contrast.T1C, Contrast.FLAIR))
+    job = written(tmp_path, t1c=t1c, flair=flair, markers=OPEN, notes=("Müller 小东 — 5 × 5",))
+    report = pydicom.dcmread(job.results["SR"])
+    assert str(report.PatientName) == PATIENTS[charset]
+    (note,) = texts(report, codes.PROCESSING_NOTE)
+    assert note == writable("Müller 小东 — 5 × 5", t1c.headers[0])
+    assert not iod_errors(job.results["SR"])
+
+
+def test_text_beyond_the_character_set_becomes_question_marks():
+    assert writable("3°, “late”", pydicom.Dataset()) == '3?, "late"'
+
+
+def test_a_second_run_writes_the_same_bytes(tmp_path):
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+        written(folder, markers=ASSESSED)
+    first, second = ((folder / "sr.dcm").read_bytes() for folder in folders)
+    assert first == second
+
+
+def test_one_multi_frame_object_as_source(tmp_path):
+    classic = source_of(Contrast.T1C, tilt_degrees=(5, 4, -3))
+    job = written(tmp_path, t1c=as_multi_frame(classic), markers=OPEN)
+    seg = hd.seg.segread(job.results["SEG T1C"])
+    volume = seg.get_volume(combine_segments=True).match_geometry(classic.volume.get_geometry(), tol=1e-3)
+    assert (volume.array > 0).sum() == job.tumour.mask.sum()
+    for path in job.results.values():
+        assert not iod_errors(path)
