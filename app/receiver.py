@@ -20,6 +20,7 @@ import sys
 import threading
 import traceback
 import uuid
+import warnings
 from dataclasses import dataclass
 from ipaddress import ip_address
 from multiprocessing.connection import Connection
@@ -67,6 +68,8 @@ CANNOT_UNDERSTAND = 0xC000
 _IDENTITY = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 _UID = re.compile(r"[0-9.]{1,64}")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_UNREADABLE = (InvalidDicomError, EOFError, OSError, struct.error, ValueError, TypeError, AttributeError, KeyError)
+"""What pydicom raises at bytes that are no dataset."""
 
 
 class Refused(Exception):
@@ -95,15 +98,22 @@ def read_identity(content: bytes) -> Identity:
 
     def within(tag: BaseTag, vr: str | None, length: int) -> bool:
         if length != _UNDEFINED_LENGTH and stream.tell() + length > len(content):
-            raise EOFError(f"({tag.group:04X},{tag.element:04X}) ends beyond the dataset")
+            raise Refused(CANNOT_UNDERSTAND, f"truncated: ({tag.group:04X},{tag.element:04X}) ends beyond the dataset")
         return False
 
     try:
         header = read_partial(stream, stop_when=within, specific_tags=list(_IDENTITY))
         values = [str(header.get(tag).value) if tag in header else "" for tag in _IDENTITY]
-    except EOFError as error:
-        raise Refused(CANNOT_UNDERSTAND, f"truncated: {error}") from error
-    except (InvalidDicomError, struct.error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+    except (
+        EOFError,
+        InvalidDicomError,
+        struct.error,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        OSError,
+    ) as error:
         # The error's own text may quote the dataset.
         raise Refused(CANNOT_UNDERSTAND, f"not a readable dataset ({type(error).__name__})") from error
     for tag, value in zip(_IDENTITY, values, strict=True):
@@ -319,7 +329,10 @@ def run_receiver(settings: Settings, started: Connection | None = None) -> None:
     Sends the port over `started` once it listens; when it cannot, `started` ends and the exit status is 2.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    # Their own words may quote what a peer sent, a patient's name among it.
+    for library in ("pynetdicom", "pydicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
     # Blocked before any thread starts, so that no thread but this one ever takes them.
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)

@@ -32,6 +32,7 @@ LOGGER = logging.getLogger(__name__)
 _MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: context ids are the odd numbers up to 255
 _PAUSE_SECONDS = 5.0
 _CONNECT_SECONDS = 10.0
+_NO_ANSWER = "the peer gave no answer"
 
 Kind = tuple[str, str]
 """SOP class and transfer syntax of a file."""
@@ -128,8 +129,12 @@ class Courier:
             for path, kind in batch:
                 if self._stopped.is_set() or not association.is_established:
                     tell(Outcome(path, delivered=False, note="the association ended before it was sent"))
-                else:
-                    tell(_store(association, path, kind))
+                    continue
+                outcome = _store(association, path, kind)
+                if outcome.note == _NO_ANSWER:
+                    # A lost connection shows here first; a further request would wait for its whole timeout.
+                    association.abort()
+                tell(outcome)
         finally:
             self._association = None
             if association.is_established:
@@ -232,7 +237,7 @@ def _store(association: Association, path: Path, kind: Kind) -> Outcome:
         # The error's own text may quote the dataset.
         return Outcome(path, delivered=False, note=f"could not be sent as the peer wants it ({type(error).__name__})")
     if "Status" not in status:
-        return Outcome(path, delivered=False, note="the peer gave no answer")
+        return Outcome(path, delivered=False, note=_NO_ANSWER)
     category = code_to_category(status.Status)
     note = "" if category == "Success" else f"{category.lower()} 0x{status.Status:04X}"
     return Outcome(path, delivered=category in {"Success", "Warning"}, note=note, status=status.Status)

@@ -14,7 +14,9 @@ PEER_TITLE = "TEST_PEER"
 NODE_TITLE = "GLIOMA_NODE"
 
 
-def small_mr(study_uid: str | None = None, series_uid: str | None = None, *, size: int = 16, number: int = 1) -> Dataset:
+def small_mr(
+    study_uid: str | None = None, series_uid: str | None = None, *, size: int = 16, number: int = 1
+) -> Dataset:
     """An MR image of noise, with a name that no log or record may show."""
     ds = Dataset()
     ds.SOPClassUID = MRImageStorage

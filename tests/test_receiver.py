@@ -1,0 +1,505 @@
+"""The receiver on real sockets: who gets in, what is kept, and what a peer is told."""
+
+import errno
+import io
+import itertools
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.encaps import encapsulate
+from pynetdicom import AE
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import encode, split_dataset
+from pynetdicom.sop_class import MRImageStorage, Verification
+
+import app.receiver
+from app.config import Destination, Peer
+from app.errors import PeerError
+from app.files import INCOMING, instance_name, study_key
+from app.receiver import TRANSFER_SYNTAXES, Receiver, Refused, Store, read_identity, run_receiver
+from app.sender import send_files
+from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr, with_meta
+
+
+@pytest.fixture
+def listen(tmp_path):
+    """Start receivers on free ports; each call returns one that ends with the test."""
+    open_ones = []
+
+    def start(**receiver):
+        open_ones.append(Receiver(node_settings(tmp_path / "node", **receiver)))
+        return open_ones[-1].port
+
+    yield start
+    for one in open_ones:
+        one.close()
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    return tmp_path / "node" / "inbox"
+
+
+def associate(port, *, calling=PEER_TITLE, called=NODE_TITLE, syntaxes=None):
+    ae = AE(ae_title=calling)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
+    ae.add_requested_context(MRImageStorage, syntaxes or [uid.ExplicitVRLittleEndian])
+    ae.add_requested_context(Verification)
+    return ae.associate("127.0.0.1", port, ae_title=called)
+
+
+def store(port, ds):
+    """Send one dataset and return the status."""
+    association = associate(port)
+    assert association.is_established
+    status = association.send_c_store(ds).Status
+    association.release()
+    return status
+
+
+def stored(inbox: Path) -> list[Path]:
+    return sorted(inbox.glob("[0-9a-f]*/*"))
+
+
+def dataset_bytes(path: Path) -> bytes:
+    return path.read_bytes()[split_dataset(path)[1] :]
+
+
+def us(port: int) -> Destination:
+    return Destination(name="node", ae_title=NODE_TITLE, host="127.0.0.1", port=port)
+
+
+# Who gets in
+
+
+def test_a_known_peer_is_let_in_and_echoed(listen):
+    association = associate(listen())
+    assert association.send_c_echo().Status == 0x0000
+    association.release()
+
+
+REJECTED = [
+    ({}, {"calling": "STRANGER"}, "Calling AE title not recognised"),
+    ({}, {"called": "OTHER_NODE"}, "Called AE title not recognised"),
+    ({"peers": ()}, {}, "Calling AE title not recognised"),
+    ({"peers": (Peer(ae_title=PEER_TITLE, address="192.0.2.7"),)}, {}, "Calling AE title not recognised"),
+]
+
+
+@pytest.mark.parametrize(("receiver", "request_", "reason"), REJECTED)
+def test_a_stranger_is_rejected_and_told_why(listen, receiver, request_, reason):
+    association = associate(listen(**receiver), **request_)
+    assert association.is_rejected
+    assert association.acceptor.primitive.reason_str == reason
+
+
+ADMITTED = [
+    ({"peers": (Peer(ae_title=PEER_TITLE, address="127.0.0.1"),)}, PEER_TITLE),
+    ({"peers": (), "allow_any_peer": True}, "ANYBODY"),
+]
+
+
+@pytest.mark.parametrize(("receiver", "calling"), ADMITTED)
+def test_address_and_open_list_are_heeded(listen, receiver, calling):
+    association = associate(listen(**receiver), calling=calling)
+    assert association.is_established
+    association.release()
+
+
+def test_one_association_too_many_is_rejected_until_another_ends(listen):
+    port = listen(max_associations=1)
+    first, second = associate(port), associate(port)
+    assert first.is_established
+    assert second.is_rejected
+    assert second.acceptor.primitive.reason_str == "Local limit exceeded"
+    first.release()
+    deadline = time.monotonic() + 5
+    while (third := associate(port)).is_rejected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert third.is_established
+    third.release()
+
+
+# What is kept
+
+
+def compressed(syntax: uid.UID):
+    ds = small_mr(size=32)
+    if syntax in (uid.RLELossless, uid.JPEG2000Lossless, uid.JPEGLSLossless):
+        ds.compress(syntax, generate_instance_uid=False)
+    elif syntax.is_compressed:
+        ds.PixelData = encapsulate([b"\xff\xd8 not pixels, only bytes to keep \xff\xd9"])
+        ds["PixelData"].VR = "OB"
+    return with_meta(ds, syntax)
+
+
+@pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES, ids=lambda syntax: syntax.name.split(" (")[0])
+def test_every_transfer_syntax_is_kept_byte_for_byte(listen, inbox, tmp_path, syntax):
+    ds = compressed(syntax)
+    if syntax == uid.ExplicitVRBigEndian:
+        ds = pydicom.dcmread(io.BytesIO(big_endian(ds)))
+    source = save(ds, tmp_path / "source.dcm")
+    (outcome,) = send_files([source], us(listen()), PEER_TITLE, 10)
+    assert (outcome.status, outcome.note) == (0x0000, "")
+    (kept,) = stored(inbox)
+    assert kept == inbox / study_key(ds.StudyInstanceUID) / instance_name(ds.SOPInstanceUID)
+    assert dataset_bytes(kept) == dataset_bytes(source)
+    again = pydicom.dcmread(kept)
+    assert again.file_meta.TransferSyntaxUID == syntax
+    assert again.SOPInstanceUID == ds.SOPInstanceUID
+    assert again.preamble == b"\0" * 128
+
+
+def big_endian(ds) -> bytes:
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, ds, implicit_vr=False, little_endian=False, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def test_deflated_is_not_taken(listen):
+    association = associate(listen(), syntaxes=[uid.DeflatedExplicitVRLittleEndian])
+    assert [context.abstract_syntax for context in association.rejected_contexts] == [MRImageStorage]
+    association.release()
+
+
+def test_the_same_instance_again_changes_nothing(listen, inbox):
+    port, ds = listen(), small_mr()
+    assert store(port, ds) == 0x0000
+    (kept,) = stored(inbox)
+    before = (kept.stat().st_ino, kept.parent.stat().st_mtime_ns)
+    assert store(port, ds) == 0x0000
+    assert (kept.stat().st_ino, kept.parent.stat().st_mtime_ns) == before
+
+
+def test_other_content_under_a_known_uid_is_a_warning_and_the_first_stays(listen, inbox):
+    port, ds = listen(), small_mr()
+    assert store(port, ds) == 0x0000
+    (kept,) = stored(inbox)
+    before = kept.read_bytes()
+    ds.InstanceNumber = 99
+    assert store(port, ds) == 0xB000
+    assert stored(inbox) == [kept]
+    assert kept.read_bytes() == before
+
+
+def test_peers_that_send_the_same_instances_at_once_are_all_told_success(listen, inbox):
+    port, study = listen(), uid.generate_uid()
+    images = [small_mr(study, number=number) for number in range(6)]
+
+    def send_all(_):
+        association = associate(port)
+        statuses = [association.send_c_store(ds).Status for ds in images]
+        association.release()
+        return statuses
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(itertools.chain.from_iterable(pool.map(send_all, range(4)))) == {0x0000}
+    assert len(stored(inbox)) == len(images)
+    assert list((inbox / INCOMING).iterdir()) == []
+
+
+def test_a_path_as_uid_leads_nowhere(listen, inbox):
+    ds = small_mr()
+    with pytest.warns(UserWarning, match="Invalid value for VR UI"):
+        ds.StudyInstanceUID = "../../../etc"
+    assert store(listen(), ds) == 0xC000
+    assert stored(inbox) == []
+
+
+# What a peer is told when it cannot be kept
+
+
+def broken(change):
+    ds = small_mr()
+    change(ds)
+    return ds
+
+
+BROKEN = [
+    (lambda ds: delattr(ds, "StudyInstanceUID"), 0xC000),
+    (lambda ds: delattr(ds, "SeriesInstanceUID"), 0xC000),
+    (lambda ds: setattr(ds, "StudyInstanceUID", ""), 0xC000),
+]
+
+
+@pytest.mark.parametrize(("change", "status"), BROKEN)
+def test_a_dataset_without_its_uids_is_refused(listen, inbox, caplog, change, status):
+    assert store(listen(), broken(change)) == status
+    assert stored(inbox) == []
+    (line,) = [record for record in caplog.records if record.name == "app.receiver"]
+    assert "0xC000" in line.getMessage()
+    assert "Secret" not in caplog.text
+
+
+def send_raw(port, content: bytes, instance_uid: str, sop_class=MRImageStorage) -> int:
+    """C-STORE bytes as they are, whatever they hold."""
+    association = associate(port)
+    request = C_STORE()
+    request.MessageID = 1
+    request.Priority = 2
+    request.AffectedSOPClassUID = sop_class
+    request.AffectedSOPInstanceUID = instance_uid
+    request.DataSet = io.BytesIO(content)
+    association._reactor_checkpoint.clear()
+    while not association._is_paused:
+        time.sleep(0.001)
+    association.dimse.send_msg(request, 1)
+    _, response = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    association.release()
+    return response.Status
+
+
+def test_a_truncated_dataset_is_refused_and_the_next_is_kept(listen, inbox, caplog):
+    port, ds = listen(), small_mr()
+    whole = encode(ds, is_implicit_vr=False, is_little_endian=True)
+    for length in (len(whole) - 100, len(whole) // 3, 20, 7):
+        assert send_raw(port, whole[:length] + b"\0" * (length % 2), ds.SOPInstanceUID) == 0xC000, length
+    assert stored(inbox) == []
+    assert send_raw(port, whole, ds.SOPInstanceUID) == 0x0000
+    assert "Secret" not in caplog.text
+
+
+def test_garbage_is_refused(listen, inbox):
+    port = listen()
+    for seed in range(5):
+        garbage = os.urandom(2000) if seed else b"\0" * 2000
+        assert send_raw(port, garbage, "1.2.3") == 0xC000
+    assert stored(inbox) == []
+
+
+def test_uids_that_are_not_the_requests_are_a_mismatch(listen, inbox):
+    port, ds = listen(), small_mr()
+    content = encode(ds, is_implicit_vr=False, is_little_endian=True)
+    assert send_raw(port, content, "1.2.3") == 0xA900
+    assert send_raw(port, content, ds.SOPInstanceUID, sop_class=uid.CTImageStorage) == 0xA900
+    assert stored(inbox) == []
+
+
+def test_less_space_than_the_watermark_is_out_of_resources(listen, inbox):
+    assert store(listen(free_space_watermark_mb=10**9), small_mr()) == 0xA700
+    assert stored(inbox) == []
+
+
+def test_a_full_disk_is_out_of_resources_and_leaves_nothing(listen, inbox, monkeypatch):
+    def full(path, content):
+        path.write_bytes(content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(app.receiver, "write_synced", full)
+    port = listen()
+    assert store(port, small_mr()) == 0xA700
+    assert stored(inbox) == list((inbox / INCOMING).iterdir()) == []
+    monkeypatch.undo()
+    assert store(port, small_mr()) == 0x0000
+
+
+def test_an_unforeseen_error_is_logged_by_its_place_alone(listen, monkeypatch, caplog):
+    def fails(self, identity, content):
+        raise RuntimeError("Secret^Person")
+
+    monkeypatch.setattr(Store, "keep", fails)
+    assert store(listen(), small_mr()) == 0xC000
+    assert re.search(r"RuntimeError at .*receiver\.py:\d+ > test_receiver\.py:\d+", caplog.text)
+    assert "Secret" not in caplog.text
+
+
+# Lengths that lie
+
+
+def closed_by_peer(connection: socket.socket) -> bool:
+    connection.settimeout(5)
+    try:
+        while connection.recv(1000):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize("pdu_type", [0x01, 0x04, 0x05])
+def test_a_pdu_that_claims_4_gb_ends_its_connection_before_it_is_read(listen, pdu_type):
+    port = listen()
+    before = psutil.Process().memory_info().rss
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(struct.pack(">BxL", pdu_type, 0xFFFFFFFF))
+        sent = 0
+        try:
+            while sent < 50_000_000:
+                sent += connection.send(b"\0" * 65_536)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert sent < 50_000_000
+        assert closed_by_peer(connection)
+    assert psutil.Process().memory_info().rss - before < 20_000_000
+    assert store(port, small_mr()) == 0x0000
+
+
+def test_a_pdu_over_the_limit_inside_an_association_ends_it(listen, inbox):
+    port = listen()
+    association = associate(port)
+    association.dul.socket.send(struct.pack(">BxL", 0x04, 300_000))
+    deadline = time.monotonic() + 5
+    while association.is_established and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not association.is_established
+    assert stored(inbox) == []
+
+
+def test_an_instance_over_the_limit_ends_its_association_and_smaller_ones_pass(listen, inbox, tmp_path):
+    port = listen(max_object_mb=1)
+    small = [save(small_mr(size=512, number=number), tmp_path / f"{number}.dcm") for number in range(3)]
+    big = save(small_mr(size=1024), tmp_path / "big.dcm")
+    outcomes = send_files([*small, big], us(port), PEER_TITLE, 10)
+    assert [outcome.delivered for outcome in outcomes] == [True, True, True, False]
+    assert len(stored(inbox)) == 3
+
+
+def test_half_a_pdu_is_not_waited_for_for_ever(listen):
+    port = listen(network_timeout_seconds=0.5)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"\x01\x00\x00")
+        assert closed_by_peer(connection)
+
+
+def test_identity_is_read_without_the_values():
+    buffer = io.BytesIO()
+    ds = small_mr()
+    pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
+    identity = read_identity(buffer.getvalue())
+    assert (identity.instance, identity.study) == (ds.SOPInstanceUID, ds.StudyInstanceUID)
+    with pytest.raises(Refused, match=r"^truncated: \(7FE0,0010\) ends beyond the dataset$"):
+        read_identity(buffer.getvalue()[:-1])
+
+
+# As a process
+
+
+@pytest.fixture
+def process(tmp_path):
+    """Run `run_receiver` in a process of its own; returns it and its port."""
+    context = multiprocessing.get_context("spawn")
+    running = []
+
+    def start():
+        ours, theirs = context.Pipe()
+        child = context.Process(target=run_receiver, args=(node_settings(tmp_path / "node"), theirs))
+        child.start()
+        theirs.close()
+        running.append(child)
+        return child, ours.recv()
+
+    yield start
+    for child in running:
+        child.kill()
+        child.join()
+
+
+def test_sigterm_ends_the_process_with_status_0(process):
+    child, port = process()
+    association = associate(port)
+    begun = time.monotonic()
+    child.terminate()
+    child.join(5)
+    assert child.exitcode == 0
+    assert time.monotonic() - begun < 3
+    association.abort()
+
+
+def test_whatever_got_success_survives_kill_9(process, inbox, tmp_path):
+    child, port = process()
+    sources = [save(small_mr(size=128, number=number), tmp_path / "in" / f"{number}.dcm") for number in range(120)]
+    outcomes = []
+
+    def killed_half_way(outcome):
+        outcomes.append(outcome)
+        if len(outcomes) == 40:
+            threading.Timer(0.02, os.kill, (child.pid, signal.SIGKILL)).start()
+
+    send_files(sources, us(port), PEER_TITLE, 10, killed_half_way)
+    delivered = [outcome.path for outcome in outcomes if outcome.delivered]
+    assert 40 <= len(delivered) < 120
+    on_disk = {dataset_bytes(path) for path in stored(inbox)}
+    assert {dataset_bytes(path) for path in delivered} <= on_disk
+    assert len(on_disk) <= len(delivered) + 1
+
+    half = inbox / INCOMING / "half.part"
+    half.write_bytes(b"DICM")
+    _, port = process()
+    assert not half.exists()
+    assert all(outcome.status == 0x0000 for outcome in send_files(sources, us(port), PEER_TITLE, 10))
+    assert len(stored(inbox)) == 120
+
+
+def test_an_address_in_use_is_one_line_and_status_2(listen, tmp_path):
+    port = listen()
+    settings = node_settings(tmp_path / "other", port=port)
+    code = (
+        "from app.config import Settings; from app.receiver import run_receiver\n"
+        f"run_receiver(Settings(**{settings.model_dump(mode='json')!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "does another node run?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_receiver_ends_with_the_node_that_spawned_it(tmp_path):
+    settings = node_settings(tmp_path / "node")
+    script = tmp_path / "node.py"
+    script.write_text(
+        "import multiprocessing, os, signal\n"
+        "from app.config import Settings\n"
+        "from app.receiver import run_receiver\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    ours, theirs = context.Pipe()\n"
+        f"    settings = Settings(**{settings.model_dump(mode='json')!r})\n"
+        "    child = context.Process(target=run_receiver, args=(settings, theirs))\n"
+        "    child.start(); ours.recv(); print(child.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    node = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    receiver = int(node.stdout)
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(receiver) and psutil.Process(receiver).status() != "zombie" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(receiver) or psutil.Process(receiver).status() == "zombie"
+
+
+def test_the_receiver_imports_nothing_heavy():
+    heavy = ("torch", "monai", "highdicom", "holoscan", "sqlalchemy", "operators")
+    code = f"import sys, app.receiver; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nobody_listens_is_a_peer_error_with_a_remedy(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    with pytest.raises(PeerError, match="is the PACS up"):
+        send_files([save(small_mr(), tmp_path / "a.dcm")], us(port), PEER_TITLE, 2)
