@@ -277,8 +277,7 @@ def phantom_image(truth: PhantomTruth, contrast: Contrast) -> FloatArray:
         shifted[:3, 3] += grid.affine[:3, 0] * (place * options.thickness_mm / options.spacing_mm)
         to_head = np.linalg.inv(options.motion.get(contrast, Motion()).matrix) @ shifted
         for source, values in ((truth.head.brain_grid, brain), (truth.head.wrap_grid, wrap)):
-            pull = np.linalg.inv(source.affine) @ to_head
-            image += ndimage.affine_transform(values, pull, output_shape=grid.shape, order=1)
+            image += source.resample(values, to_head, grid.shape)
     image /= count
     drift = waves(options.seed, f"bias {contrast}", 4, 220, 500)
     coarse = drift(_points(grid, 8))

@@ -17,6 +17,7 @@ from pathlib import Path
 import nibabel as nib
 import nilearn
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -65,7 +66,7 @@ class Grid:
 
     origin: NDArray[np.float64]
     step: float
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -88,10 +89,19 @@ class Grid:
 
     def evaluate(self, function: Waves, coarser: int = 3) -> FloatArray:
         """Values of a smooth function on this grid, computed on a coarser one and interpolated."""
-        shape = tuple(-(-n // coarser) + 1 for n in self.shape)
-        values = function(Grid(self.origin, self.step * coarser, shape).points())
-        fine: FloatArray = ndimage.affine_transform(values, [1 / coarser] * 3, output_shape=self.shape, order=1)
-        return fine
+        i, j, k = (-(-n // coarser) + 1 for n in self.shape)
+        coarse = Grid(self.origin, self.step * coarser, (i, j, k))
+        return coarse.resample(function(coarse.points()), self.affine, self.shape)
+
+    def resample(self, values: FloatArray, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> FloatArray:
+        """Read a map of this grid linearly on another grid, whose indices `affine` maps to patient coordinates."""
+        pull = np.linalg.inv(self.affine) @ affine
+        transform = sitk.AffineTransform(3)  # its axes run the other way round than an array's
+        transform.SetMatrix(pull[2::-1, 2::-1].ravel())
+        transform.SetTranslation(pull[2::-1, 3])
+        reference = sitk.Image([int(n) for n in shape[::-1]], sitk.sitkUInt8)
+        found: FloatArray = sitk.GetArrayFromImage(sitk.Resample(sitk.GetImageFromArray(values), reference, transform))
+        return found
 
     def sample(self, values: FloatArray, points: Points) -> FloatArray:
         """Value of a map of this grid at points anywhere, linearly; 0 outside."""
@@ -154,12 +164,12 @@ def _brain(
     around: tuple[Grid, Mapping[str, FloatArray]],
 ) -> Anatomy:
     fluid = np.clip(brain - grey - white, 0, 1)
-    deep: FloatArray = (ndimage.distance_transform_edt(brain > 0.5) * grid.step).astype(np.float32)
+    deep = _outside(brain <= 0.5, grid.step)
     ventricles = ndimage.gaussian_filter(((deep > 14) & (fluid > 0.5)).astype(np.float32), 1.0 / grid.step)
     # Two smooth functions vanish together along lines: those lines are the vessels, in the sulci only.
     artery, vein = (grid.evaluate(waves(1, name, 24, 16, 40)) for name in ("artery", "vein"))
-    vessel = np.exp(-(artery**2 + vein**2) / 0.01) * np.clip(fluid * 2, 0, 1) * (deep < 14)
-    plexus = 0.5 * ventricles * np.exp(-((grid.evaluate(waves(1, "plexus", 16, 10, 30)) / 0.2) ** 2))
+    vessel = np.exp(-(artery**2 + vein**2) / 0.02) * np.clip(fluid * 2, 0, 1) * (deep < 14)
+    plexus = 0.25 * ventricles * np.exp(-((grid.evaluate(waves(1, "plexus", 16, 10, 30)) / 0.2) ** 2))
     x, _, z = np.moveaxis(grid.points(), -1, 0)
     sinus = brain * _soft(abs(x) - 3.0) * _soft(deep - 4.0) * (z > 5)
     vessel = np.clip(np.maximum.reduce([vessel, plexus, sinus]), 0, 1).astype(np.float32)
@@ -175,22 +185,24 @@ def _soft(distance: FloatArray, width_mm: float = 0.8) -> FloatArray:
     return smooth
 
 
-def _outside(mask: BoolArray) -> FloatArray:
-    """Distance to a mask on the wrapping's grid, in mm."""
-    distance: FloatArray = (ndimage.distance_transform_edt(~mask) * WRAP_MM).astype(np.float32)
-    return distance
+def _outside(mask: BoolArray, step: float) -> FloatArray:
+    """Distance to a mask in mm."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    signed: FloatArray = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, squaredDistance=False))
+    return np.maximum(signed, 0) * np.float32(step)
 
 
 def _envelopes(grid: Grid, brain: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Distance outside the brain's smooth hull, and depth beneath the skin, both in mm, 0 elsewhere."""
-    hull = _outside(_outside(~(_outside(brain > 0.5) <= 16)) > 16)
+    near = _outside(brain > 0.5, WRAP_MM) <= 16
+    hull = _outside(_outside(~near, WRAP_MM) > 16, WRAP_MM)
     x, y, z = np.moveaxis(grid.points(), -1, 0)
     face = (x / 62) ** 2 + ((y + 42) / 56) ** 2 + ((z + 62) / 50) ** 2 < 1
     nose = (x / 14) ** 2 + ((y + 88) / 20) ** 2 + ((z + 56) / 22) ** 2 < 1
     neck = ((x / 60) ** 2 + ((y - 28) / 62) ** 2 < 1) & (z < -30)
     scalp = hull < 13 + 1.2 * grid.evaluate(waves(0, "scalp", 6, 60, 160))
     head = ndimage.gaussian_filter((scalp | face | nose | neck).astype(np.float32), 2) > 0.5
-    return hull, _outside(~head)
+    return hull, _outside(~head, WRAP_MM)
 
 
 def _wrappings(grid: Grid, brain: FloatArray) -> dict[str, FloatArray]:
@@ -199,9 +211,12 @@ def _wrappings(grid: Grid, brain: FloatArray) -> dict[str, FloatArray]:
     x, y, z = np.moveaxis(grid.points(), -1, 0)
     noise = {name: grid.evaluate(waves(0, name, 14, 10, 40), 2) for name in ("marrow", "planes", "air", "mucosa")}
     head = np.clip(depth / WRAP_MM, 0, 1)
-    rim = head * (1 - brain) * _soft(hull - 2.0)
-    skull = head * (1 - brain) * _soft(hull - 8.5) - rim
-    soft = head * (1 - brain) - rim - np.clip(skull, 0, 1)
+    around = head * (1 - brain)
+    midline, tentorium = _soft(abs(x) - 3.5) * (z > -10), _soft(abs(z + 18) - 3.5) * (y > 45)
+    sinus = around * _soft(hull - 6.0) * np.maximum(midline, tentorium) * (y > -55)
+    rim = around * _soft(hull - 2.0) - np.minimum(sinus, around * _soft(hull - 2.0))
+    skull = np.clip(around * _soft(hull - 8.5) - rim - sinus, 0, 1)
+    soft = np.clip(around - rim - sinus - skull, 0, 1)
     marrow = skull * _soft(np.abs(hull - 5.2) - 1.2) * np.clip(0.6 + 0.4 * noise["marrow"], 0, 1)
     fat = soft * np.maximum(_soft(depth - 6.5), 0.8 * _soft(0.5 - noise["planes"], 0.15) * (z < -25))
     mouth = (np.abs(x) < 34) & (y < -40) & (z < -28)
@@ -212,6 +227,6 @@ def _wrappings(grid: Grid, brain: FloatArray) -> dict[str, FloatArray]:
         eye = np.maximum(eye, _soft(away - 12) * (1 - brain))
         fat, air = np.maximum(fat, soft * _soft(away - 19)), air * (away > 19)
     mucosa = (soft - fat) * mouth * _soft(-noise["mucosa"], 0.2)
-    tissues = {"fluid": rim, "bone": skull - marrow, "marrow": marrow, "fat": fat, "mucosa": mucosa}
+    tissues = {"fluid": rim, "vessel": sinus, "bone": skull - marrow, "marrow": marrow, "fat": fat, "mucosa": mucosa}
     tissues["muscle"] = soft - fat - mucosa
     return {name: t * (1 - eye) * (1 - air) for name, t in tissues.items()} | {"eye": eye}

@@ -18,8 +18,8 @@ from operators.domain import Contrast, FloatArray
 SIGNAL: Mapping[str, Mapping[Contrast, float]] = {
     name: dict(zip((Contrast.T1, Contrast.T1C, Contrast.T2, Contrast.FLAIR), values, strict=True))
     for name, values in {
-        "white": (0.68, 0.70, 0.36, 0.40),
-        "grey": (0.52, 0.55, 0.52, 0.49),
+        "white": (0.68, 0.70, 0.36, 0.37),
+        "grey": (0.51, 0.54, 0.54, 0.53),
         "fluid": (0.22, 0.22, 1.00, 0.10),
         "vessel": (0.22, 1.00, 0.15, 0.14),
         "fat": (1.05, 1.05, 0.62, 0.62),
@@ -28,14 +28,14 @@ SIGNAL: Mapping[str, Mapping[Contrast, float]] = {
         "muscle": (0.38, 0.46, 0.22, 0.24),
         "mucosa": (0.40, 0.95, 0.70, 0.55),
         "eye": (0.18, 0.18, 1.05, 0.12),
-        "tumour": (0.46, 0.48, 0.76, 0.78),
-        "cyst": (0.30, 0.31, 0.96, 0.52),
-        "enhancing": (0.48, 0.98, 0.66, 0.74),
+        "tumour": (0.46, 0.48, 0.76, 0.72),
+        "cyst": (0.31, 0.32, 0.96, 0.50),
+        "enhancing": (0.47, 0.92, 0.68, 0.72),
     }.items()
 }
 """Signal of each tissue in each contrast, relative to fat on T1, which is about 1."""
 
-TEXTURE: Mapping[Contrast, float] = {Contrast.T1: 0.9, Contrast.T1C: 0.9, Contrast.T2: -0.5, Contrast.FLAIR: -0.35}
+TEXTURE: Mapping[Contrast, float] = {Contrast.T1: 0.9, Contrast.T1C: 0.9, Contrast.T2: -0.5, Contrast.FLAIR: 0.1}
 """How much of the template's own T1 texture shows, and with which sign."""
 EDGE_MM = 1.6
 """Half-width of the infiltrating edge."""
@@ -53,20 +53,20 @@ class Lesion:
     def depth(self, points: Points) -> FloatArray:
         """Distance within the outline in mm, negative outside (exact at the outline, about right elsewhere)."""
         away = np.linalg.norm(points - self.centre, axis=-1)
-        depth: FloatArray = (self.radius_mm * (1 + 0.16 * self.outline(points)) - away).astype(np.float32)
+        depth: FloatArray = (self.radius_mm * (1 + 0.2 * self.outline(points)) - away).astype(np.float32)
         return depth
 
     @property
     def reach_mm(self) -> float:
         """Nothing of the lesion lies farther than this from its centre."""
-        return self.radius_mm * 1.75 + 4 * EDGE_MM
+        return self.radius_mm * 1.85 + 4 * EDGE_MM
 
 
 def make_lesion(seed: int, centre_lps: tuple[float, float, float], radius_mm: float) -> Lesion:
     """Draw a lesion; its outline waves are as long as the lesion, so that it is lobed and not frayed."""
-    shortest, longest = 1.0 * radius_mm, 2.6 * radius_mm
+    shortest, longest = 0.9 * radius_mm, 2.8 * radius_mm
     return Lesion(
-        np.array(centre_lps), radius_mm, waves(seed, "outline", 12, shortest, longest), waves(seed, "inside", 16, 7, 26)
+        np.array(centre_lps), radius_mm, waves(seed, "outline", 12, shortest, longest), waves(seed, "inside", 16, 9, 30)
     )
 
 

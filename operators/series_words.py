@@ -61,7 +61,10 @@ AFTER = (
     rf"\+ ?c{E}|{B}c ?\+|gad(?!get)|{B}gd{E}|post|p0st|{B}ce{E}|t1 ?ce|contrast|enh|{B}km{E}|{B}fsc{E}|"
     rf"t1[ _]c{E}|cor[ _]c{E}|{B}inj|dotarem|multihance|magnevist|{B}kontrast|{B}con gd|增强|强化"
 )
-BEFORE = rf"{B}pre{E}|pre ?contrast|pre[_ -]?ga?d|without|{B}no (?:iv )?contrast|{B}w/?o{E}|non[- _]?con|unenh|nativ|{B}ohne|{B}sans|{B}sin{E}|平扫"
+BEFORE = (
+    rf"{B}pre{E}|pre ?contrast|pre[_ -]?ga?d|without|{B}no (?:iv )?contrast|{B}w/?o{E}|non[- _]?con|unenh|nativ|"
+    rf"{B}ohne|{B}sans|{B}sin{E}|平扫"
+)
 
 
 def forbidden_kind(text: str) -> str | None:
