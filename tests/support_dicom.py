@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from app.config import InboxConfig, Peer, ReceiverConfig, SenderConfig, Settings
+from app.files import instance_name, study_key
 
 PEER_TITLE = "TEST_PEER"
 NODE_TITLE = "GLIOMA_NODE"
@@ -69,3 +71,27 @@ def node_settings(data_dir: Path, *, inbox: dict | None = None, sender: dict | N
         inbox=InboxConfig(**(inbox or {})),
         sender=SenderConfig(**(sender or {})),
     )
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def arrive(settings: Settings, ds: Dataset) -> Path:
+    """Put an instance where the receiver would, long enough ago that no clock step hides it; return its folder."""
+    folder = settings.inbox_dir / study_key(ds.StudyInstanceUID)
+    modified = folder.stat().st_mtime if folder.exists() else 1_000_000.0
+    save(ds, folder / instance_name(ds.SOPInstanceUID))
+    os.utime(folder, (modified + 1, modified + 1))
+    return folder
+
+
+def result_files(folder: Path, count: int = 2) -> list[Path]:
+    """Write what a pipeline might have written."""
+    return [save(small_mr(number=number), folder / f"result-{number}.dcm") for number in range(count)]

@@ -1,0 +1,273 @@
+"""When a study is complete, what a job holds, and that a crash between two steps makes no second job."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from app.files import INCOMING, revision_id, study_key
+from app.inbox import Inbox
+from app.journal import JobState, Journal, StudyState
+from tests.support_dicom import Clock, arrive, node_settings, small_mr
+
+
+class Node:
+    """An inbox and its journal; `restart` is what a crash leaves."""
+
+    def __init__(self, folder: Path):
+        self.settings = node_settings(folder, inbox={"settle_seconds": 3.0, "timeout_seconds": 120.0})
+        self.clock = Clock()
+        self.recognised = False
+        self.asked = []
+        self.restart()
+
+    def restart(self):
+        self.journal = Journal(self.settings.journal_path)
+        self.inbox = Inbox(self.settings, self.journal, self._recognise, self.clock)
+        self.inbox.reconcile()
+
+    def _recognise(self, folder):
+        self.asked.append(folder)
+        return self.recognised
+
+    def after(self, seconds):
+        self.clock.seconds += seconds
+        return self.inbox.poll()
+
+    def states(self):
+        return [study.state for study in self.journal.studies()]
+
+
+@pytest.fixture
+def node(tmp_path):
+    node = Node(tmp_path / "node")
+    yield node
+    node.journal.close()
+
+
+def test_a_recognised_study_is_complete_when_it_has_been_quiet(node):
+    study = generate_uid()
+    node.recognised = True
+    arrive(node.settings, small_mr(study))
+    assert node.after(0) == []
+    assert node.states() == [StudyState.ARRIVING]
+    arrive(node.settings, small_mr(study))
+    assert node.after(2.9) == node.after(2.9) == []
+    (job,) = node.after(0.2)
+    assert len(list(job.input_folder.iterdir())) == 2
+    assert list(job.output_folder.iterdir()) == []
+    assert node.states() == [StudyState.PROCESSING]
+    assert node.after(1000) == []
+
+
+def test_an_unrecognised_study_is_complete_after_the_long_wait_and_asked_about_once(node):
+    folder = arrive(node.settings, small_mr())
+    for _ in range(119):
+        assert node.after(1) == []
+    assert node.asked == [folder]
+    assert len(node.after(2)) == 1
+
+
+def test_each_change_asks_again_and_only_then(node):
+    study = generate_uid()
+    for number in (1, 2, 3):
+        arrive(node.settings, small_mr(study, number=number))
+        for _ in range(5):
+            node.after(2)
+        assert len(node.asked) == number
+
+
+def test_later_instances_make_a_new_revision_and_leave_the_running_job_alone(node):
+    study = generate_uid()
+    node.recognised = True
+    arrive(node.settings, small_mr(study))
+    node.after(0)
+    (first,) = node.after(4)
+    before = sorted(path.name for path in first.input_folder.iterdir())
+    arrive(node.settings, small_mr(study))
+    node.after(0)
+    assert node.states() == [StudyState.ARRIVING]
+    node.journal.job_done(first.job_id, [], [])
+    assert node.states() == [StudyState.ARRIVING]
+    (second,) = node.after(4)
+    assert second.job_id != first.job_id
+    assert sorted(path.name for path in first.input_folder.iterdir()) == before
+    assert len(list(second.input_folder.iterdir())) == 2
+    assert [job.revision for job in node.journal.jobs()] == [1, 2]
+    node.journal.job_failed(second.job_id, "missing-sequence", "no FLAIR", "select")
+    assert node.states() == [StudyState.FAILED]
+
+
+def test_a_touched_folder_without_new_instances_makes_no_job(node):
+    node.recognised = True
+    folder = arrive(node.settings, small_mr())
+    node.after(0)
+    (job,) = node.after(4)
+    node.journal.job_done(job.job_id, [], [])
+    os.utime(folder, (2_000_000, 2_000_000))
+    assert node.after(0) == node.after(200) == []
+    assert node.states() == [StudyState.DONE]
+
+
+def test_the_snapshot_shares_the_bytes_of_the_inbox(node):
+    node.recognised = True
+    folder = arrive(node.settings, small_mr())
+    node.after(0)
+    (job,) = node.after(4)
+    (kept,), (frozen,) = folder.iterdir(), job.input_folder.iterdir()
+    assert kept.samefile(frozen)
+    node.inbox.release(job.job_id)
+    assert not job.input_folder.parent.exists()
+    assert pydicom.dcmread(kept).Modality == "MR"
+
+
+def test_studies_do_not_wait_for_each_other(node):
+    node.recognised = True
+    for _ in range(3):
+        arrive(node.settings, small_mr())
+    node.after(0)
+    assert len({job.job_id for job in node.after(4)}) == 3
+
+
+def test_a_job_id_follows_from_the_study_and_its_instances():
+    assert revision_id("1.2", ["b", "a"]) == revision_id("1.2", ["a", "b"])
+    assert len({revision_id("1.2", ["a"]), revision_id("1.2", ["a", "b"]), revision_id("1.3", ["a"])}) == 3
+
+
+def test_a_finished_study_is_not_looked_into_again_after_a_restart(node):
+    node.recognised = True
+    arrive(node.settings, small_mr())
+    node.after(0)
+    (job,) = node.after(4)
+    node.journal.job_done(job.job_id, [], [])
+    node.asked.clear()
+    node.restart()
+    assert node.after(0) == node.after(1000) == node.asked == []
+
+
+def test_an_interrupted_job_starts_again_with_an_empty_output(node):
+    node.recognised = True
+    arrive(node.settings, small_mr())
+    node.after(0)
+    (job,) = node.after(4)
+    (job.output_folder / "half.dcm").write_bytes(b"DICM")
+    node.restart()
+    assert node.after(0) == [job]
+    assert list(job.output_folder.iterdir()) == []
+    assert len(list(job.input_folder.iterdir())) == 1
+
+
+def test_a_job_that_always_kills_the_node_fails_and_takes_no_other_with_it(node):
+    node.recognised = True
+    for _ in range(3):
+        arrive(node.settings, small_mr())
+    node.after(0)
+    poison = node.after(4)[1].job_id
+    done = []
+    for _ in range(20):
+        node.restart()
+        for _ in range(5):
+            handed = node.after(1)
+            assert len(handed) <= 1
+            if any(job.job_id == poison for job in handed):
+                break
+            for job in handed:
+                node.journal.job_done(job.job_id, [], [])
+                done.append(job.job_id)
+    states = {job.job_id: (job.state, job.code) for job in node.journal.jobs()}
+    assert states.pop(poison) == (JobState.FAILED, "crashed-repeatedly")
+    assert set(states.values()) == {(JobState.DONE, "")}
+    assert len(done) == len(set(done)) == 2
+
+
+def test_a_folder_that_the_journal_does_not_know_is_adopted(node):
+    node.recognised = True
+    arrive(node.settings, small_mr())
+    node.journal.close()
+    node.settings.journal_path.unlink()
+    node.restart()
+    node.after(0)
+    assert len(node.after(4)) == 1
+    (study,) = node.journal.studies()
+    assert study.uid.startswith("1.2.826")
+
+
+STRANGE = ["an empty folder", "a file that is no DICOM", "another study's instance"]
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_a_strange_folder_is_left_alone_and_stops_nothing(node, what):
+    node.recognised = True
+    strange = node.settings.inbox_dir / "0123456789abcdef0123456789abcdef"
+    strange.mkdir()
+    if what != STRANGE[0]:
+        (strange / "a.dcm").write_bytes(b"not DICOM" * 40)
+    if what == STRANGE[2]:
+        small_mr().save_as(strange / "a.dcm", enforce_file_format=True)
+    arrive(node.settings, small_mr())
+    node.after(0)
+    assert len(node.after(4)) == 1
+    assert len(node.journal.studies()) == 1
+    assert strange.exists()
+
+
+def test_what_is_being_received_is_no_study(node):
+    incoming = node.settings.inbox_dir / INCOMING
+    incoming.mkdir()
+    (incoming / "a.part").write_bytes(b"DICM")
+    assert node.after(0) == node.after(1000) == []
+    assert node.journal.studies() == []
+
+
+def test_a_folder_removed_by_hand_stops_nothing(node):
+    node.recognised = True
+    gone = arrive(node.settings, small_mr())
+    arrive(node.settings, small_mr())
+    node.after(0)
+    shutil.rmtree(gone)
+    assert len(node.after(4)) == 1
+
+
+def test_a_job_whose_input_is_gone_fails_with_that_reason(node):
+    node.recognised = True
+    arrive(node.settings, small_mr())
+    node.after(0)
+    (job,) = node.after(4)
+    shutil.rmtree(job.input_folder)
+    node.restart()
+    assert node.after(0) == []
+    assert node.journal.job(job.job_id).code == "input-lost"
+
+
+def test_nothing_that_arrives_while_the_inbox_looks_is_missed(tmp_path):
+    settings = node_settings(tmp_path / "node", inbox={"settle_seconds": 0.0})
+    journal = Journal(settings.journal_path)
+    inbox = Inbox(settings, journal, lambda folder: True)
+    study = generate_uid()
+    images = [small_mr(study, number=number) for number in range(40)]
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+
+    def deliver():
+        for ds in images:
+            path = incoming / "part"
+            ds.save_as(path, enforce_file_format=True)
+            folder = settings.inbox_dir / study_key(study)
+            folder.mkdir(exist_ok=True)
+            path.replace(folder / f"{ds.SOPInstanceUID}.dcm")
+
+    peer = threading.Thread(target=deliver)
+    peer.start()
+    counts = []
+    for _ in range(400):
+        counts += [len(list(job.input_folder.iterdir())) for job in inbox.poll()]
+        if counts[-1:] == [len(images)]:
+            break
+        threading.Event().wait(0.01)
+    peer.join()
+    assert counts[-1] == len(images)
+    journal.close()
