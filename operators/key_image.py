@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,7 +23,7 @@ from operators.stage import Job, StageOperator, needed
 PIXELS_PER_INCH = 100
 PANEL_INCHES = 6.4
 CAPTION_INCHES = 0.9
-MARGIN_MM = 12.0
+MARGIN_MM = 16.0
 """Shown around the brain."""
 SCALE_BAR_MM = 50.0
 WINDOW_PERCENTILES = (1.0, 99.7)
@@ -84,7 +85,15 @@ def _draw_slice(
     axes.set_xlim(field[0], field[1])
     axes.set_ylim(field[2], field[3])
     axes.set_axis_off()
-    write: dict[str, Any] = {"transform": axes.transAxes, "color": INK, "va": "center", "ha": "center", "fontsize": 13}
+    halo = [withStroke(linewidth=3, foreground="black")]
+    write: dict[str, Any] = {
+        "transform": axes.transAxes,
+        "path_effects": halo,
+        "color": INK,
+        "va": "center",
+        "ha": "center",
+        "fontsize": 13,
+    }
     for letter, place in {"R": (0.03, 0.5), "L": (0.97, 0.5), "A": (0.5, 0.97), "P": (0.5, 0.03)}.items():
         axes.text(*place, letter, **write)
     axes.text(0.03, 0.97, contrast, **(write | {"ha": "left", "fontsize": 15, "weight": "bold"}))

@@ -86,8 +86,9 @@ def resample_mask(
     depth = ndimage.affine_transform(
         distance, to_mask[:3, :3], to_mask[:3, 3] - corner, shape, np.float32, order=1, mode="constant", cval=-np.inf
     )
-    level = np.partition(depth, -wanted, axis=None)[-wanted]
-    return np.asarray((depth >= level) & np.isfinite(depth), bool)
+    near = depth[np.isfinite(depth)]
+    level = np.partition(near, -wanted)[-wanted] if wanted < len(near) else 0.0
+    return np.asarray(depth >= level, bool)
 
 
 def _signed_distance(

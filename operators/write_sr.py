@@ -25,7 +25,7 @@ from operators.stage import Job, StageOperator, needed
 SERIES_NUMBER = 9003
 LIMITS_OF_USE = (
     "Research use only; not a medical device. Made automatically and not checked by a person. "
-    "Image-based marker predictions do not replace tissue diagnosis: tissue confirms."
+    "What is predicted from images does not replace tissue diagnosis: tissue diagnosis confirms."
 )
 NO_TUMOUR = (
     "No voxel was more likely tumour than not. This is the result of an automatic method and does not exclude a tumour."
@@ -80,8 +80,8 @@ def _measurements(findings: Findings) -> Iterator[sr.Measurement]:
 
 def _where_measured(stack: Stack, index: int) -> str:
     return (
-        f"Both axes lie in the axial plane {index + 1} of {stack.geometry.spatial_shape[0]}, counted from the feet, of "
-        f"T1C; the short axis is the longest line inside the tumour at a right angle to the long axis."
+        f"Both axes lie in axial plane {index + 1} of {stack.geometry.spatial_shape[0]} through T1C, counted from the "
+        f"feet. The short axis is the longest line at a right angle to the long axis that stays inside the tumour."
     )
 
 
@@ -146,7 +146,9 @@ def observer(origin: Origin) -> sr.ObservationContext:
 
 def closing_items(selection: Selection | None, notes: Sequence[str], as_text: Writable) -> Iterator[sr.TextContentItem]:
     """Say which series were used and why, and what preprocessing saw."""
-    for contrast, verdict in selection.chosen.items() if selection else ():
+    chosen = selection.chosen if selection else {}
+    for contrast in sorted(chosen):
+        verdict = chosen[contrast]
         series = f"series {verdict.series.number}" if verdict.series.number is not None else "an unnumbered series"
         described = f'{contrast}: {series}, "{verdict.series.description}": {verdict.reason}'
         yield text_item(codes.SERIES_USED, as_text(described))

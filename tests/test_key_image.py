@@ -24,7 +24,7 @@ def outline(picture):
 @pytest.fixture
 def tumour_on_the_right(tmp_path):
     """A tumour in front on the patient's right, in a series acquired sagittally."""
-    t1c = source_of(Contrast.T1C, plane="sagittal", spacing=(1.2, 1.1, 1.0), shape=(90, 90, 90))
+    t1c = source_of(Contrast.T1C, plane="sagittal", spacing=(1.5, 1.4, 1.3), shape=(70, 70, 70))
     return job_of(tmp_path, t1c=t1c, semi_axes_mm=(12, 9, 10), centre_mm=(-25.0, -20.0, 4.0))
 
 

@@ -1,18 +1,22 @@
 """The report says what was found, no more, and machines read the same numbers as people."""
 
 import subprocess
+from datetime import UTC
 
 import highdicom as hd
 import pydicom
 import pytest
 from highdicom import sr
+from monai.deploy.core import Fragment
 from pydicom.sr.coding import Code
 
 from operators import codes
 from operators.domain import Contrast, Marker, MarkerName, MarkerValue
+from operators.key_image import KeyImageOperator
+from operators.measure import MeasureOperator
 from operators.results import writable
-from operators.write_seg import write_segs
-from operators.write_sr import millilitres, write_sr
+from operators.write_seg import WriteSegOperator, write_segs
+from operators.write_sr import WriteSrOperator, millilitres, write_sr
 from tests.support_results import MADE_AT, PATIENTS, as_multi_frame, iod_errors, job_of, source_of
 
 OPEN = tuple(Marker(n, MarkerValue.NOT_ASSESSED, "no model for this marker is installed") for n in MarkerName)
@@ -175,7 +179,10 @@ def test_limits_of_use_come_before_any_number(tmp_path):
 
 def test_series_used_and_notes_are_told(tmp_path):
     report = pydicom.dcmread(written(tmp_path, markers=OPEN, notes=("T2 was moved by 4 mm – no more",)).results["SR"])
-    assert texts(report, codes.SERIES_USED)[0] == 'T1C: series 2, "AX T1C": AX T1C is the best T1C'
+    assert texts(report, codes.SERIES_USED) == [
+        'FLAIR: series 4, "AX FLAIR": AX FLAIR is the best FLAIR',
+        'T1C: series 2, "AX T1C": AX T1C is the best T1C',
+    ]
     assert texts(report, codes.PROCESSING_NOTE) == ["T2 was moved by 4 mm - no more"]
 
 
@@ -210,6 +217,40 @@ def test_a_second_run_writes_the_same_bytes(tmp_path):
         written(folder, markers=ASSESSED)
     first, second = ((folder / "sr.dcm").read_bytes() for folder in folders)
     assert first == second
+
+
+def test_no_identity_reaches_a_log_and_a_clock_may_know_its_zone(tmp_path, recwarn, caplog):
+    t1c, flair = source_of(Contrast.T1C), source_of(Contrast.FLAIR)
+    for header in (*t1c.headers, *flair.headers):
+        header.PatientName = "SECRETNAME"
+    job = job_of(tmp_path, t1c=t1c, flair=flair, markers=OPEN)
+    write_segs(job, "1.0", MADE_AT.astimezone(UTC))
+    write_sr(job, "1.0", MADE_AT.astimezone(UTC))
+    assert pydicom.dcmread(job.results["SR"]).PatientName == "SECRETNAME"
+    assert "SECRET" not in caplog.text + " ".join(str(w.message) for w in recwarn)
+    assert not [error for path in job.results.values() for error in iod_errors(path)]
+
+
+def test_the_operators_write_what_the_functions_do(tmp_path):
+    job = job_of(tmp_path, markers=OPEN)
+    job.findings = None
+    stamp = {"version": "1.0", "clock": lambda: MADE_AT}
+    graph = Fragment()
+    stages = [
+        MeasureOperator(graph, name="measure"),
+        KeyImageOperator(graph, name="key image"),
+        WriteSegOperator(graph, name="write SEG", **stamp),
+        WriteSrOperator(graph, name="write SR", **stamp),
+    ]
+    for stage in stages:
+        stage.process(job)
+    assert sorted(job.results) == ["SEG FLAIR", "SEG T1C", "SR", "key image"]
+    names = {"key_image.png", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    again = tmp_path / "again"
+    again.mkdir()
+    written(again, markers=OPEN)
+    assert (again / "sr.dcm").read_bytes() == (tmp_path / "sr.dcm").read_bytes()
 
 
 def test_one_multi_frame_object_as_source(tmp_path):
