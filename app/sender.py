@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -97,11 +98,13 @@ class Courier:
         _config.LOG_HANDLER_LEVEL = "none"
 
     def stop(self) -> None:
-        """Give up: abort the association that is open, and open no more."""
+        """Give up: end the connection that is open, and open no more."""
         self._stopped.set()
         association = self._association
-        if association is not None:
-            association.abort()
+        # An A-ABORT would leave the sending thread waiting for its answer; a closed connection wakes it.
+        if association is not None and (connection := _connection(association)) is not None:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def send(self, files: Iterable[Path], on_progress: Progress | None = None) -> list[Outcome]:
         """Send files as `send_files` does."""
@@ -167,9 +170,14 @@ class Courier:
         Nagle's algorithm holds each one back up to 40 ms.
         """
         self._association = event.assoc
-        wrapper = event.assoc.dul.socket
-        if wrapper is not None and wrapper.socket is not None:
-            wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if (connection := _connection(event.assoc)) is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _connection(association: Association) -> socket.socket | None:
+    """Return an association's connection, unless it is closed already."""
+    wrapper = association.dul.socket
+    return wrapper.socket if wrapper is not None else None
 
 
 _UNREACHABLE = "cannot be reached: is the PACS up, are its host and port right, does a firewall stand between?"
