@@ -232,12 +232,12 @@ class PhantomTruth:
 
 def phantom_truth(folder: Path, options: PhantomOptions) -> PhantomTruth:
     """Say what is true of a phantom without writing it."""
-    lesion = make_lesion(options.seed, options.lesion_centre_lps, options.lesion_radius_mm)
+    radius = options.lesion_radius_mm
     return PhantomTruth(
         options,
         folder,
         uid(options.identity, "study"),
-        lesion if options.lesion_radius_mm > 0 else None,
+        make_lesion(options.seed, options.lesion_centre_lps, radius) if radius > 0 else None,
         anatomy(1 if options.pixel_mm < 1.8 else 2),
     )
 

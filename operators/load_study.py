@@ -19,6 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from operators.domain import Instance, Series, Study
 from operators.errors import StudyRejected, UnreadableInstance
+from operators.headers import b_value, number
 from operators.stage import Job, StageOperator
 
 # Its warnings on odd values quote them, and so the patient.
@@ -29,13 +30,6 @@ SAME_DIRECTION = 5e-3
 UNDEFINED_LENGTH = 0xFFFFFFFF
 PIXEL_DATA = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))
 ITEM, ITEMS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-B_VALUES = (
-    (0x0019, 0x0C, "SIEMENS MR HEADER"),
-    (0x0043, 0x39, "GEMS_PARM_01"),
-    (0x2001, 0x03, "Philips Imaging DD 001"),
-)
-"""Where vendors keep the b-value: group, element within the block, private creator."""
-
 Key = Callable[[Dataset], Hashable]
 ByteOrder = Literal["little", "big"]
 
@@ -139,7 +133,7 @@ def study_of(instances: Iterable[Instance]) -> Study:
 
 def split(instances: Sequence[Instance]) -> list[list[Instance]]:
     """Divide one DICOM series into sets that may each become one volume, in order of instance number."""
-    ordered = sorted(instances, key=lambda i: (_number(i.header, "InstanceNumber") or 0, i.path.name))
+    ordered = sorted(instances, key=lambda i: (number(i.header, "InstanceNumber") or 0, i.path.name))
     orientations: list[tuple[float, ...]] = []
     parts = _divide([ordered], lambda header: _orientation(header, orientations))
     for key in (_matrix, _echo, b_value, _stack):
@@ -170,26 +164,12 @@ def _orientation(header: Dataset, known: list[tuple[float, ...]]) -> int:
     cosines = header.get("ImageOrientationPatient")
     if cosines is None or len(cosines) != 6:
         return -1
-    values = tuple(map(float, cosines))
-    for number, other in enumerate(known):
-        if np.allclose(values, other, rtol=0, atol=SAME_DIRECTION):
-            return number
-    known.append(values)
+    direction = tuple(map(float, cosines))
+    for place, other in enumerate(known):
+        if np.allclose(direction, other, rtol=0, atol=SAME_DIRECTION):
+            return place
+    known.append(direction)
     return len(known) - 1
-
-
-def b_value(header: Dataset) -> float | None:
-    """Diffusion weighting in s/mm2, from the standard attribute or the vendor's own."""
-    if (value := _number(header, "DiffusionBValue")) is not None:
-        return value
-    for group, element, creator in B_VALUES:
-        try:
-            found = header.private_block(group, creator)[element].value
-            # One vendor keeps four numbers there and adds 1e9 to the first.
-            return float(np.atleast_1d(found)[0]) % 1e9
-        except (KeyError, ValueError, TypeError, IndexError):
-            continue
-    return None
 
 
 def _matrix(header: Dataset) -> Hashable:
@@ -198,8 +178,8 @@ def _matrix(header: Dataset) -> Hashable:
 
 
 def _echo(header: Dataset) -> Hashable:
-    echo_time = _number(header, "EchoTime")
-    return _number(header, "EchoNumbers"), None if echo_time is None else round(echo_time, 1)
+    echo_time = number(header, "EchoTime")
+    return number(header, "EchoNumbers"), None if echo_time is None else round(echo_time, 1)
 
 
 def _stack(header: Dataset) -> Hashable:
@@ -211,27 +191,19 @@ def _image_type(header: Dataset) -> Hashable:
 
 
 def _time_point(header: Dataset) -> Hashable:
-    return _number(header, "TemporalPositionIdentifier")
+    return number(header, "TemporalPositionIdentifier")
 
 
 def _acquisition(header: Dataset) -> Hashable:
-    return _number(header, "AcquisitionNumber")
-
-
-def _number(header: Dataset, keyword: str) -> float | None:
-    try:
-        value = header.get(keyword)
-        return None if value in (None, "") else float(np.atleast_1d(value)[0])
-    except (ValueError, TypeError, IndexError):
-        return None
+    return number(header, "AcquisitionNumber")
 
 
 def _series(part: Sequence[Instance]) -> Series:
     header = part[0].header
-    number = _number(header, "SeriesNumber")
+    series_number = number(header, "SeriesNumber")
     return Series(
         uid=str(header.get("SeriesInstanceUID", "")),
-        number=None if number is None else int(number),
+        number=None if series_number is None else int(series_number),
         description=str(header.get("SeriesDescription") or ""),
         modality=str(header.get("Modality") or ""),
         instances=tuple(part),

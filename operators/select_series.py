@@ -17,6 +17,7 @@ from pydicom import Dataset
 
 from operators.domain import REQUIRED, Contrast, Selection, Series, Study, Verdict
 from operators.errors import MissingSequence
+from operators.headers import b_value, first, number, values
 from operators.series_words import forbidden_kind, read_agent, read_words
 from operators.stage import Job, StageOperator, needed
 
@@ -114,7 +115,7 @@ def _by_modality(series: Series) -> tuple[str, str]:
 
 
 def _by_image_type(series: Series) -> tuple[str, str]:
-    for value in _values(series.header, "ImageType"):
+    for value in values(series.header, "ImageType"):
         kind = IMAGE_TYPES.get(value.upper().strip()) or (
             "diffusion" if value.upper().startswith("DIFFUSION") else None
         )
@@ -125,12 +126,12 @@ def _by_image_type(series: Series) -> tuple[str, str]:
 
 def _by_physics(series: Series) -> tuple[str, str]:
     header = series.header
-    weighting = number(header, "DiffusionBValue")
+    weighting = b_value(header)
     if weighting:
         return "diffusion", f"diffusion weighting of {weighting:g} s/mm2"
     if str(header.get("AngioFlag", "N")) == "Y":
         return "angiography", "is flagged as angiography (0018,0025)"
-    scanning, echo = set(_values(header, "ScanningSequence")), number(header, "EchoTime")
+    scanning, echo = set(values(header, "ScanningSequence")), number(header, "EchoTime")
     if "EP" in scanning and "IR" not in scanning:
         return "echo-planar", "is echo-planar: diffusion, perfusion or function"
     if "GR" in scanning and "SE" not in scanning and echo is not None and 12 < echo < 60:
@@ -191,7 +192,7 @@ def _unless_absurd(named: Contrast, series: Series, shown: str) -> tuple[Contras
 
 def _with_agent(series: Series, reason: str) -> Candidate:
     said = read_agent(words(series))
-    agent = str(_first(series.header, "ContrastBolusAgent") or "").strip().lower() not in NO_AGENT
+    agent = str(first(series.header, "ContrastBolusAgent") or "").strip().lower() not in NO_AGENT
     if said is None and agent:
         return Candidate(series, Contrast.T1C, f"{reason}; contrast agent is recorded (0018,0010)")
     if said:
@@ -234,7 +235,7 @@ def _protocol(series: Series) -> tuple[Any, ...]:
 def _rank(candidate: Candidate) -> tuple[bool, bool, bool, float, str]:
     """Order candidates for one contrast: the greatest is chosen."""
     series = candidate.series
-    original = "DERIVED" not in _values(series.header, "ImageType")
+    original = "DERIVED" not in values(series.header, "ImageType")
     covered = coverage_mm(series) >= LEAST_COVERAGE_MM
     return covered, plane(series) == "axial", original, slice_count(series), taken_at(series)
 
@@ -266,7 +267,7 @@ def coverage_mm(series: Series) -> float:
 
 def plane(series: Series) -> str:
     """Say which plane is nearest: axial, sagittal, coronal; empty if unknown."""
-    cosines = _values(series.header, "ImageOrientationPatient")
+    cosines = values(series.header, "ImageOrientationPatient")
     if len(cosines) != 6:
         return ""
     normal = np.cross(*np.array(cosines, float).reshape(2, 3))
@@ -280,37 +281,6 @@ def taken_at(series: Series) -> str:
         if all(moments):
             return str(series.header.get(f"{kind}Date") or "") + min(moments)
     return ""
-
-
-def _first(header: Dataset, keyword: str) -> Any:
-    """Value of an attribute at the top level, or in the functional groups of a multi-frame object."""
-    if header.get(keyword) not in (None, ""):
-        return header.get(keyword)
-    for groups in (header.get("SharedFunctionalGroupsSequence"), header.get("PerFrameFunctionalGroupsSequence")):
-        for element in groups[0] if groups else ():
-            if element.VR == "SQ" and element.value and element.value[0].get(keyword) not in (None, ""):
-                return element.value[0].get(keyword)
-    return None
-
-
-def number(header: Dataset, keyword: str) -> float | None:
-    """First value of a numeric attribute; None where it is absent or no number."""
-    value = _first(header, ENHANCED.get(keyword, keyword) if "SharedFunctionalGroupsSequence" in header else keyword)
-    try:
-        return None if value is None else float(np.atleast_1d(value)[0])
-    except (ValueError, TypeError, IndexError):
-        return None
-
-
-ENHANCED = {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}
-"""What attributes are called in enhanced MR."""
-
-
-def _values(header: Dataset, keyword: str) -> list[str]:
-    value = _first(header, keyword)
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else [str(v) for v in value]
 
 
 def _label(series: Series) -> str:

@@ -1,0 +1,60 @@
+"""Values out of DICOM headers, whichever way a vendor or a multi-frame object writes them down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+
+B_VALUES: tuple[tuple[int, int, str], ...] = (
+    (0x0019, 0x0C, "SIEMENS MR HEADER"),
+    (0x0043, 0x39, "GEMS_PARM_01"),
+    (0x2001, 0x03, "Philips Imaging DD 001"),
+)
+"""Where vendors keep the b-value: group, element within the block, private creator."""
+
+ENHANCED = {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}
+"""What attributes are called in enhanced MR."""
+
+
+def first(header: Dataset, keyword: str) -> Any:
+    """Value of an attribute at the top level, or in the functional groups of a multi-frame object."""
+    if header.get(keyword) not in (None, ""):
+        return header.get(keyword)
+    for groups in (header.get("SharedFunctionalGroupsSequence"), header.get("PerFrameFunctionalGroupsSequence")):
+        for element in groups[0] if groups else ():
+            if element.VR == "SQ" and element.value and element.value[0].get(keyword) not in (None, ""):
+                return element.value[0].get(keyword)
+    return None
+
+
+def number(header: Dataset, keyword: str) -> float | None:
+    """First value of a numeric attribute; None where it is absent or no number."""
+    value = first(header, ENHANCED.get(keyword, keyword) if "SharedFunctionalGroupsSequence" in header else keyword)
+    try:
+        return None if value is None else float(np.atleast_1d(value)[0])
+    except (ValueError, TypeError, IndexError):
+        return None
+
+
+def values(header: Dataset, keyword: str) -> list[str]:
+    """All values of an attribute that may have several, as text; empty where it is absent."""
+    value = first(header, keyword)
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else [str(v) for v in value]
+
+
+def b_value(header: Dataset) -> float | None:
+    """Diffusion weighting in s/mm2, from the standard attribute or the vendor's own."""
+    if (value := number(header, "DiffusionBValue")) is not None:
+        return value
+    for group, element, creator in B_VALUES:
+        try:
+            found = header.private_block(group, creator)[element].value
+            # One vendor keeps four numbers there and adds 1e9 to the first.
+            return float(np.atleast_1d(found)[0]) % 1e9
+        except (KeyError, ValueError, TypeError, IndexError):
+            continue
+    return None

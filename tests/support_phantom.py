@@ -1,0 +1,70 @@
+"""Small phantoms and headers for tests of the first stages."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from pydicom import Dataset, dcmread
+from pydicom.uid import MRImageStorage, generate_uid
+
+from app.phantom import PhantomOptions, PhantomTruth, make_phantom
+from operators.domain import Instance, Series, Study
+
+SMALL = PhantomOptions(rows=64, columns=64, pixel_mm=3.6, slices=12, spacing_mm=11, thickness_mm=10)
+
+
+@lru_cache(maxsize=16)
+def _made(name: str, **changes) -> PhantomTruth:
+    return make_phantom(Path(mkdtemp(prefix=f"phantom-{name}-")), replace(SMALL, **changes))
+
+
+def small_phantom(**changes) -> PhantomTruth:
+    """A small phantom, made once a test run; its folder is read only by agreement."""
+    return _made("small", **changes)
+
+
+def copy_of(truth: PhantomTruth, folder: Path) -> Path:
+    """A copy of a phantom's folder that a test may spoil."""
+    return Path(shutil.copytree(truth.folder, folder / "study"))
+
+
+def change(path: Path, name: str | None = None, **attributes) -> Path:
+    """Rewrite a file with other attributes; under another name it becomes another instance."""
+    ds = dcmread(path)
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    if name is not None:
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        path = path.with_name(name)
+    ds.save_as(path)
+    return path
+
+
+AXIAL, SAGITTAL, CORONAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 0, -1]
+T1 = {"RepetitionTime": 520, "EchoTime": 12, "ScanningSequence": "SE"}
+T2 = {"RepetitionTime": 4800, "EchoTime": 102, "ScanningSequence": "SE"}
+FLAIR = {"RepetitionTime": 9000, "EchoTime": 114, "InversionTime": 2500, "ScanningSequence": ["SE", "IR"]}
+
+
+def header_series(number: int, description: str = "", slices: int = 24, **attributes) -> Series:
+    """A series of headers alone, acquired `number` minutes after ten o'clock unless told otherwise."""
+    ds = Dataset()
+    ds.SOPClassUID, ds.Modality, ds.Rows, ds.Columns = MRImageStorage, "MR", 256, 256
+    ds.SeriesInstanceUID, ds.SeriesNumber = f"1.2.{number}", number
+    ds.ImageType, ds.SliceThickness = ["ORIGINAL", "PRIMARY", "M"], 5.0
+    ds.ImageOrientationPatient = AXIAL
+    ds.AcquisitionDate, ds.AcquisitionTime = "20260915", f"10{number:02d}00"
+    ds.SeriesDescription = description
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    instances = tuple(Instance(Path(f"{number}-{k}.dcm"), ds) for k in range(slices))
+    return Series(ds.SeriesInstanceUID, number, description, ds.Modality, instances)
+
+
+def header_study(*series: Series) -> Study:
+    """A study of such series."""
+    return Study("1.2", series)
