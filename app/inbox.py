@@ -85,8 +85,8 @@ class Inbox:
                 self._journal.job_failed(job_id, "input-lost", "its folder of instances is gone", "")
         return interrupted
 
-    def poll(self) -> list[ReadyJob]:
-        """Look at every study, and return the jobs to be processed now; each is returned once."""
+    def poll(self, limit: int | None = None) -> list[ReadyJob]:
+        """Look at every study, and return at most `limit` jobs to be processed now, each of them once."""
         for entry in os.scandir(self._folder):
             if entry.name != INCOMING and entry.is_dir(follow_symlinks=False):
                 try:
@@ -95,7 +95,7 @@ class Inbox:
                     # One study's folder never stops the others; it is looked at again when it has been quiet.
                     LOGGER.warning("folder %s cannot be used yet: %s", entry.name, error.strerror)
                     self._watched[entry.name] = _Watch(0, self._now())
-        return [self._prepare(job) for job in self._journal.take_ready()]
+        return [self._prepare(job) for job in self._journal.take_ready(limit)]
 
     def release(self, job_id: str) -> None:
         """Remove a settled job's work folder; the study stays in the inbox."""

@@ -224,8 +224,8 @@ class Journal:
             )
             self._note(session, f"revision {study.revision} is complete: {instances} instances", key, job_id)
 
-    def take_ready(self) -> list[JobRow]:
-        """Mark jobs as processing and return them, oldest first.
+    def take_ready(self, limit: int | None = None) -> list[JobRow]:
+        """Mark jobs as processing, at most `limit`, and return them, oldest first.
 
         A job that was in the node when it died is handed out alone: if it takes the node down again, no other job
         is blamed.
@@ -236,7 +236,7 @@ class Journal:
             suspects = [job for job in ready if job.attempts]
             if any(job.attempts > 1 for job in running) or (suspects and running):
                 return []
-            taken = suspects[:1] or list(ready)
+            taken = (suspects[:1] or list(ready))[: None if limit is None else max(limit, 0)]
             for job in taken:
                 job.state = JobState.PROCESSING
                 job.attempts += 1

@@ -37,16 +37,16 @@ class Outbox:
             if folder.name not in owing:
                 shutil.rmtree(folder)
 
-    def commit(self, job_id: str, files: Sequence[Path]) -> Path:
+    def commit(self, job_id: str, files: Sequence[Path], beside: Sequence[Path] = ()) -> Path:
         """Settle a job as done: archive its results and owe them to every destination; return the archive folder.
 
-        A second call for the same job changes nothing.
+        What is `beside` them is archived only. A second call for the same job changes nothing.
         """
         job = self._journal.job(job_id)
         if job is None:
             raise ValueError(f"there is no job {job_id}")
-        names = [file.name for file in files]
-        if len(set(names)) != len(names):
+        archive = [*files, *beside]
+        if len({file.name for file in archive}) != len(archive):
             raise ValueError(f"two results of job {job_id} have one name")
         archived = self._archive / job.study_key / job_id
         if job.state is JobState.DONE:
@@ -54,11 +54,11 @@ class Outbox:
         if not archived.parent.is_dir():
             private_folder(archived.parent)
             sync_folder(self._archive)
-        publish_folder(files, archived)
+        publish_folder(archive, archived)
         if self._destinations:
             publish_folder(files, self._folder / job_id)
-        self._journal.job_done(job_id, names, self._destinations)
-        LOGGER.info("job %s is done: %d results for %d destinations", job_id, len(names), len(self._destinations))
+        self._journal.job_done(job_id, [file.name for file in files], self._destinations)
+        LOGGER.info("job %s is done: %d results for %d destinations", job_id, len(files), len(self._destinations))
         return archived
 
     def path(self, job_id: str, file: str) -> Path:

@@ -21,6 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.status import code_to_category
 
 from app.config import Destination, SenderConfig
@@ -81,11 +82,17 @@ def send_files(
     return Courier(peer, calling_ae_title, timeout).send(files, on_progress)
 
 
+def echo(peer: Destination, config: SenderConfig) -> None:
+    """Ask a peer whether it is there, by C-ECHO; raises PeerError with what to look at when it does not say yes."""
+    Courier(peer, config.calling_ae_title, config.network_timeout_seconds).echo()
+
+
 class Courier:
     """Sends to one peer; `stop`, from another thread, ends it at once."""
 
     def __init__(self, peer: Destination, calling_ae_title: str, timeout: float) -> None:
         self._peer = peer
+        self._name = f"{peer.ae_title} at {peer.host} port {peer.port}"
         self._ae = AE(ae_title=calling_ae_title)
         self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = timeout
         # A connection being made cannot be stopped, so it is not waited for as long as an answer.
@@ -125,6 +132,14 @@ class Courier:
             self._send_batch(batch, tell)
         return outcomes
 
+    def echo(self) -> None:
+        """Verify as `echo` does."""
+        association = self._associate([build_context(Verification)])
+        answer = association.send_c_echo()
+        association.release()
+        if answer.get("Status") != 0x0000:
+            raise PeerError(f"{self._name} takes associations, but does not answer C-ECHO with Success")
+
     def _send_batch(self, batch: Sequence[tuple[Path, Kind]], tell: Progress) -> None:
         contexts = [build_context(*context) for context in _contexts(kind for _, kind in batch)]
         association = self._associate(contexts)
@@ -144,8 +159,7 @@ class Courier:
                 association.release()
 
     def _associate(self, contexts: list[PresentationContext]) -> Association:
-        peer = self._peer
-        name = f"{peer.ae_title} at {peer.host} port {peer.port}"
+        peer, name = self._peer, self._name
         if self._stopped.is_set():
             raise PeerError(f"sending to {name} was stopped")
         try:

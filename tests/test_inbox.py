@@ -133,6 +133,15 @@ def test_studies_do_not_wait_for_each_other(node):
     assert len({job.job_id for job in node.after(4)}) == 3
 
 
+def test_no_more_jobs_are_handed_out_than_asked_for(node):
+    node.recognised = True
+    for _ in range(3):
+        arrive(node.settings, small_mr())
+    node.after(0)
+    node.clock.seconds += 4
+    assert [len(node.inbox.poll(limit)) for limit in (0, -1, 2, 2, 2)] == [0, 0, 2, 1, 0]
+
+
 def test_a_job_id_follows_from_the_study_and_its_instances():
     assert revision_id("1.2", ["b", "a"]) == revision_id("1.2", ["a", "b"])
     assert len({revision_id("1.2", ["a"]), revision_id("1.2", ["a", "b"]), revision_id("1.3", ["a"])}) == 3

@@ -40,6 +40,15 @@ def test_every_result_is_owed_to_every_destination_and_archived(make):
     assert journal.job("j1").state is JobState.DONE
 
 
+def test_what_is_beside_the_results_is_archived_and_owed_to_nobody(make, tmp_path):
+    journal, outbox, _, files = make(A)
+    (tmp_path / "summary.json").write_text("{}")
+    archived = outbox.commit("j1", files, beside=[tmp_path / "summary.json"])
+    assert (archived / "summary.json").read_text() == "{}"
+    assert not outbox.path("j1", "summary.json").exists()
+    assert {delivery.file for delivery in journal.owed("a")} == {file.name for file in files}
+
+
 def test_a_second_commit_changes_nothing(make):
     journal, outbox, _, files = make(A)
     outbox.commit("j1", files)

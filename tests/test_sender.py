@@ -13,11 +13,11 @@ from pydicom.encaps import encapsulate
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import MRImageStorage
 
-from app.config import Destination
+from app.config import Destination, SenderConfig
 from app.errors import InputError, PeerError
 from app.journal import DeliveryState, Journal
 from app.outbox import Outbox
-from app.sender import Sender, _batches, _contexts, parse_peer, send_files
+from app.sender import Sender, _batches, _contexts, echo, parse_peer, send_files
 from tests.support_dicom import node_settings, result_files, save, small_mr, with_meta
 
 
@@ -250,6 +250,15 @@ def test_a_peer_that_drops_the_association_costs_no_time_out(pacs, tmp_path):
     outcomes = send_files(result_files(tmp_path, 5), peer.destination(), "NODE", 20)
     assert [outcome.delivered for outcome in outcomes] == [True, True, False, False, False]
     assert time.monotonic() - begun < 5
+
+
+def test_echo_is_silent_for_a_peer_that_answers_and_says_what_is_wrong_else(pacs):
+    config = SenderConfig(network_timeout_seconds=5.0)
+    echo(pacs(classes=["1.2.840.10008.1.1"], syntaxes=[uid.ImplicitVRLittleEndian]).destination(), config)
+    with pytest.raises(PeerError, match="rejected us"):
+        echo(pacs(title="OTHER").destination(), config)
+    with pytest.raises(PeerError, match="is the PACS up"):
+        echo(Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port()), config)
 
 
 # The delivery of what is owed
