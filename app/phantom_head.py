@@ -10,6 +10,7 @@ Source: V. Fonov et al., "Unbiased average age-appropriate atlases for pediatric
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -127,18 +128,19 @@ class Anatomy:
 @lru_cache(maxsize=2)
 def anatomy(step: int) -> Anatomy:
     """Build the head with the brain on a grid of `step` mm, 1 or 2; kept for the next call."""
-    t1, grey, white = (_template(name) for name in ("t1", "gm", "wm"))
     origin = np.array([-98.0, -98.0, -72.0 - BELOW_MM])
-    brain = ndimage.gaussian_filter((t1 > 0.05).astype(np.float32), 0.6)
-    wrap_grid, wrap_brain = _coarsen(brain, origin, WRAP_MM)
-    wrap = _wrappings(wrap_grid, wrap_brain)
-    if step > 1:
-        t1, grey, white, brain = (_coarsen(v, origin, step)[1] for v in (t1, grey, white, brain))
-    grid = Grid(origin + (step - 1) / 2, float(step), brain.shape)
-    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(brain > 0.01))
-    t1, grey, white, brain = (v[box] for v in (t1, grey, white, brain))
-    grid = Grid(grid.origin + [step * s.start for s in box], float(step), brain.shape)
-    return _brain(grid, t1, grey * brain, white * brain, brain, (wrap_grid, wrap))
+    with ThreadPoolExecutor(2) as pool:
+        t1, grey, white = pool.map(_template, ("t1", "gm", "wm"))
+        brain = ndimage.gaussian_filter((t1 > 0.05).astype(np.float32), 0.6)
+        wrap_grid, wrap_brain = _coarsen(brain, origin, WRAP_MM)
+        wrap = pool.submit(_wrappings, wrap_grid, wrap_brain)
+        if step > 1:
+            t1, grey, white, brain = (_coarsen(v, origin, step)[1] for v in (t1, grey, white, brain))
+        box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(brain > 0.01))
+        t1, grey, white, brain = (v[box] for v in (t1, grey, white, brain))
+        corner = origin + (step - 1) / 2 + [step * s.start for s in box]
+        grid = Grid(corner, float(step), brain.shape)
+        return _brain(grid, t1, grey * brain, white * brain, brain, (wrap_grid, wrap))
 
 
 def _template(name: str) -> FloatArray:
@@ -161,7 +163,7 @@ def _brain(
     grey: FloatArray,
     white: FloatArray,
     brain: FloatArray,
-    around: tuple[Grid, Mapping[str, FloatArray]],
+    around: tuple[Grid, Future[dict[str, FloatArray]]],
 ) -> Anatomy:
     fluid = np.clip(brain - grey - white, 0, 1)
     deep = _outside(brain <= 0.5, grid.step)
@@ -176,7 +178,7 @@ def _brain(
     keep = 1 - vessel
     tissues = {"white": white * keep, "grey": grey * keep, "fluid": fluid * keep, "vessel": vessel * brain}
     texture = np.clip(t1 - (0.86 * white + 0.60 * grey + 0.30 * fluid), -0.12, 0.12) * brain * keep
-    return Anatomy(grid, tissues, texture, np.clip(brain - ventricles, 0, 1), *around)
+    return Anatomy(grid, tissues, texture, np.clip(brain - ventricles, 0, 1), around[0], around[1].result())
 
 
 def _soft(distance: FloatArray, width_mm: float = 0.8) -> FloatArray:

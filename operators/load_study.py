@@ -111,6 +111,8 @@ def _fragments_end(file: BinaryIO, end: int) -> bool:
 def _native_bytes(header: Dataset) -> int:
     """Bytes that uncompressed pixel data of this header must have."""
     frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel") or 1)
+    if header.get("PhotometricInterpretation") == "YBR_FULL_422":
+        samples = 2  # two colour samples are shared by two pixels
     return int(header.Rows) * int(header.Columns) * frames * samples * int(header.BitsAllocated) // 8
 
 

@@ -8,7 +8,7 @@ the order of acquisition. Reasons never quote a description, for somebody may ha
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -205,26 +205,32 @@ def _with_agent(series: Series, reason: str) -> Candidate:
 def settle_agent(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Find T1 series that nobody marked, taken after contrast agent was given.
 
-    Two signs count: perfusion imaging went before, or an identical T1 did. A known T1C says that marks are kept in
-    this study, so that only perfusion counts then.
+    Three signs count: perfusion imaging or a marked T1C went before, or, where no T1C is marked, an identical T1.
     """
-    bolus = [t for c in candidates if c.kind == "perfusion" and (t := taken_at(c.series))]
+    given = [(t, c.kind) for c in candidates if c.kind in ("perfusion", Contrast.T1C) and (t := taken_at(c.series))]
     marked = any(c.kind == Contrast.T1C for c in candidates)
     earliest: dict[tuple[Any, ...], str] = {}
     for candidate in candidates:
         if candidate.kind == Contrast.T1 and (moment := taken_at(candidate.series)):
             twin = _protocol(candidate.series)
             earliest[twin] = min(moment, earliest.get(twin, moment))
-    settled = []
-    for candidate in candidates:
-        moment, why = taken_at(candidate.series), ""
-        if candidate.kind == Contrast.T1 and not candidate.sure and moment:
-            if bolus and moment > min(bolus):
-                why = "taken after perfusion imaging, so after contrast agent"
-            elif not marked and moment > earliest[_protocol(candidate.series)]:
-                why = "repeats an earlier T1 with the same description and timing, so taken after contrast agent"
-        settled.append(replace(candidate, kind=Contrast.T1C, reason=f"T1, {why}") if why else candidate)
-    return settled
+    return [_settled(c, given, {} if marked else earliest) for c in candidates]
+
+
+def _settled(
+    candidate: Candidate, given: Sequence[tuple[str, str]], earliest: Mapping[tuple[Any, ...], str]
+) -> Candidate:
+    """Turn one unmarked T1 into T1C if something earlier says so; `earliest` knows the first of each kind of T1."""
+    moment = taken_at(candidate.series)
+    if candidate.kind != Contrast.T1 or candidate.sure or not moment:
+        return candidate
+    if given and moment > min(given)[0]:
+        before = "a T1 with contrast agent" if min(given)[1] == Contrast.T1C else "perfusion imaging"
+        return replace(candidate, kind=Contrast.T1C, reason=f"T1 taken after {before}, so after contrast agent")
+    if moment > earliest.get(_protocol(candidate.series), moment):
+        why = "T1 that repeats an earlier one with the same description and timing, so after contrast agent"
+        return replace(candidate, kind=Contrast.T1C, reason=why)
+    return candidate
 
 
 def _protocol(series: Series) -> tuple[Any, ...]:

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import numpy as np
+from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.uid import MRImageStorage, generate_uid
 
@@ -42,6 +44,19 @@ def change(path: Path, name: str | None = None, **attributes) -> Path:
         path = path.with_name(name)
     ds.save_as(path)
     return path
+
+
+def contact_sheet(folder: Path, png: Path, numbers: tuple[int, ...] = (4, 9, 13, 16, 18, 20)) -> None:
+    """Save slices of a phantom as a picture for eyes: a row a slice, a column a sequence."""
+    rows = []
+    for number in numbers:
+        row = []
+        for contrast in ("T1", "T1C", "T2", "FLAIR"):
+            pixels = dcmread(next(folder.glob(f"*_{contrast}_{number:03d}.dcm"))).pixel_array
+            grey = np.clip(pixels * (255 / np.percentile(pixels, 99.7)), 0, 255).astype(np.uint8)
+            row.append(np.asarray(Image.fromarray(grey).resize((256, 256))))
+        rows.append(np.hstack(row))
+    Image.fromarray(np.vstack(rows)).save(png)
 
 
 AXIAL, SAGITTAL, CORONAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 0, -1]

@@ -92,7 +92,7 @@ COMPETITORS = [
     (header_series(10, "t1_se_cor_KM", ImageOrientationPatient=CORONAL, **T1), PLAIN, "axial"),
     (header_series(10, "t1_se_tra_KM", slices=6, **T1), PLAIN, "covers more"),
     (header_series(10, "t1_se_tra_KM", ImageType=["DERIVED", "PRIMARY", "M"], **T1), PLAIN, "original"),
-    (header_series(1, "t1_se_tra_KM", slices=20, **T1), PLAIN, "of more slices"),
+    (header_series(8, "t1_se_tra_KM", slices=20, **T1), PLAIN, "of more slices"),
     (header_series(5, "t2_tirm_tra_dark-fluid", **FLAIR), PLAIN | {"FLAIR": 5}, "a later repeat"),
 ]
 
@@ -116,7 +116,7 @@ def test_a_repeated_t1_without_marks_came_after_contrast():
     again = header_series(11, "t1_se_tra", **T1)
     study = plain_study(again, without=(9,))
     assert chosen(study) == PLAIN | {"T1C": 11}
-    assert "repeats an earlier T1" in assess(study).chosen[Contrast.T1C].reason
+    assert "repeats an earlier one" in assess(study).chosen[Contrast.T1C].reason
 
 
 def test_a_repeat_where_contrast_is_marked_is_only_a_repeat():
@@ -127,6 +127,13 @@ def test_t1_after_perfusion_came_after_contrast():
     study = plain_study(header_series(5, "ep2d_perf", **T2), header_series(11, "t1_fl3d_tra", **T1), without=(9,))
     assert chosen(study) == PLAIN | {"T1C": 11}
     assert "perfusion" in assess(study).chosen[Contrast.T1C].reason
+
+
+def test_an_unmarked_t1_after_a_marked_one_came_after_contrast_too():
+    study = plain_study(header_series(11, "t1_se_tra", **T1))
+    assert chosen(study)["T1"] == 2
+    assert classify(study.series[-1]).kind == "T1"
+    assert "T1C" in assess(study).verdicts[-1].reason or chosen(study)["T1C"] == 11
 
 
 @pytest.mark.parametrize(("without", "named"), [((9,), "no T1C"), ((4,), "no FLAIR"), ((4, 9), "no T1C and no FLAIR")])
