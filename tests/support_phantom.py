@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import numpy as np
 from PIL import Image
@@ -18,15 +18,17 @@ from operators.domain import Instance, Series, Study
 
 SMALL = PhantomOptions(rows=64, columns=64, pixel_mm=3.6, slices=12, spacing_mm=11, thickness_mm=10)
 
+FOLDER = TemporaryDirectory(prefix="phantoms-")
+
 
 @lru_cache(maxsize=16)
-def _made(name: str, **changes) -> PhantomTruth:
-    return make_phantom(Path(mkdtemp(prefix=f"phantom-{name}-")), replace(SMALL, **changes))
+def _made(**changes) -> PhantomTruth:
+    return make_phantom(Path(mkdtemp(dir=FOLDER.name)), replace(SMALL, **changes))
 
 
 def small_phantom(**changes) -> PhantomTruth:
     """A small phantom, made once a test run; its folder is read only by agreement."""
-    return _made("small", **changes)
+    return _made(**changes)
 
 
 def copy_of(truth: PhantomTruth, folder: Path) -> Path:
