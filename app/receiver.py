@@ -68,6 +68,9 @@ CANNOT_UNDERSTAND = 0xC000
 _IDENTITY = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 _UID = re.compile(r"[0-9.]{1,64}")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_REQUEST_SECONDS = 5.0
+"""Who connects says at once what it wants. A port probe that says nothing counts as an association until then."""
+_SPARE_CONNECTIONS = 16  # Room to tell a peer properly that there are too many.
 _UNREADABLE = (InvalidDicomError, EOFError, OSError, struct.error, ValueError, TypeError, AttributeError, KeyError)
 """What pydicom raises at bytes that are no dataset."""
 
@@ -268,6 +271,10 @@ class _Server(ThreadedAssociationServer):
         accepted, address = super().get_request()
         return CappedSocket.around(accepted, self._config), address
 
+    def verify_request(self, request: object, client_address: object) -> bool:
+        """Drop a connection when far more are open than can become associations; each costs two threads."""
+        return len(self.active_associations) < self._config.max_associations + _SPARE_CONNECTIONS
+
     def shutdown(self) -> None:
         """Stop listening; pynetdicom's own would also take the server off a list that it is not on."""
         socketserver.BaseServer.shutdown(self)
@@ -315,7 +322,8 @@ def _application_entity(config: ReceiverConfig) -> AE:
     ae.maximum_associations = config.max_associations
     ae.maximum_pdu_size = config.max_pdu_bytes
     ae.implementation_version_name = f"GLIOMA_{__version__}"
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = config.network_timeout_seconds
+    ae.dimse_timeout = ae.network_timeout = config.network_timeout_seconds
+    ae.acse_timeout = min(config.network_timeout_seconds, _REQUEST_SECONDS)
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(cast("uid.UID", context.abstract_syntax), TRANSFER_SYNTAXES)
     for context in VerificationPresentationContexts:

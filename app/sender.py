@@ -103,6 +103,8 @@ class Courier:
         # holds for the whole process.
         _config.STORE_SEND_CHUNKED_DATASET = True
         _config.LOG_HANDLER_LEVEL = "none"
+        # Its errors are ours to tell, and where it cannot encode a dataset its own words may quote it.
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
     def stop(self) -> None:
         """Give up: end the connection that is open, and open no more."""
@@ -345,13 +347,16 @@ class _Run:
     def _deliver(self, due: Sequence[DeliveryRow]) -> None:
         config, peer = self._config, self._destination
         waiting = {self._outbox.path(delivery.job_id, delivery.file): delivery for delivery in due}
-        self._courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
+        self._courier = courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
+        # Looked at after the courier is in its place: `stop` either finds it there, or is seen here.
+        if self._stopped.is_set():
+            return
 
         def settle(outcome: Outcome) -> None:
             self._settle(waiting.pop(outcome.path), outcome)
 
         try:
-            self._courier.send(list(waiting), settle)
+            courier.send(list(waiting), settle)
         except PeerError as error:
             if not self._stopped.is_set():
                 LOGGER.warning("%s: %s", peer.name, error)

@@ -3,7 +3,6 @@
 import errno
 import io
 import itertools
-import logging
 import multiprocessing
 import os
 import re
@@ -133,6 +132,19 @@ def test_one_association_too_many_is_rejected_until_another_ends(listen):
         time.sleep(0.05)
     assert third.is_established
     third.release()
+
+
+def test_a_flood_of_connections_is_cut_off_and_leaves_room_again(listen):
+    port = listen(max_associations=2, network_timeout_seconds=1.0)
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+    for connection in idle[30:]:
+        assert closed_by_peer(connection)
+    for connection in idle:
+        connection.close()
+    time.sleep(1.5)
+    association = associate(port)
+    assert association.is_established
+    association.release()
 
 
 # What is kept
@@ -500,6 +512,5 @@ def test_nobody_listens_is_a_peer_error_with_a_remedy(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     with pytest.raises(PeerError, match="is the PACS up"):
         send_files([save(small_mr(), tmp_path / "a.dcm")], us(port), PEER_TITLE, 2)

@@ -67,11 +67,6 @@ def pacs():
         one.close()
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-
-
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
