@@ -47,6 +47,9 @@ def _settings(path: Path | None) -> Settings:
 @cli.command()
 def serve(config: ConfigFile = None) -> None:
     """Run the node until SIGTERM or Ctrl-C; what is being analysed is finished first."""
+    from app.signals import block_stop_signals
+
+    block_stop_signals()  # before numpy and Holoscan start threads of their own
     from app.node import Node
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
@@ -98,14 +101,13 @@ def process(
 @cli.command()
 def explain(study: StudyFolder, as_json: AsJson = False) -> None:
     """Show each series of a study, what it was taken for, and why."""
-    from operators.load_study import load_study
-    from operators.select_series import select_series
-
     from app.summary import describe_selection
+    from operators.load_study import load_study
+    from operators.select_series import assess
 
     if not study.is_dir():
         raise InputError(f"{study} is not a folder; give the folder that holds the study's DICOM files")
-    described = describe_selection(select_series(load_study(study)))
+    described = describe_selection(assess(load_study(study)))
     if as_json:
         sys.stdout.write(json.dumps(described, indent=2) + "\n")
     else:

@@ -116,6 +116,8 @@ class PipelineConfig(_Section):
 
     scheduler_threads: int = Field(default=4, ge=1)
     """Threads of the Holoscan scheduler: as many stages can be at work at once, on different studies."""
+    studies_at_once: int = Field(default=2, ge=1)
+    """Studies in the graph at a time; the rest wait on disk, so memory does not grow with the queue."""
     segmenter: str = "nasbranet"
     """Which weights under the models folder segment."""
 
@@ -132,8 +134,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Path("var")
     """Holds inbox, outbox, archive and journal; created with mode 0700."""
-    models_dir: Path = Path("models/weights")
-    """One folder a model, each with a model.onnx; HOLOSCAN_MODEL_PATH goes before it in a MAP."""
+    models_dir: Path = Path(__file__).resolve().parents[1] / "models" / "weights"
+    """One folder a model, each with a model.onnx."""
     receiver: ReceiverConfig = ReceiverConfig()
     inbox: InboxConfig = InboxConfig()
     sender: SenderConfig = SenderConfig()

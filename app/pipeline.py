@@ -1,4 +1,4 @@
-"""The MONAI Deploy application: wires the operators, nothing else."""
+"""The MONAI Deploy application: wires the operators, nothing else; and what the node asks of single stages."""
 
 from __future__ import annotations
 
@@ -6,23 +6,36 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from holoscan.schedulers import EventBasedScheduler
 from monai.deploy.core import Application
-from operators.build_volumes import BuildVolumesOperator
-from operators.key_image import KeyImageOperator
-from operators.load_study import LoadStudyOperator
-from operators.select_series import SelectSeriesOperator
-from operators.write_sr import WriteSrOperator
 
 from models.engine import Model
+from operators.build_volumes import BuildVolumesOperator
 from operators.classify import ClassifyOperator
+from operators.domain import Contrast
+from operators.errors import PipelineError
+from operators.key_image import KeyImageOperator
+from operators.load_study import LoadStudyOperator, load_study
 from operators.measure import MeasureOperator
-from operators.preprocess import PreprocessOperator
+from operators.preprocess import PreprocessOperator, warm_up
 from operators.segment import SegmentOperator
+from operators.select_series import SelectSeriesOperator, recognised
 from operators.stage import Job, QueueSource, SettleOperator
 from operators.write_seg import WriteSegOperator
+from operators.write_sr import WriteSrOperator
+
+__all__ = ["GliomaPipeline", "has_all_contrasts", "warm_up"]
+
+
+def has_all_contrasts(folder: Path) -> bool:
+    """Say whether a folder that may still be filling holds all four contrasts; an unreadable one does not."""
+    try:
+        return len(recognised(load_study(folder))) == len(Contrast)
+    except PipelineError:
+        return False
 
 
 class GliomaPipeline(Application):

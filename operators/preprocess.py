@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from models import frame
 from operators.domain import REQUIRED, Contrast, FloatArray, Stack, Volumes
@@ -57,15 +58,21 @@ def to_image(array: FloatArray, affine: NDArray[np.float64]) -> sitk.Image:
 
 
 def register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
-    """Align two images of one head rigidly; of two starts the one that ends more alike is kept."""
+    """Align two images of one head rigidly; of two starts the one that ends more alike is kept.
+
+    The last pass runs both ways and takes the middle: interpolation between thick slices pulls each way a
+    little to its own side.
+    """
     coarse, fine = (_Pair(_coarsen(fixed, mm), _coarsen(moving, mm)) for mm in LEVELS_MM)
     starts = [_identity(fixed), _centred(fixed, moving)]
     best, _ = min((_optimise(coarse, start, share=1.0, step=2.0) for start in starts), key=lambda found: found[1])
-    final, _ = _optimise(fine, best, share=0.2, step=0.5)
-    before, after = (_metric(coarse, transform) for transform in (_identity(fixed), final))
+    there, _ = _optimise(fine, best, share=0.2, step=0.5)
+    back, _ = _optimise(_Pair(fine.moving, fine.fixed), _euler(_inverse(_matrix(best)), moving), share=0.2, step=0.5)
+    final = _between(_matrix(there), _inverse(_matrix(back)), np.array(_centre(fixed)))
+    before, after = (_metric(coarse, transform) for transform in (_identity(fixed), _euler(final, fixed)))
     if after > before:  # alignment that makes things worse is none
         return Registration(np.eye(4), before, before)
-    return Registration(_matrix(final), before, after)
+    return Registration(final, before, after)
 
 
 class _Pair(NamedTuple):
@@ -131,6 +138,31 @@ def _metric(images: _Pair, transform: sitk.Euler3DTransform) -> float:
         return float(method.MetricEvaluate(*images))
     except RuntimeError:
         return float("inf")
+
+
+def _euler(matrix: NDArray[np.float64], fixed: sitk.Image) -> sitk.Euler3DTransform:
+    """Write a 4 x 4 matrix as a rotation about the fixed image's centre."""
+    transform, centre = _identity(fixed), np.array(_centre(fixed))
+    rotation = matrix[:3, :3]
+    transform.SetMatrix(rotation.ravel().tolist(), 1e-6)
+    transform.SetTranslation((matrix[:3, 3] + rotation @ centre - centre).tolist())
+    return transform
+
+
+def _inverse(rigid: NDArray[np.float64]) -> NDArray[np.float64]:
+    inverse = np.eye(4)
+    inverse[:3, :3] = rigid[:3, :3].T
+    inverse[:3, 3] = -rigid[:3, :3].T @ rigid[:3, 3]
+    return inverse
+
+
+def _between(one: NDArray[np.float64], other: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Take the middle of two rigid matrices, as seen from `centre`."""
+    middle = np.eye(4)
+    middle[:3, :3] = Rotation.from_matrix([one[:3, :3], other[:3, :3]]).mean().as_matrix()
+    target = sum(m[:3, :3] @ centre + m[:3, 3] for m in (one, other)) / 2.0
+    middle[:3, 3] = target - middle[:3, :3] @ centre
+    return middle
 
 
 def _matrix(transform: sitk.Euler3DTransform) -> NDArray[np.float64]:

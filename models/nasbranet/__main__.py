@@ -54,6 +54,8 @@ def train(
     seed: int = 0,
     epochs: Annotated[str, typer.Option(help="epochs x image scale, one after another")] = "14x0.5,10x0.75,12x1",
     empty_share: Annotated[float, typer.Option(help="tumour-free slices per tumour slice, drawn anew")] = 0.4,
+    init: Annotated[Path | None, typer.Option(help="begin from this training's weights (its last.pt)")] = None,
+    peak_rate: Annotated[float, typer.Option(help="highest learning rate of the one-cycle schedule")] = 2e-3,
     cache: Cache = Path("runs/prepared"),
 ) -> None:
     """Train a plan's network; the last epoch's weights count, none is chosen on the validation patients."""
@@ -66,8 +68,9 @@ def train(
     prepared = [data.prepare(c, cache) for c in track(training, "preparing cases", console=console)]
     watched = [data.prepare(c, cache) for c in track(held, "preparing validation", console=console)]
     torch.manual_seed(seed)
-    network = NASBraNet(NetworkPlan.load(plan))
-    trainer = Trainer(network, Slices(prepared, empty_share, seed), Schedule(stages=stages, seed=seed), out)
+    network = NASBraNet(NetworkPlan.load(plan)) if init is None else load_network(NetworkPlan.load(plan), init)
+    schedule = Schedule(stages=stages, peak_rate=peak_rate, seed=seed)
+    trainer = Trainer(network, Slices(prepared, empty_share, seed), schedule, out)
     if trainer.resume():
         console.print(f"resuming after epoch {trainer.epoch}")
     with Progress(console=console) as progress:

@@ -38,7 +38,12 @@ def test_a_right_answer_costs_nothing():
     assert segmentation_loss(-logits, target) > 1.0
 
 
-DICE = [([1, 1, 0, 0], [1, 1, 0, 0], 1.0), ([1, 0, 0, 0], [1, 1, 0, 0], 2 / 3), ([0, 0], [1, 0], 0.0), ([0, 0], [0, 0], 1.0)]
+DICE = [
+    ([1, 1, 0, 0], [1, 1, 0, 0], 1.0),
+    ([1, 0, 0, 0], [1, 1, 0, 0], 2 / 3),
+    ([0, 0], [1, 0], 0.0),
+    ([0, 0], [0, 0], 1.0),
+]
 
 
 @pytest.mark.parametrize(("found", "truth", "expected"), DICE)
@@ -179,7 +184,7 @@ def test_a_folder_of_another_form_is_refused_in_one_line(tmp_path, name, content
 
 def test_a_lost_mask_is_named(folder):
     (folder / "case1" / "002_mask.png").unlink()
-    with pytest.raises(data.DataError, match="case1 lacks 002_mask.png"):
+    with pytest.raises(data.DataError, match=r"case1 lacks 002_mask\.png"):
         data.read_cases(folder)[1].read()
 
 

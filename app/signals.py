@@ -1,0 +1,21 @@
+"""How the node is asked to stop.
+
+Holoscan's own SIGTERM handler drops the work that is in the graph. So both stop signals are blocked before any
+thread starts, libraries' own included, and the main thread asks for them when it has time.
+"""
+
+from __future__ import annotations
+
+import signal
+
+STOPS = {signal.SIGTERM, signal.SIGINT}
+
+
+def block_stop_signals() -> None:
+    """Hold SIGTERM and SIGINT back from every thread started from now on; call it first of all."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+
+
+def stop_asked(wait_seconds: float) -> bool:
+    """Wait this long for a stop signal and say whether one came."""
+    return signal.sigtimedwait(STOPS, wait_seconds) is not None
