@@ -1,0 +1,151 @@
+"""The whole chain with real parts: DCMTK sends a phantom to the node, the node stores results in Orthanc.
+
+One node lives through all of it, in this order: killed in the middle of its first study, started again, sent the
+same study twice, sent studies it cannot use, and stopped by SIGTERM in the middle of another.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+
+from app.journal import JobState
+from app.phantom import PhantomOptions, make_ct, make_phantom
+from operators.domain import Contrast
+from tests.integration.orthanc import Orthanc
+from tests.support_study import RunningNode, phantom
+
+pytestmark = pytest.mark.skipif(not shutil.which("storescu"), reason="DCMTK is not installed")
+SMALL = {"slices": 12, "rows": 96, "columns": 96, "pixel_mm": 2.4, "spacing_mm": 11.0, "thickness_mm": 10.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("node")
+
+
+@pytest.fixture(scope="module")
+def truth(folder):
+    return phantom(folder, "study")
+
+
+@pytest.fixture(scope="module")
+def pacs(folder):
+    with Orthanc(folder, dicomweb=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def node(folder, pacs, truth):
+    """A node that was killed with kill -9 while it analysed the phantom, and started again."""
+    running = RunningNode(folder, destinations=[pacs.destination().model_dump()]).start()
+    running.send(truth.folder)
+    running.wait(lambda: [j for j in running.jobs() if j.state is JobState.PROCESSING], 60, "no job begins")
+    time.sleep(1.0)
+    running.kill()
+    assert [j.state for j in running.jobs()] == [JobState.PROCESSING]
+    running.start()
+    running.settled()
+    yield running
+    if running.process.poll() is None:
+        running.kill()
+
+
+def studies(pacs, **query):
+    return pacs.get("/dicom-web/instances?" + "&".join(f"{k}={v}" for k, v in query.items()))
+
+
+def test_a_study_interrupted_by_kill_is_finished_once(node):
+    (job,) = node.jobs()
+    assert (job.state, job.attempts) == (JobState.DONE, 2)
+    assert [p.name for p in node.archived()] == ["seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
+
+
+def test_the_pacs_finds_seg_and_sr_in_the_same_study(node, pacs, truth):
+    def held():
+        found = studies(pacs, StudyInstanceUID=truth.study_uid)
+        return sorted(entry["00080060"]["Value"][0] for entry in found)
+
+    node.wait(lambda: held() == ["SEG", "SEG", "SR"], 30, f"Orthanc holds {held()}")
+
+
+def test_every_result_is_valid(node):
+    for path in node.archived():
+        said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
+        assert not [line for line in (said.stderr + said.stdout).splitlines() if line.startswith("Error")], path.name
+
+
+def test_the_shipped_network_finds_the_phantoms_lesion(node, truth):
+    seg = hd.seg.segread(next(p for p in node.archived() if p.name == "seg_t1c.dcm"))
+    volume = seg.get_volume(combine_segments=False)
+    found = np.asarray(volume.array)[..., 0] > 0
+    lesion = truth.lesion_occupancy(volume.affine, found.shape, Contrast.T1C) > 0.5
+    assert 2 * (found & lesion).sum() / (found.sum() + lesion.sum()) >= 0.6
+
+
+def test_the_report_says_what_was_measured(node):
+    text = subprocess.run(["dsrdump", str(node.archived()[2])], capture_output=True, text=True, check=True).stdout
+    for words in ("Oncology Measurement Report", "Volume", "Long Axis", "Research use only", "not assessed"):
+        assert words.lower() in text.lower()
+
+
+def test_a_study_sent_twice_is_analysed_once(node, truth):
+    node.send(truth.folder)
+    time.sleep(4.0)  # longer than it takes a study to count as complete
+    assert len(node.jobs()) == 1
+
+
+def test_a_stranger_is_not_let_in(node, truth):
+    one = sorted(truth.folder.glob("*.dcm"))[0]
+    command = ["storescu", "-aet", "STRANGER", "-aec", "GLIOMA_NODE", "127.0.0.1", str(node.port), str(one)]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "Rejected" in refused.stderr
+
+
+def without_flair(folder):
+    make_phantom(folder, PhantomOptions(seed=2, contrasts=(Contrast.T1, Contrast.T1C, Contrast.T2), **SMALL))
+
+
+def ct_study(folder):
+    make_ct(folder, PhantomOptions(seed=3, **SMALL))
+
+
+def missing_slice(folder):
+    make_phantom(folder, PhantomOptions(seed=4, **SMALL))
+    flair = [p for p in sorted(folder.glob("*.dcm")) if "InversionTime" in pydicom.dcmread(p, stop_before_pixels=True)]
+    flair[5].unlink()
+
+
+BAD = [
+    (without_flair, "missing-sequence", "FLAIR"),
+    (ct_study, "missing-sequence", "T1C"),
+    (missing_slice, "broken-geometry", "missing"),
+]
+
+
+@pytest.mark.parametrize(("make", "code", "word"), BAD)
+def test_a_study_that_cannot_be_used_fails_with_its_reason(node, folder, make, code, word):
+    before = len(node.jobs())
+    make(folder / make.__name__)
+    node.send(folder / make.__name__)
+    job = node.settled(before + 1, 60)[-1]
+    assert (job.state, job.code) == (JobState.FAILED, code)
+    assert word in job.message
+    assert "Phantom" not in node.log(), "the patient's name is in the log"
+
+
+def test_sigterm_finishes_the_study_in_hand(node, folder):
+    before = len(node.jobs())
+    make_phantom(folder / "last", PhantomOptions(seed=5, **SMALL))
+    node.send(folder / "last")
+    node.wait(lambda: len(node.jobs()) > before and node.jobs()[-1].state is JobState.PROCESSING, 60, "no job begins")
+    assert node.stop() == 0
+    assert node.jobs()[-1].state in {JobState.DONE, JobState.FAILED}
+    assert not node.listens()

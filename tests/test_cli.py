@@ -1,0 +1,100 @@
+"""The command line as its user meets it: each call a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from app.phantom import PhantomOptions, make_phantom
+from operators.domain import Contrast
+from tests.support_study import ROOT, phantom
+
+SMALL = {"slices": 12, "rows": 96, "columns": 96, "pixel_mm": 2.4, "spacing_mm": 11.0, "thickness_mm": 10.0}
+
+
+def run(*arguments, cwd=ROOT):
+    command = [sys.executable, "-m", "app", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return phantom(tmp_path_factory.mktemp("cli"), "study").folder
+
+
+@pytest.fixture(scope="module")
+def processed(study, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    return out, run("process", study, "--out", out, "--json")
+
+
+def test_process_gives_its_contract_as_json(processed):
+    out, done = processed
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["chosen"]) == set(Contrast)
+    assert all(entry["reason"] for entry in found["chosen"].values())
+    assert found["volumes_ml"]["tumour"] > 10
+    assert found["diameters_mm"]["long"] >= found["diameters_mm"]["short"] > 0
+    assert {m["value"] for m in found["markers"].values()} == {"not assessed"}
+    assert all(m["reason"] for m in found["markers"].values())
+    assert {"load", "select", "volumes", "preprocess", "segment", "write SEG", "write SR"} <= set(found["seconds"])
+    assert sorted(p.name for p in out.iterdir()) == ["key_image.png", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
+
+
+def test_explain_gives_the_chosen_series(study):
+    done = run("explain", study, "--json")
+    assert set(json.loads(done.stdout)["chosen"]) == set(Contrast)
+    shown = run("explain", study)
+    assert shown.returncode == 0
+    assert "FLAIR" in shown.stdout
+
+
+def test_a_truncated_file_is_one_clear_line_and_leaves_nothing(tmp_path):
+    make_phantom(tmp_path / "study", PhantomOptions(**SMALL))
+    victim = sorted((tmp_path / "study").glob("*.dcm"))[7]
+    victim.write_bytes(victim.read_bytes()[:-3000])
+    done = run("process", tmp_path / "study", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert victim.name in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+WRONG = [
+    (["process", "/nowhere", "--out", "{tmp}"], "is not a folder"),
+    (["explain", "/nowhere"], "is not a folder"),
+    (["explain", "{tmp}"], "no DICOM"),
+    (["send", "{tmp}", "--to", "PACS@localhost:1"], "no files"),
+    (["send", str(ROOT / "models"), "--to", "nonsense"], "AE_TITLE@host:port"),
+    (["serve", "--config", "/nowhere.yaml"], "no settings file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "reason"), WRONG)
+def test_wrong_input_is_one_line_and_status_2(arguments, reason, tmp_path):
+    done = run(*[a.format(tmp=tmp_path) for a in arguments])
+    assert done.returncode == 2
+    assert reason in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_names_what_is_wrong_and_the_remedy(tmp_path):
+    config = tmp_path / "app.yaml"
+    config.write_text(
+        json.dumps({"node": {"data_dir": str(tmp_path / "data"), "models_dir": str(tmp_path), "receiver": {"port": 0}}})
+    )
+    done = run("doctor", "--config", config)
+    text = " ".join(done.stdout.split())
+    assert done.returncode == 2
+    assert "missing" in text
+    assert "nobody may send" in text
+
+
+def test_help_lists_every_command():
+    text = run("--help").stdout
+    for command in ("serve", "process", "explain", "send", "demo", "doctor"):
+        assert command in text
