@@ -54,6 +54,8 @@ def serve(config: ConfigFile = None) -> None:
     from app.node import Node
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
+    for chatty in ("highdicom", "pynetdicom", "monai"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     settings = _settings(config)
     node = Node(settings)
     node.start()

@@ -17,9 +17,8 @@ from typing import Any
 
 from app.config import Destination
 from app.errors import InputError, NodeError
-from app.phantom import make_phantom
+from app.files import SUMMARY
 from app.sender import send_files
-from app.summary import SUMMARY
 
 REAL_STUDY = Path(__file__).parents[2] / "shared" / "data" / "studies" / "TCGA-FG-6692"
 CALLING = "DEMO"
@@ -76,6 +75,8 @@ def _study(given: Path | None, out: Path, tell: Callable[[str], None]) -> Path:
         return given
     if REAL_STUDY.is_dir():
         return REAL_STUDY
+    from app.phantom import make_phantom
+
     tell("making a phantom")
     make_phantom(out / "phantom")
     return out / "phantom"

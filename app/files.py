@@ -20,6 +20,8 @@ from pathlib import Path
 PART = ".part"
 """Ends the name of what is not yet whole; start-up removes it."""
 INCOMING = ".incoming"
+SUMMARY = "summary.json"
+"""What a job came to, in the archive beside its results."""
 
 
 def study_key(study_uid: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import app
 from app.config import Settings
 from app.errors import NodeError
-from app.files import private_folder
+from app.files import SUMMARY, private_folder
 from app.inbox import Inbox, ReadyJob
 from app.journal import Journal
 from app.outbox import Outbox
@@ -24,7 +24,7 @@ from app.process import open_segmenter
 from app.receiver import run_receiver
 from app.sender import Sender
 from app.signals import stop_asked
-from app.summary import SUMMARY, describe_job
+from app.summary import describe_job
 from operators.stage import Job
 
 LOGGER = logging.getLogger(__name__)

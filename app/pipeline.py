@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from holoscan.logger import LogLevel, set_log_level
 from holoscan.schedulers import EventBasedScheduler
 from monai.deploy.core import Application
 
@@ -53,6 +54,7 @@ class GliomaPipeline(Application):
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._composed = threading.Event()
         super().__init__([])
+        set_log_level(LogLevel.ERROR)
         self.scheduler(EventBasedScheduler(self, worker_thread_number=threads, name="scheduler"))
 
     def compose(self) -> None:

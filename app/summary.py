@@ -7,9 +7,6 @@ from typing import Any
 from operators.domain import Findings, Marker, Selection
 from operators.stage import Job
 
-SUMMARY = "summary.json"
-"""File in the archive, beside a job's results."""
-
 
 def describe_selection(selection: Selection | None) -> dict[str, Any]:
     """Give the chosen series by contrast, and the verdict on every series, with reasons."""

@@ -65,9 +65,9 @@ def register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
     """
     coarse, fine = (_Pair(_coarsen(fixed, mm), _coarsen(moving, mm)) for mm in LEVELS_MM)
     starts = [_identity(fixed), _centred(fixed, moving)]
-    best, _ = min((_optimise(coarse, start, share=1.0, step=2.0) for start in starts), key=lambda found: found[1])
-    there, _ = _optimise(fine, best, share=0.2, step=0.5)
-    back, _ = _optimise(_Pair(fine.moving, fine.fixed), _euler(_inverse(_matrix(best)), moving), share=0.2, step=0.5)
+    best, _ = min((_optimise(coarse, start, share=0.3, step=2.0) for start in starts), key=lambda found: found[1])
+    there, _ = _optimise(fine, best, share=0.1, step=0.5)
+    back, _ = _optimise(_Pair(fine.moving, fine.fixed), _euler(_inverse(_matrix(best)), moving), share=0.1, step=0.5)
     final = _between(_matrix(there), _inverse(_matrix(back)), np.array(_centre(fixed)))
     before, after = (_metric(coarse, transform) for transform in (_identity(fixed), _euler(final, fixed)))
     if after > before:  # alignment that makes things worse is none
