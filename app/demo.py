@@ -137,5 +137,5 @@ def _wait_for_results(node: subprocess.Popen[bytes], out: Path) -> Path:
             return summary.parent
         if b" failed: " in (out / "node.log").read_bytes():
             raise NodeError(f"the study was not analysed; {out / 'node.log'} says why")
-        time.sleep(0.05)
+        time.sleep(0.25)
     raise NodeError(f"no results within {LIMIT_SECONDS:.0f} s; {out / 'node.log'} says more")
