@@ -45,18 +45,24 @@ def _settings(path: Path | None) -> Settings:
     return load_settings(path)
 
 
+def _need_folder(folder: Path) -> None:
+    """Refuse what is no folder at once, before the libraries that take seconds to load."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that holds the study's DICOM files")
+
+
 @cli.command()
 def serve(config: ConfigFile = None) -> None:
     """Run the node until SIGTERM or Ctrl-C; what is being analysed is finished first."""
     from app.signals import block_stop_signals
 
     block_stop_signals()  # before numpy and Holoscan start threads of their own
+    settings = _settings(config)
     from app.node import Node
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
     for chatty in ("highdicom", "pynetdicom", "monai"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    settings = _settings(config)
     node = Node(settings)
     node.start()
     err.print(_how_to_send(settings, node.port))
@@ -83,14 +89,14 @@ def process(
     config: ConfigFile = None,
 ) -> None:
     """Analyse one study folder through the node's graph, without a network."""
+    settings = _settings(config)
+    _need_folder(study)
     from app.process import process_folder
     from app.summary import describe_job
 
     with _bar() as progress:
         task = progress.add_task("analysing", total=STAGES)
-        job = process_folder(
-            study, folder, _settings(config), lambda stage: progress.update(task, advance=1, description=stage)
-        )
+        job = process_folder(study, folder, settings, lambda stage: progress.update(task, advance=1, description=stage))
     summary = describe_job(job)
     if as_json:
         sys.stdout.write(json.dumps(summary, indent=2) + "\n")
@@ -104,12 +110,11 @@ def process(
 @cli.command()
 def explain(study: StudyFolder, as_json: AsJson = False) -> None:
     """Show each series of a study, what it was taken for, and why."""
+    _need_folder(study)
     from app.summary import describe_selection
     from operators.load_study import load_study
     from operators.select_series import assess
 
-    if not study.is_dir():
-        raise InputError(f"{study} is not a folder; give the folder that holds the study's DICOM files")
     described = describe_selection(assess(load_study(study)))
     if as_json:
         sys.stdout.write(json.dumps(described, indent=2) + "\n")
@@ -124,6 +129,7 @@ def send(
     calling: Annotated[str, typer.Option("--as", help="calling AE title")] = "GLIOMA_NODE",
 ) -> None:
     """Send a folder by C-STORE, with progress; exit 0 only when every file was taken."""
+    _need_folder(folder)
     from app.sender import parse_peer, send_files
 
     files = sorted(p for p in folder.rglob("*") if p.is_file())

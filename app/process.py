@@ -28,10 +28,8 @@ def open_segmenter(settings: Settings) -> Model:
 def process_folder(study: Path, out: Path, settings: Settings, on_stage: Callable[[str], None] = lambda _: None) -> Job:
     """Analyse one study folder; `out` receives the results, or nothing where the job fails.
 
-    `on_stage` is told each stage as it is finished. Raises InputError for a folder that cannot be read.
+    `on_stage` is told each stage as it is finished. Raises InputError where `out` lies inside the study.
     """
-    if not study.is_dir():
-        raise InputError(f"{study} is not a folder; give the folder that holds the study's DICOM files")
     if out.resolve().is_relative_to(study.resolve()):
         raise InputError("--out lies inside the study folder; give another, or results would be read as input")
     out.mkdir(parents=True, exist_ok=True)

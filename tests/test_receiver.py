@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -227,7 +228,7 @@ def test_peers_that_send_the_same_instances_at_once_are_all_told_success(listen,
 
 def test_a_path_as_uid_leads_nowhere(listen, inbox):
     ds = small_mr()
-    with pytest.warns(UserWarning, match="Invalid value for VR UI"):
+    with warnings.catch_warnings(action="ignore"):  # pydicom warns of such a value, or not, by its settings
         ds.StudyInstanceUID = "../../../etc"
     assert store(listen(), ds) == 0xC000
     assert stored(inbox) == []
