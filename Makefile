@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 # For a machine whose package index would give torch's CUDA build:
 # make venv TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_ARGS ?=
-SYSTEM := orthanc dcmtk dicom3tools
+SYSTEM := orthanc orthanc-dicomweb dcmtk dicom3tools
 
 .PHONY: help run demo test lint venv system clean
 
@@ -23,7 +23,7 @@ demo: venv
 	$(PY) -m app demo
 
 test: system venv lint
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: venv
 	$(VENV)/bin/ruff check .
@@ -45,7 +45,7 @@ $(VENV)/.ready: requirements.txt tests/requirements.txt
 
 # Orthanc, DCMTK and dciodvfy are what the tests talk to and judge by.
 system:
-	@command -v storescu >/dev/null && command -v dciodvfy >/dev/null && command -v Orthanc >/dev/null || $(call apt,$(SYSTEM))
+	@test -x /usr/bin/storescu -a -x /usr/bin/dciodvfy -a -x /usr/sbin/Orthanc -a -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || $(call apt,$(SYSTEM))
 
 clean:
 	rm -rf $(VENV) out var runs

@@ -16,6 +16,7 @@ from typing import Any
 
 from app.journal import JobRow, JobState, Journal
 from app.phantom import PhantomOptions, PhantomTruth, make_phantom
+from tests.support_dcmtk import dcmtk
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,7 +80,17 @@ class RunningNode:
 
     def send(self, *paths: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Send files or folders with DCMTK."""
-        command = ["storescu", "-aet", "SCANNER", "-aec", "GLIOMA_NODE", "+sd", "+r", "127.0.0.1", str(self.port)]
+        command = [
+            dcmtk("storescu"),
+            "-aet",
+            "SCANNER",
+            "-aec",
+            "GLIOMA_NODE",
+            "+sd",
+            "+r",
+            "127.0.0.1",
+            str(self.port),
+        ]
         environment = os.environ | {"TCP_NODELAY": "1"}
         return subprocess.run(
             [*command, *map(str, paths)], check=check, capture_output=True, text=True, env=environment

@@ -6,7 +6,6 @@ same study twice, sent studies it cannot use, and stopped by SIGTERM in the midd
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 
@@ -19,9 +18,9 @@ from app.journal import JobState
 from app.phantom import PhantomOptions, make_ct, make_phantom
 from operators.domain import Contrast
 from tests.integration.orthanc import Orthanc
+from tests.support_dcmtk import dcmtk
 from tests.support_study import RunningNode, phantom
 
-pytestmark = pytest.mark.skipif(not shutil.which("storescu"), reason="DCMTK is not installed")
 SMALL = {"slices": 12, "rows": 96, "columns": 96, "pixel_mm": 2.4, "spacing_mm": 11.0, "thickness_mm": 10.0}
 
 
@@ -103,7 +102,7 @@ def test_a_study_sent_twice_is_analysed_once(node, truth):
 
 def test_a_stranger_is_not_let_in(node, truth):
     one = sorted(truth.folder.glob("*.dcm"))[0]
-    command = ["storescu", "-aet", "STRANGER", "-aec", "GLIOMA_NODE", "127.0.0.1", str(node.port), str(one)]
+    command = [dcmtk("storescu"), "-aet", "STRANGER", "-aec", "GLIOMA_NODE", "127.0.0.1", str(node.port), str(one)]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
     assert "Rejected" in refused.stderr
