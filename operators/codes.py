@@ -54,7 +54,9 @@ MARKER_CONCEPTS = {
     MarkerName.IDH: Code("IDH_PRED", PRIVATE_SCHEME, "Predicted IDH mutation status (image-based)"),
     MarkerName.CODEL_1P19Q: Code("1P19Q_PRED", PRIVATE_SCHEME, "Predicted 1p/19q codeletion status (image-based)"),
     MarkerName.MGMT: Code("MGMT_PRED", PRIVATE_SCHEME, "Predicted MGMT promoter methylation (image-based)"),
-    MarkerName.PROLIFERATION: Code("PROLIF_PRED", PRIVATE_SCHEME, "Predicted proliferation, Ki-67 (image-based)"),
+    MarkerName.PROLIFERATION: Code(
+        "PROLIF_PRED", PRIVATE_SCHEME, "Predicted proliferation, RNA surrogate of Ki-67 (image-based)"
+    ),
 }
 """What is asked of each marker."""
 

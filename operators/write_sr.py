@@ -34,7 +34,7 @@ MARKER_LABELS = {
     MarkerName.IDH: ("IDH mutation status", "IDH mutation"),
     MarkerName.CODEL_1P19Q: ("1p/19q codeletion status", "1p/19q codeletion"),
     MarkerName.MGMT: ("MGMT promoter methylation", "MGMT promoter methylation"),
-    MarkerName.PROLIFERATION: ("Proliferation (Ki-67)", "high proliferation"),
+    MarkerName.PROLIFERATION: ("Proliferation (RNA surrogate of Ki-67)", "high proliferation"),
 }
 """For people: the marker, and what its probability is a probability of."""
 

@@ -80,21 +80,10 @@ class RunningNode:
 
     def send(self, *paths: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Send files or folders with DCMTK."""
-        command = [
-            dcmtk("storescu"),
-            "-aet",
-            "SCANNER",
-            "-aec",
-            "GLIOMA_NODE",
-            "+sd",
-            "+r",
-            "127.0.0.1",
-            str(self.port),
-        ]
+        titles = ["-aet", "SCANNER", "-aec", "GLIOMA_NODE"]
+        command = [dcmtk("storescu"), *titles, "+sd", "+r", "127.0.0.1", str(self.port), *map(str, paths)]
         environment = os.environ | {"TCP_NODELAY": "1"}
-        return subprocess.run(
-            [*command, *map(str, paths)], check=check, capture_output=True, text=True, env=environment
-        )
+        return subprocess.run(command, check=check, capture_output=True, text=True, env=environment)
 
     def jobs(self) -> list[JobRow]:
         journal = Journal(self.folder / "data" / "journal.sqlite")

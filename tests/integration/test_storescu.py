@@ -1,7 +1,6 @@
 """DCMTK's storescu and echoscu against the receiver: another vendor's idea of the same standard."""
 
 import os
-import shutil
 import subprocess
 
 import pydicom
@@ -11,14 +10,8 @@ from pydicom.uid import generate_uid
 from pynetdicom.dsutils import split_dataset
 
 from app.receiver import Receiver
+from tests.support_dcmtk import dcmtk
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr, with_meta
-
-# pynetdicom brings programs of the same names into a virtual environment's path; these are to be DCMTK's.
-DCMTK_PATH = "/usr/bin:/usr/local/bin:/opt/homebrew/bin"
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("storescu", path=DCMTK_PATH) is None, reason="DCMTK's storescu is not installed"
-)
 
 
 @pytest.fixture
@@ -39,7 +32,7 @@ def run(program, port, *arguments, calling=PEER_TITLE, called=NODE_TITLE):
     # DCMTK leaves Nagle's algorithm on unless told otherwise.
     return subprocess.run(
         [
-            shutil.which(program, path=DCMTK_PATH),
+            dcmtk(program),
             "-v",
             "-aet",
             calling,
