@@ -26,8 +26,10 @@ from operators.stage import Job, StageOperator, needed
 
 DISPLAY_ORDER = "HPL"
 """Slices toward the head, rows toward the back, columns toward the patient's left."""
-LEVELS_MM = (4.0, 2.0)
-"""Voxel sizes of the registration's two passes; slices thicker than that keep their spacing."""
+LEVELS_MM = (8.0, 4.0, 2.0)
+"""Voxel sizes of the registration's passes; slices thicker than that keep their spacing."""
+SHADING_MM = 40.0
+"""What varies over more than this is taken for the shading of a receive coil."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,10 @@ def register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
     The last pass runs both ways and takes the middle: interpolation between thick slices pulls each way a
     little to its own side.
     """
-    coarse, fine = (_Pair(_coarsen(fixed, mm), _coarsen(moving, mm)) for mm in LEVELS_MM)
+    rough, coarse, fine = (_Pair(_level(fixed, mm), _level(moving, mm)) for mm in LEVELS_MM)
     starts = [_identity(fixed), _centred(fixed, moving)]
-    best, _ = min((_optimise(coarse, start, share=0.3, step=2.0) for start in starts), key=lambda found: found[1])
+    best, _ = min((_optimise(rough, start, share=1.0, step=4.0) for start in starts), key=lambda found: found[1])
+    best, _ = _optimise(coarse, best, share=0.3, step=1.0)
     there, _ = _optimise(fine, best, share=0.1, step=0.5)
     back, _ = _optimise(_Pair(fine.moving, fine.fixed), _euler(_inverse(_matrix(best)), moving), share=0.1, step=0.5)
     final = _between(_matrix(there), _inverse(_matrix(back)), np.array(_centre(fixed)))
@@ -81,10 +84,16 @@ class _Pair(NamedTuple):
     moving: sitk.Image
 
 
-def _coarsen(image: sitk.Image, millimetres: float) -> sitk.Image:
-    """Average voxels to about this size; never enlarges."""
-    shrunk: sitk.Image = sitk.BinShrink(image, [max(1, round(millimetres / s)) for s in image.GetSpacing()])
-    return shrunk
+def _level(image: sitk.Image, millimetres: float) -> sitk.Image:
+    """Average voxels to about this size, and divide out what varies slowly over the head.
+
+    Coils shade each sequence differently; left in, the shading pulls the alignment by half a pixel.
+    """
+    small = sitk.BinShrink(image, [max(1, round(millimetres / s)) for s in image.GetSpacing()])
+    head = sitk.Cast(sitk.OtsuThreshold(small, 0, 1), sitk.sitkFloat32)
+    around = sitk.SmoothingRecursiveGaussian(small * head, SHADING_MM) + 1e-3
+    level: sitk.Image = small * sitk.SmoothingRecursiveGaussian(head, SHADING_MM) / around
+    return level
 
 
 def _centre(image: sitk.Image) -> tuple[float, ...]:
@@ -121,7 +130,7 @@ def _optimise(
     images: _Pair, start: sitk.Euler3DTransform, *, share: float, step: float
 ) -> tuple[sitk.Euler3DTransform, float]:
     method = _method(share)
-    method.SetOptimizerAsRegularStepGradientDescent(step, step / 100.0, 40, gradientMagnitudeTolerance=1e-8)
+    method.SetOptimizerAsRegularStepGradientDescent(step, step / 200.0, 60, gradientMagnitudeTolerance=1e-8)
     method.SetOptimizerScalesFromPhysicalShift()
     transform = sitk.Euler3DTransform(start)
     method.SetInitialTransform(transform, True)
