@@ -18,7 +18,6 @@ from typing import Any
 from app.config import Destination
 from app.errors import InputError, NodeError
 from app.files import SUMMARY
-from app.sender import send_files
 
 REAL_STUDY = Path(__file__).parents[2] / "shared" / "data" / "studies" / "TCGA-FG-6692"
 CALLING = "DEMO"
@@ -40,6 +39,8 @@ def run_demo(out: Path, study: Path | None, tell: Callable[[str], None]) -> Show
     port = _free_port()
     begun = time.monotonic()
     with _running_node(out, port) as node:
+        from app.sender import send_files  # loads while the node does
+
         folder = _study(study, out, tell)
         files = sorted(path for path in folder.rglob("*.dcm") if path.is_file())
         if not files:
@@ -89,7 +90,7 @@ def _running_node(out: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     settings = {
         "data_dir": str(out / "node"),
         "receiver": {"host": "127.0.0.1", "port": port, "peers": [{"ae_title": CALLING}]},
-        "inbox": {"settle_seconds": 1.0},
+        "inbox": {"settle_seconds": 0.5, "poll_seconds": 0.2},
     }
     config = out / "node.yaml"
     config.write_text(json.dumps({"node": settings}, indent=2), encoding="utf-8")  # JSON is YAML
