@@ -108,7 +108,7 @@ def evaluate(
     result = {
         "dice_mean": mean, "dice_interval": list(interval), "patients": by_patient, "cases": by_case,
         "left_out": [c.name for c in everyone if c.name not in by_case],
-        "weights": str(weights), "version": model.version,
+        "model": model.name, "version": model.version,
     }  # fmt: skip
     _write_json(json_file, result)
     console.print(f"Dice {mean:.3f} ({interval[0]:.3f} to {interval[1]:.3f}), {len(by_patient)} patients")
