@@ -152,6 +152,8 @@ def demo(
     ] = None,
 ) -> None:
     """Start a node, send a study to it by C-STORE, wait for SEG and SR, and show what came."""
+    if study is not None:
+        _need_folder(study)
     from app.demo import run_demo
 
     with _bar() as progress:
@@ -190,11 +192,9 @@ def _bar() -> Progress:
 
 
 def _series_table(described: dict[str, Any]) -> Table:
-    chosen = {entry["series_uid"] + str(entry["series_number"]): c for c, entry in described["chosen"].items()}
-    table = Table("series", "files", "taken for", "used as", "why", title="Series", title_justify="left", box=None)
+    table = Table("series", "files", "used as", "why", title="Series", title_justify="left", box=None)
     for row in described["series"]:
-        used = chosen.get(row["series_uid"] + str(row["series_number"]), "")
-        table.add_row(str(row["series_number"]), str(row["instances"]), row["contrast"] or "-", used, row["reason"])
+        table.add_row(str(row["series_number"]), str(row["instances"]), row["contrast"] or "-", row["reason"])
     return table
 
 

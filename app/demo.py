@@ -71,8 +71,6 @@ def run_demo(out: Path, study: Path | None, tell: Callable[[str], None]) -> Show
 def _study(given: Path | None, out: Path, tell: Callable[[str], None]) -> Path:
     """Find the study to send: the given one, the real one where it is present, else a phantom made now."""
     if given is not None:
-        if not given.is_dir():
-            raise InputError(f"{given} is not a folder")
         return given
     if REAL_STUDY.is_dir():
         return REAL_STUDY

@@ -8,19 +8,18 @@ import multiprocessing
 import threading
 import time
 from concurrent.futures import Future
-from datetime import datetime
+from contextlib import ExitStack
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import app
 from app.config import Settings
 from app.errors import NodeError
 from app.files import SUMMARY, private_folder
 from app.inbox import Inbox, ReadyJob
 from app.journal import Journal
 from app.outbox import Outbox
-from app.pipeline import GliomaPipeline, has_all_contrasts, warm_up
-from app.process import open_segmenter
+from app.pipeline import has_all_contrasts, warm_up
+from app.process import open_pipeline
 from app.receiver import run_receiver
 from app.sender import Sender
 from app.signals import stop_asked
@@ -44,13 +43,7 @@ class Node:
         self._outbox = Outbox(settings, self._journal)
         self._inbox = Inbox(settings, self._journal, has_all_contrasts)
         self._sender = Sender(settings.sender, self._journal, self._outbox)
-        self._pipeline = GliomaPipeline(
-            open_segmenter(settings),
-            self._settle,
-            version=app.__version__,
-            clock=lambda: datetime.now().astimezone(),
-            threads=settings.pipeline.scheduler_threads,
-        )
+        self._pipeline = open_pipeline(settings, self._settle)
         self._graph: Future[Any] | None = None
         self._receiver: BaseProcess | None = None
         self._in_flight: set[str] = set()
@@ -58,16 +51,20 @@ class Node:
         self.port = 0
 
     def start(self) -> None:
-        """Put right what a crash left, then listen."""
+        """Put right what a crash left, then listen; raises NodeError, with all stopped again, where that fails."""
         for job in self._inbox.reconcile():
             LOGGER.warning("job %s was interrupted and is %s", job.job_id, job.state)
         self._outbox.reconcile()
         warming = threading.Thread(target=warm_up, name="warm-up")
         warming.start()
-        self._graph = self._pipeline.run_async()
-        self._start_receiver()
-        self._sender.start()
-        warming.join()
+        with ExitStack() as otherwise:
+            # A graph left running would keep the process alive, deaf to the stop signals that are blocked.
+            otherwise.callback(self.stop)
+            self._graph = self._pipeline.run_async()
+            self._start_receiver()
+            self._sender.start()
+            warming.join()
+            otherwise.pop_all()
 
     def run_until_stopped(self) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is being analysed."""
@@ -83,11 +80,13 @@ class Node:
         if self._receiver is not None:
             self._receiver.terminate()
             self._receiver.join(10.0)
-        if self._graph is not None:
-            self._pipeline.drain()
-            self._graph.result()
-        self._sender.stop()
-        self._journal.close()
+        try:
+            if self._graph is not None:
+                self._pipeline.drain()
+                self._graph.result()
+        finally:
+            self._sender.stop()
+            self._journal.close()
 
     def _tick(self) -> None:
         """Hand over what is complete, as far as there is room; watch over receiver and graph."""

@@ -25,6 +25,17 @@ def open_segmenter(settings: Settings) -> Model:
         raise ConfigError(f"{error}; `python -m app doctor` tells more") from error
 
 
+def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> GliomaPipeline:
+    """Build the graph as the settings say; raises ConfigError as `open_segmenter` does."""
+    return GliomaPipeline(
+        open_segmenter(settings),
+        on_settled,
+        version=app.__version__,
+        clock=lambda: datetime.now().astimezone(),
+        threads=settings.pipeline.scheduler_threads,
+    )
+
+
 def process_folder(study: Path, out: Path, settings: Settings, on_stage: Callable[[str], None] = lambda _: None) -> Job:
     """Analyse one study folder; `out` receives the results, or nothing where the job fails.
 
@@ -43,15 +54,12 @@ def process_folder(study: Path, out: Path, settings: Settings, on_stage: Callabl
 
 def _publish(path: Path, out: Path) -> Path:
     """Move one finished file to where the user wants it; one of the same name is replaced."""
-    target = out / path.name
-    return path.replace(target)
+    return path.replace(out / path.name)
 
 
 def _run_once(job: Job, settings: Settings, on_stage: Callable[[str], None]) -> None:
     """Run a graph for one job and tell of its progress."""
-    pipeline = GliomaPipeline(
-        open_segmenter(settings), lambda _: None, version=app.__version__, clock=lambda: datetime.now().astimezone()
-    )
+    pipeline = open_pipeline(settings, lambda _: None)
     finished = pipeline.run_async()
     pipeline.put(job)
     pipeline.drain()

@@ -61,10 +61,8 @@ def read_instance(path: Path) -> Instance | None:
         raise _fault(path, "is not complete") from error
     except OSError as error:
         raise UnreadableInstance(f"{path.name} cannot be read from disk: {error.strerror}") from error
-    except UnreadableInstance:
-        raise
     except (EOFError, ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
-        raise UnreadableInstance(f"{path.name} is damaged; send it again") from error
+        raise _fault(path, "is damaged") from error
     return Instance(path, header)
 
 

@@ -24,6 +24,23 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def listen(tmp_path):
+    """Start receivers on free ports; each call returns one that ends with the test."""
+    from app.receiver import Receiver
+    from tests.support_dicom import node_settings
+
+    open_ones = []
+
+    def start(**receiver):
+        open_ones.append(Receiver(node_settings(tmp_path / "node", **receiver)))
+        return open_ones[-1].port
+
+    yield start
+    for one in open_ones:
+        one.close()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs the real patients where they are absent."""
     if (SHARED / "data").is_dir():

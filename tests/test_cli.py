@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -15,9 +16,9 @@ from tests.support_study import ROOT, phantom
 SMALL = {"slices": 12, "rows": 96, "columns": 96, "pixel_mm": 2.4, "spacing_mm": 11.0, "thickness_mm": 10.0}
 
 
-def run(*arguments, cwd=ROOT):
+def run(*arguments, cwd=ROOT, timeout=None):
     command = [sys.executable, "-m", "app", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,19 @@ def test_wrong_input_is_one_line_and_status_2(arguments, reason, tmp_path):
     done = run(*[a.format(tmp=tmp_path) for a in arguments])
     assert done.returncode == 2
     assert reason in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_ends_the_node_with_one_line(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        receiver = {"host": "127.0.0.1", "port": other.getsockname()[1]}
+        config = tmp_path / "node.yaml"
+        config.write_text(json.dumps({"node": {"data_dir": str(tmp_path / "data"), "receiver": receiver}}))
+        done = run("serve", "--config", config, timeout=180)
+    assert done.returncode == 2
+    assert "cannot listen" in done.stderr
     assert "Traceback" not in done.stderr
 
 

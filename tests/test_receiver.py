@@ -31,23 +31,9 @@ import app.receiver
 from app.config import Destination, Peer
 from app.errors import PeerError
 from app.files import INCOMING, instance_name, study_key
-from app.receiver import TRANSFER_SYNTAXES, Receiver, Refused, Store, read_identity, run_receiver
+from app.receiver import TRANSFER_SYNTAXES, Refused, Store, read_identity, run_receiver
 from app.sender import send_files
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr, with_meta
-
-
-@pytest.fixture
-def listen(tmp_path):
-    """Start receivers on free ports; each call returns one that ends with the test."""
-    open_ones = []
-
-    def start(**receiver):
-        open_ones.append(Receiver(node_settings(tmp_path / "node", **receiver)))
-        return open_ones[-1].port
-
-    yield start
-    for one in open_ones:
-        one.close()
 
 
 @pytest.fixture

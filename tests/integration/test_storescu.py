@@ -9,23 +9,8 @@ from pydicom import uid
 from pydicom.uid import generate_uid
 from pynetdicom.dsutils import split_dataset
 
-from app.receiver import Receiver
 from tests.support_dcmtk import dcmtk
-from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr, with_meta
-
-
-@pytest.fixture
-def listen(tmp_path):
-    """Start receivers; each call returns a port."""
-    open_ones = []
-
-    def start(**receiver):
-        open_ones.append(Receiver(node_settings(tmp_path / "node", **receiver)))
-        return open_ones[-1].port
-
-    yield start
-    for one in open_ones:
-        one.close()
+from tests.support_dicom import NODE_TITLE, PEER_TITLE, save, small_mr, with_meta
 
 
 def run(program, port, *arguments, calling=PEER_TITLE, called=NODE_TITLE):
