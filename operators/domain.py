@@ -40,6 +40,8 @@ class Instance:
 
     path: Path
     header: Dataset = field(repr=False)
+    frames: tuple[int, ...] | None = None
+    """Of a multi-frame object, the frames that are meant, counted from 0; None for all of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,10 @@ class Verdict:
     series: Series
     contrast: Contrast | None
     reason: str
+    kind: str = ""
+    """A contrast's name, used or not, or what else the series is."""
+    confidence: float = 1.0
+    """How far `kind` can be trusted, 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +107,43 @@ class SourceVolume:
 Volumes = Mapping[Contrast, SourceVolume]
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """How one sequence was brought to T1C, and whether that can be trusted."""
+
+    shift_mm: float
+    """How far the middle of the head moved."""
+    turn_degrees: float
+    metric_before: float
+    metric_after: float
+    """Negative mutual information: lower is more alike."""
+    overlap: float
+    """Share of T1C's brain that the sequence covers, 0 to 1."""
+    fault: str = ""
+    """Why it cannot be trusted; empty where it can."""
+
+
+class Outcome(StrEnum):
+    """What a quality check comes to."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    WARN = "warn"
+    STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quality check of a study: what was looked at, what was found, and what that means for the result."""
+
+    name: str
+    """Coded reason for machines, such as "coverage" or "registration"."""
+    outcome: Outcome
+    reason: str
+    """One sentence for a reader, with figures and units."""
+    value: float | None = None
+    limit: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Stack:
     """The study on T1C's grid, axial, in display order, registered and cleaned.
@@ -116,6 +159,12 @@ class Stack:
     """4 x 4 matrix a contrast: from T1C's patient coordinates to where the same tissue lies in that series' own."""
     notes: tuple[str, ...] = ()
     """What preprocessing saw and a reader should know."""
+    alignments: Mapping[Contrast, Alignment] = field(default_factory=dict)
+    """Of every sequence but T1C; a T1 or T2 whose alignment failed is here and not among the images."""
+    stripped: bool = False
+    """Whether T1C came without skull."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall-clock time of each step of preprocessing."""
 
     def __post_init__(self) -> None:
         shape = self.geometry.spatial_shape

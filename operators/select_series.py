@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from pydicom import Dataset
 
 from operators.domain import REQUIRED, Contrast, Selection, Series, Study, Verdict
 from operators.errors import MissingSequence
 from operators.headers import b_value, first, number, values
+from operators.series_geometry import coverage_mm, plane, slice_count
 from operators.series_words import forbidden_kind, read_agent, read_words
 from operators.stage import Job, StageOperator, needed
 
@@ -82,12 +82,11 @@ def _assess(study: Study) -> tuple[Selection, list[Candidate]]:
 def _verdict(candidate: Candidate, chosen: dict[Contrast, Candidate]) -> Verdict:
     best = chosen.get(Contrast(candidate.kind)) if candidate.kind in set(Contrast) else None
     if best is candidate:
-        return Verdict(candidate.series, Contrast(candidate.kind), candidate.reason)
+        return Verdict(candidate.series, Contrast(candidate.kind), candidate.reason, candidate.kind)
     if best is None:
-        return Verdict(candidate.series, None, f"{candidate.kind}: {candidate.reason}")
-    return Verdict(
-        candidate.series, None, f"{candidate.kind}, but {_label(best.series)} is {_advantage(best, candidate)}"
-    )
+        return Verdict(candidate.series, None, f"{candidate.kind}: {candidate.reason}", candidate.kind)
+    reason = f"{candidate.kind}, but {_label(best.series)} is {_advantage(best, candidate)}"
+    return Verdict(candidate.series, None, reason, candidate.kind)
 
 
 def classify(series: Series) -> Candidate:
@@ -258,26 +257,6 @@ def words(series: Series) -> str:
     """Description and protocol name in lower case, underscores as spaces where words are told apart."""
     text = series.description or str(series.header.get("ProtocolName") or "")
     return re.sub(r"(?<=[a-z0-9])_|_(?=[a-z0-9])", " ", text.lower()).replace("-w", "w")
-
-
-def slice_count(series: Series) -> int:
-    """Slices, or frames of multi-frame objects."""
-    return sum(int(number(i.header, "NumberOfFrames") or 1) for i in series.instances)
-
-
-def coverage_mm(series: Series) -> float:
-    """Extent across the slices in mm, from the slice count and their spacing."""
-    spacing = number(series.header, "SpacingBetweenSlices") or number(series.header, "SliceThickness") or 0.0
-    return slice_count(series) * spacing
-
-
-def plane(series: Series) -> str:
-    """Say which plane is nearest: axial, sagittal, coronal; empty if unknown."""
-    cosines = values(series.header, "ImageOrientationPatient")
-    if len(cosines) != 6:
-        return ""
-    normal = np.cross(*np.array(cosines, float).reshape(2, 3))
-    return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
 
 
 def taken_at(series: Series) -> str:

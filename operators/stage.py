@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from holoscan.conditions import AsynchronousCondition, AsynchronousEventState
 from monai.deploy.core import Fragment, Operator, OperatorSpec
 
-from operators.domain import Findings, Marker, Selection, Stack, Study, TumourMap, Volumes
+from operators.domain import Check, Findings, Marker, Selection, Stack, Study, TumourMap, Volumes
 from operators.errors import PipelineError
 
 LOGGER = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Job:
     selection: Selection | None = None
     volumes: Volumes | None = None
     stack: Stack | None = None
+    checks: tuple[Check, ...] = ()
     tumour: TumourMap | None = None
     markers: tuple[Marker, ...] = ()
     findings: Findings | None = None
