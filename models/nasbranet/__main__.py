@@ -36,6 +36,7 @@ WEIGHTS = Path(frame.__file__).parent / "weights" / "nasbranet" / "model.onnx"
 Data = Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")]
 Cache = Annotated[Path, typer.Option(help="where prepared cases are kept between runs")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="leave out cases whose name has this in it; repeatable")]
+BiasField = Annotated[bool, typer.Option(help="remove the bias field (N4), as the node does; without: to measure it")]
 PlanName = Annotated[str, typer.Option("--plan", help="a plan of models/plans by name, or a JSON file")]
 
 
@@ -57,17 +58,25 @@ def train(
     empty_share: Annotated[float, typer.Option(help="tumour-free slices per tumour slice, drawn anew")] = 0.4,
     init: Annotated[Path | None, typer.Option(help="begin from this training's weights (its last.pt)")] = None,
     peak_rate: Annotated[float, typer.Option(help="highest learning rate of the one-cycle schedule")] = 2e-3,
+    within: Annotated[Path | None, typer.Option(help="a split.json: only its training cases take part")] = None,
+    bias_field: BiasField = True,
     cache: Cache = Path("runs/prepared"),
 ) -> None:
     """Train a plan's network; the last epoch's weights count, none is chosen on the validation patients."""
     stages = tuple((int(n), float(s)) for n, s in (part.split("x") for part in epochs.split(",")))
     cases = data.usable(data.read_cases(data_folder), leave_out or ())
+    if within is not None:
+        cases = _of_split(cases, within, "training")
     training, held = data.split(cases, folds, fold, seed)
     out.mkdir(parents=True, exist_ok=True)
     names = {"training": [c.name for c in training], "validation": [c.name for c in held]}
     (out / "split.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
-    prepared = [data.prepare(c, cache) for c in track(training, "preparing cases", console=console)]
-    watched = [data.prepare(c, cache) for c in track(held, "preparing validation", console=console)]
+    prepared = [
+        data.prepare(c, cache, bias_field=bias_field) for c in track(training, "preparing cases", console=console)
+    ]
+    watched = [
+        data.prepare(c, cache, bias_field=bias_field) for c in track(held, "preparing validation", console=console)
+    ]
     torch.manual_seed(seed)
     network = NASBraNet(NetworkPlan.load(plan)) if init is None else load_network(NetworkPlan.load(plan), init)
     schedule = Schedule(stages=stages, peak_rate=peak_rate, seed=seed)
@@ -85,19 +94,19 @@ def evaluate(
     weights: Annotated[Path, typer.Option(help="ONNX file")] = WEIGHTS,
     split: Annotated[Path | None, typer.Option(help="a training's split.json: only its validation cases count")] = None,
     leave_out: LeaveOut = None,
+    bias_field: BiasField = True,
     cache: Cache = Path("runs/prepared"),
 ) -> None:
     """Measure Dice by patient (3-D over a patient's slices), its mean and 95 % interval over patients."""
     everyone = data.read_cases(data_folder)
     cases = data.usable(everyone, leave_out or ())
     if split is not None:
-        held = set(json.loads(split.read_text(encoding="utf-8"))["validation"])
-        cases = [c for c in cases if c.name in held]
+        cases = _of_split(cases, split, "validation")
     if not cases:
         raise data.DataError(f"{data_folder} has no case with a true T1C to evaluate on")
     model = Model(weights.parent.name, weights)
     by_case = {
-        case.name: patient_dice(model.run_slices, data.prepare(case, cache))
+        case.name: patient_dice(model.run_slices, data.prepare(case, cache, bias_field=bias_field))
         for case in track(cases, "evaluating", console=console)
     }
     patients: dict[str, list[float]] = {}
@@ -151,6 +160,12 @@ def benchmark(
         console.print(f"batch {batch}: {figures[str(batch)]:.1f} ms a slice")
     if json_file is not None:
         _write_json(json_file, {"ms_per_slice": figures, "processor": platform.processor(), "version": model.version})
+
+
+def _of_split(cases: list[data.Case], split: Path, part: str) -> list[data.Case]:
+    """Keep the cases that are in one part of a split file."""
+    names = set(json.loads(split.read_text(encoding="utf-8"))[part])
+    return [c for c in cases if c.name in names]
 
 
 def _seconds(model: Model, image: NDArray[np.float32]) -> float:

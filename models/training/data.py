@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,33 +108,54 @@ def refuse_shared_patients(train: Iterable[Case], held: Iterable[Case]) -> None:
         raise DataError(f"{len(shared)} patients are in training and in validation")
 
 
-def prepare(case: Case, cache: Path) -> Prepared:
-    """Bring one case to the frame, by the node's own steps; kept in `cache` under a hash of its content."""
+def prepare(case: Case, cache: Path, *, bias_field: bool = True) -> Prepared:
+    """Bring one case to the frame, by the node's own steps; kept in `cache` under a hash of its content.
+
+    With `bias_field` False the bias field stays in: for measuring what its removal is worth.
+    """
     images, tumour = case.read()
-    key = hashlib.sha256(f"{frame.VERSION} {FIELD} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2}".encode())
-    key.update(images.tobytes() + tumour.tobytes())
-    kept = cache / f"{case.name}-{key.hexdigest()[:16]}.npz"
+    key = f"{frame.VERSION} {FIELD} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2}" + ("" if bias_field else " raw")
+    brain = _kept(cache, f"{case.name}-brain", [images[..., T1C]], str(frame.VERSION), lambda: _outline(images))[
+        "brain"
+    ]
+    make = partial(_to_frame, images, tumour, brain, bias_field=bias_field)
+    arrays = _kept(cache, case.name, [images, tumour], key, make)
+    placement = frame.Placement(tuple(arrays["centre"]), (float(arrays["pixel"]),) * 2)
+    return Prepared(case, arrays["images"], arrays["brain"], arrays["tumour"], placement)
+
+
+def _kept(
+    cache: Path, name: str, content: Sequence[NDArray[Any]], key: str, make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Read arrays from the cache, or make and keep them; content or key changed means another file."""
+    digest = hashlib.sha256(key.encode())
+    for array in content:
+        digest.update(array.tobytes())
+    kept = cache / f"{name}-{digest.hexdigest()[:16]}.npz"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_suffix(".part.npz")
-        np.savez(part, **_to_frame(images, tumour))
+        np.savez(part, **make())
         part.replace(kept)
     with np.load(kept) as arrays:
-        placement = frame.Placement(tuple(arrays["centre"]), (float(arrays["pixel"]),) * 2)
-        return Prepared(case, arrays["images"], arrays["brain"], arrays["tumour"], placement)
+        return dict(arrays)
 
 
-def _to_frame(images: NDArray[np.uint8], tumour: NDArray[np.bool_]) -> dict[str, Any]:
-    """Mask, correct, normalise and resample one case."""
-    t1c, flair = (images[..., c].astype(np.float32) for c in (T1C, FLAIR))
-    brain = frame.brain_mask(t1c, (ASSUMED_SLICE_MM, 1.0, 1.0))
+def _outline(images: NDArray[np.uint8]) -> dict[str, Any]:
+    return {"brain": frame.brain_mask(images[..., T1C].astype(np.float32), (ASSUMED_SLICE_MM, 1.0, 1.0))}
+
+
+def _to_frame(
+    images: NDArray[np.uint8], tumour: NDArray[np.bool_], brain: NDArray[np.bool_], *, bias_field: bool
+) -> dict[str, Any]:
+    """Correct, normalise and resample one case."""
     pixel = frame.estimate_pixel_mm(brain)
     spacing = (ASSUMED_SLICE_MM, pixel, pixel)
     placement = frame.place(brain, (pixel, pixel))
-    framed = [
-        frame.to_frame(frame.standardise(frame.correct_bias(c, brain, spacing), brain), placement, FIELD)
-        for c in (t1c, flair)
-    ]
+    channels = [images[..., c].astype(np.float32) for c in (T1C, FLAIR)]
+    if bias_field:
+        channels = [frame.correct_bias(c, brain, spacing) for c in channels]
+    framed = [frame.to_frame(frame.standardise(c, brain), placement, FIELD) for c in channels]
     wide = frame.to_frame(frame.widen(brain, (pixel, pixel)), placement, FIELD, linear=False)
     target = frame.to_frame(tumour, placement, FIELD)
     return {
