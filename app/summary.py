@@ -40,7 +40,7 @@ def describe_job(job: Job) -> dict[str, Any]:
         **_describe_findings(job.findings),
         "markers": {str(m.name): _describe_marker(m) for m in job.markers},
         "segmenter": {"name": job.tumour.model, "version": job.tumour.model_version} if job.tumour else None,
-        "notes": list(job.stack.notes) if job.stack else [],
+        "notes": [*job.notes, *(job.stack.notes if job.stack else ())],
         "seconds": {stage: round(seconds, 3) for stage, seconds in job.seconds.items()},
         "files": {kind: str(path) for kind, path in job.results.items()},
     }

@@ -36,12 +36,15 @@ REQUIRED = (Contrast.T1C, Contrast.FLAIR)
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One stored SOP instance: where its file is, and its header without pixel data."""
+    """One stored SOP instance, or one frame of it: where its file is, and its header without pixel data."""
 
     path: Path
     header: Dataset = field(repr=False)
+    """Of a frame of enhanced MR: as a single-frame object would have it, functional groups resolved."""
     frames: tuple[int, ...] | None = None
     """Of a multi-frame object, the frames that are meant, counted from 0; None for all of it."""
+    pixels_at: int | None = None
+    """Where in the file the values of uncompressed little-endian pixel data begin; None where they are encoded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +105,8 @@ class SourceVolume:
     """float32, rescaled, index order (slice, row, column); its affine maps indices to LPS mm."""
     headers: tuple[Dataset, ...] = field(repr=False)
     """Header of each plane, in the volume's slice order."""
+    notes: tuple[str, ...] = ()
+    """What was done to make a volume of the series, for a reader."""
 
 
 Volumes = Mapping[Contrast, SourceVolume]

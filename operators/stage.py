@@ -47,6 +47,8 @@ class Job:
     selection: Selection | None = None
     volumes: Volumes | None = None
     stack: Stack | None = None
+    notes: tuple[str, ...] = ()
+    """What a reader should know of how the series were read."""
     checks: tuple[Check, ...] = ()
     tumour: TumourMap | None = None
     markers: tuple[Marker, ...] = ()

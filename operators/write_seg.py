@@ -1,30 +1,36 @@
 """Write the tumour as DICOM segmentations: one on T1C's grid, one on FLAIR's.
 
 Each is BINARY, Explicit VR little endian, with every plane of its source series in it, empty ones too: viewers
-lay frames on slices by number or by position, and only a whole grid comes out right both ways.
+lay frames on slices by number or by position, and only a whole grid comes out right both ways. Planes are those of
+the series as it came: of a stack that was put straight, the tilted ones; of enhanced MR, the frames that were read.
 
-T1C's voxels are only put back in place. FLAIR lies between T1C's slices, and thresholding what is interpolated
-between two slices loses or doubles a slice's edge; so the distance to the tumour's surface is interpolated
-instead, and its level chosen to keep the volume.
+T1C's voxels are only put back in place. FLAIR lies between T1C's slices, as tilted planes lie between straight ones,
+and thresholding what is interpolated between two slices loses or doubles a slice's edge; so the distance to the
+tumour's surface is interpolated instead, and its level chosen to keep the volume.
 
 Sources: PS3.3 A.51 and C.8.20; S. Raya and J. Udupa, "Shape-based interpolation", IEEE TMI 1990.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.uid import MRImageStorage
 from scipy import ndimage
 
 from operators import codes
 from operators.domain import BoolArray, Contrast, SourceVolume, Stack, TumourMap
 from operators.errors import AnalysisFailed
 from operators.results import PRODUCT, Origin, anonymous, finish, origin_of, save
+from operators.series_geometry import layout
 from operators.stage import Job, StageOperator, needed
 
 Matrix = NDArray[np.float64]
@@ -35,6 +41,8 @@ SERIES_NUMBERS = {Contrast.T1C: 9001, Contrast.FLAIR: 9002}
 """Far above any scanner's own."""
 GEOMETRY_TOLERANCE = 1e-3
 """Directions as cosines, offsets in voxels: what decimal strings of headers may cost."""
+STAND_IN_ROOT = "2.25.1"
+"""Of UIDs that name planes while the library lays out the object; none is written."""
 MARGIN_VOXELS = 3
 """Kept around the tumour when distances are computed."""
 
@@ -44,14 +52,28 @@ def segment_on_source(stack: Stack, tumour: TumourMap, source: SourceVolume, con
 
     Raises AnalysisFailed where the series' grid and its headers, or the stack and T1C, do not belong together.
     """
-    if not _is_multiframe(source) and len(source.headers) != source.volume.spatial_shape[0]:
-        raise AnalysisFailed(
-            f"{contrast} has {len(source.headers)} headers for {source.volume.spatial_shape[0]} planes"
-        )
-    if contrast is Contrast.T1C:
+    planes = source.volume.spatial_shape[0]
+    if len(source.headers) != planes:
+        raise AnalysisFailed(f"{contrast} has {len(source.headers)} headers for {planes} planes")
+    shape = (planes, int(source.headers[0].Rows), int(source.headers[0].Columns))
+    # What was put straight is wider than its planes.
+    as_it_came = shape == source.volume.spatial_shape
+    if contrast is Contrast.T1C and as_it_came:
         return _put_back(stack.geometry.with_array(tumour.mask.astype(np.uint8)), source)
-    from_t1c = source.volume.inverse_affine @ stack.to_source[contrast] @ stack.geometry.affine
-    return resample_mask(tumour.mask, from_t1c, stack.spacing_mm, source.volume.spatial_shape)
+    to_planes = source.volume.inverse_affine if as_it_came else np.linalg.inv(_planes_affine(source.headers))
+    from_t1c = to_planes @ stack.to_source[contrast] @ stack.geometry.affine
+    return resample_mask(tumour.mask, from_t1c, stack.spacing_mm, shape)
+
+
+def _planes_affine(headers: Sequence[Dataset]) -> Matrix:
+    """Map plane, row and column of a series' own planes to LPS mm; sheared where the planes are tilted."""
+    where = layout(headers)
+    affine = np.eye(4)
+    affine[:3, 0] = (where.positions[-1] - where.positions[0]) / (len(headers) - 1)
+    affine[:3, 1] = where.along_column * where.pixel_mm[0]
+    affine[:3, 2] = where.along_row * where.pixel_mm[1]
+    affine[:3, 3] = where.positions[0]
+    return affine
 
 
 def _put_back(mask: hd.Volume, source: SourceVolume) -> BoolArray:
@@ -102,11 +124,6 @@ def _signed_distance(
     return (inside - outside).astype(np.float32), corner
 
 
-def _is_multiframe(source: SourceVolume) -> bool:
-    """Say whether one enhanced multi-frame instance holds all planes."""
-    return "NumberOfFrames" in source.headers[0]
-
-
 def describe_segment(tumour: TumourMap, origin: Origin) -> hd.seg.SegmentDescription:
     """Describe the one segment; its tracking UID is the same on every grid (PS3.3 C.8.20.4)."""
     return hd.seg.SegmentDescription(
@@ -129,12 +146,9 @@ def build_seg(
     mask: BoolArray, source: SourceVolume, contrast: Contrast, tumour: TumourMap, origin: Origin
 ) -> hd.seg.Segmentation:
     """Make the segmentation object of a mask (planes, rows, columns) on a source series' own grid."""
-    header = source.headers[0]
-    multiframe = _is_multiframe(source)
-    pixels = mask.astype(np.uint8)
     seg = hd.seg.Segmentation(
-        source_images=[anonymous(h) for h in (source.headers[:1] if multiframe else source.headers)],
-        pixel_array=source.volume.with_array(pixels) if multiframe else pixels,
+        source_images=[_stand_in(source, place) for place in range(len(source.headers))],
+        pixel_array=mask.astype(np.uint8),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[describe_segment(tumour, origin)],
         series_instance_uid=origin.uid("series", "SEG", contrast),
@@ -152,7 +166,8 @@ def build_seg(
     )
     seg.BodyPartExamined = "BRAIN"
     _name_dimensions(seg, origin.uid("dimensions", contrast))
-    finish(seg, header, origin)
+    _name_sources(seg, source)
+    finish(seg, source.headers[0], origin)
     return seg
 
 
@@ -161,6 +176,50 @@ def _name_dimensions(seg: hd.seg.Segmentation, uid: str) -> None:
     seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
     for item in seg.DimensionIndexSequence:
         item.DimensionOrganizationUID = uid
+
+
+def _stand_in(source: SourceVolume, place: int) -> Dataset:
+    """Make of one plane a single-frame image of one direction and a UID of its own, as the library wants them.
+
+    Frames of one object share its UID, and scanners repeat the direction with rounding noise.
+    """
+    first = source.headers[0]
+    image = anonymous(source.headers[place])
+    replaced = {
+        "SOPClassUID": MRImageStorage,
+        "SOPInstanceUID": f"{STAND_IN_ROOT}.{place}",
+        "ImageOrientationPatient": first.ImageOrientationPatient,
+        "PixelSpacing": first.PixelSpacing,
+        "SliceThickness": first.get("SliceThickness") or float(source.volume.spacing[0]),
+    }
+    for keyword, value in replaced.items():
+        # A new element: setting the value would change the source's own.
+        image[keyword] = DataElement(keyword, dictionary_VR(keyword), value)
+    return image
+
+
+def _name_sources(seg: hd.seg.Segmentation, source: SourceVolume) -> None:
+    """Replace the stand-ins by the objects, and the frames of them, that the planes came from."""
+    frames = {id(i.header): i.frames[0] + 1 for i in source.series.instances if i.frames}
+    groups = (group.get("DerivationImageSequence", ()) for group in seg.PerFrameFunctionalGroupsSequence)
+    for reference in (r for derivations in groups for d in derivations for r in d.SourceImageSequence):
+        header = _refer(reference, source)
+        if id(header) in frames:
+            reference.ReferencedFrameNumber = frames[id(header)]
+    for holder, keyword in (
+        (seg, "SourceImageSequence"),
+        (seg.ReferencedSeriesSequence[0], "ReferencedInstanceSequence"),
+    ):
+        references = {str(_refer(r, source).SOPInstanceUID): r for r in deepcopy(list(holder[keyword].value))}
+        holder[keyword].value = list(references.values())
+
+
+def _refer(reference: Dataset, source: SourceVolume) -> Dataset:
+    """Let a reference to a stand-in name the object it stands for; return that one's header."""
+    header = source.headers[int(reference.ReferencedSOPInstanceUID.rsplit(".", 1)[1])]
+    reference.ReferencedSOPClassUID = header.SOPClassUID
+    reference.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    return header
 
 
 def write_segs(job: Job, version: str, made_at: datetime) -> None:

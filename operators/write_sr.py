@@ -145,7 +145,7 @@ def observer(origin: Origin) -> sr.ObservationContext:
 
 
 def closing_items(selection: Selection | None, notes: Sequence[str], as_text: Writable) -> Iterator[sr.TextContentItem]:
-    """Say which series were used and why, and what preprocessing saw."""
+    """Say which series were used and why, and what was seen in reading and preprocessing them."""
     chosen = selection.chosen if selection else {}
     for contrast in sorted(chosen):
         verdict = chosen[contrast]
@@ -173,7 +173,7 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
     content = report[0].ContentSequence
     # Ahead of the measurements, which come last: nobody should read those first.
     content.insert(len(content) - 1, text_item(codes.LIMITS_OF_USE, LIMITS_OF_USE))
-    content.extend(closing_items(job.selection, stack.notes, as_text))
+    content.extend(closing_items(job.selection, (*job.notes, *stack.notes), as_text))
     _separate(report[0])
     return report
 
