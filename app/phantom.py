@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import product
@@ -18,13 +18,13 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.dataset import FileDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from app.phantom_files import slices_of, write_images
 from app.phantom_head import Anatomy, Grid, Points, anatomy, waves
-from app.phantom_headers import ORDER, Vendor, ct_header, file_meta, mr_header, study_header, uid
+from app.phantom_headers import ORDER, Vendor, ct_header, mr_header, study_header, uid
 from app.phantom_lesion import Lesion, make_lesion, paint
 from operators.domain import Contrast, FloatArray
 
@@ -108,14 +108,23 @@ class PhantomOptions:
     """Mean radius; 0 makes a healthy head."""
     age_years: int = 55
     transfer_syntax: str = ExplicitVRLittleEndian
-    """UID: native, RLE Lossless, JPEG-LS Lossless or JPEG 2000 Lossless."""
+    """UID: any uncompressed one, deflated too, RLE Lossless, JPEG-LS Lossless or JPEG 2000 Lossless."""
     rescale_per_slice: bool = False
     """Store each slice with a slope and an intercept of its own."""
+    gantry_tilt_degrees: float = 0.0
+    """Angle between the slices' normal and the line that they are stacked along, toward growing row index."""
+    enhanced: bool = False
+    """Store each series as one enhanced multi-frame object."""
 
     @property
     def identity(self) -> str:
-        """What the UIDs are hashed from."""
-        return repr({name: str(dict(v) if isinstance(v, Mapping) else v) for name, v in vars(self).items()})
+        """What the UIDs are hashed from; of options that came later, only what was asked for."""
+        asked = {k: v for k, v in vars(self).items() if k not in LATER_OPTIONS or v != LATER_OPTIONS[k]}
+        return repr({name: str(dict(v) if isinstance(v, Mapping) else v) for name, v in asked.items()})
+
+
+LATER_OPTIONS: Mapping[str, object] = {"gantry_tilt_degrees": 0.0, "enhanced": False}
+"""With their defaults: the UIDs of phantoms without them must stay."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +155,7 @@ def series_grid(options: PhantomOptions, contrast: Contrast) -> SeriesGrid:
     shape = (options.slices, rows, columns)
     affine = np.eye(4)
     affine[:3, :3] = np.stack([normal * options.spacing_mm, along_column * pixel, along_row * pixel], axis=1)
+    affine[:3, 0] += along_column * options.spacing_mm * np.tan(np.radians(options.gantry_tilt_degrees))
     affine[:3, 3] = HEAD_CENTRE - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return SeriesGrid(affine, shape)
 
@@ -272,9 +282,10 @@ def phantom_image(truth: PhantomTruth, contrast: Contrast) -> FloatArray:
     brain, wrap = paint(truth.head, truth.lesion, contrast, options.seed)
     image = np.zeros(grid.shape, np.float32)
     count = max(1, round(options.thickness_mm))
+    upright = series_grid(replace(options, gantry_tilt_degrees=0.0), contrast).affine[:3, 0]
     for place in (np.arange(count) + 0.5) / count - 0.5:
         shifted = grid.affine.copy()
-        shifted[:3, 3] += grid.affine[:3, 0] * (place * options.thickness_mm / options.spacing_mm)
+        shifted[:3, 3] += upright * (place * options.thickness_mm / options.spacing_mm)
         to_head = np.linalg.inv(options.motion.get(contrast, Motion()).matrix) @ shifted
         for source, values in ((truth.head.brain_grid, brain), (truth.head.wrap_grid, wrap)):
             image += source.resample(values, to_head, grid.shape)
@@ -302,45 +313,11 @@ def _spread(coarse: FloatArray, shape: tuple[int, int, int], every: int) -> Floa
 
 
 def write_series(truth: PhantomTruth, contrast: Contrast, header: Dataset, image: FloatArray) -> None:
-    """Write one file a slice; the header gains what the grid and the slice decide."""
-    grid = truth.grid(contrast)
-    _, pixel_row, pixel_column = grid.spacing
-    along_column, along_row = grid.affine[:3, 1] / pixel_row, grid.affine[:3, 2] / pixel_column
-    header.ImageOrientationPatient = [f"{v:.10f}" for v in (*along_row, *along_column)]
-    header.PixelSpacing = [f"{pixel_row:.6f}", f"{pixel_column:.6f}"]
-    header.SliceThickness = truth.options.thickness_mm
-    if header.Modality == "MR":
-        header.SpacingBetweenSlices = truth.options.spacing_mm
-    header.Rows, header.Columns = grid.shape[1:]
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 12, 11, 0
-    header.WindowCenter = round(float(np.percentile(image, 99)) / 2)
-    header.WindowWidth = 2 * int(header.WindowCenter)
-    for number, plane in enumerate(image):
-        name = f"{header.SeriesNumber:02d}_{contrast}_{number + 1:03d}.dcm"
-        _write_slice(truth, header, grid.affine[:3, 3] + grid.affine[:3, 0] * number, number, plane, name)
-
-
-def _write_slice(
-    truth: PhantomTruth, header: Dataset, position: NDArray[np.float64], number: int, plane: FloatArray, name: str
-) -> None:
+    """Write one sequence's files; the header gains what the grid decides."""
     options = truth.options
-    ds = Dataset()
-    ds.update(header)
-    ds.SOPInstanceUID = uid(header.SeriesInstanceUID, number)
-    ds.InstanceNumber = number + 1
-    ds.ImagePositionPatient = [f"{v:.6f}" for v in position]
-    normal = np.cross(*np.array(ds.ImageOrientationPatient, float).reshape(2, 3))
-    ds.SliceLocation = f"{position @ normal:.4f}"
-    if options.rescale_per_slice:
-        slope, intercept = 0.5 + 0.03 * number, -4.0 * number
-        ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = f"{slope:.6f}", f"{intercept:.1f}", "US"
-        plane = (plane - intercept) / slope
-    elif options.vendor is Vendor.PHILIPS and ds.Modality == "MR":
-        ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = "1.25", "0", "US"
-        plane = plane / 1.25
-    ds.PixelData = np.clip(np.rint(plane), 0, 4095).astype("<u2").tobytes()
-    file = FileDataset(name, ds, file_meta=file_meta(ds), preamble=b"\0" * 128)
-    if options.transfer_syntax != ExplicitVRLittleEndian:
-        file.compress(UID(options.transfer_syntax), generate_instance_uid=False)
-    file.save_as(truth.folder / name, enforce_file_format=True)
+    header.SliceThickness = options.thickness_mm
+    if header.Modality == "MR":
+        header.SpacingBetweenSlices = options.spacing_mm
+    images = slices_of(header, truth.grid(contrast).affine, image, rescale=options.rescale_per_slice)
+    name = f"{header.SeriesNumber:02d}_{contrast}"
+    write_images(truth.folder, name, images, options.transfer_syntax, enhanced=options.enhanced)
