@@ -8,6 +8,7 @@ Source: PS3.3 A.36.2 (IOD), C.7.6.16 (functional groups), C.7.6.17 (dimensions),
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,10 @@ DIMENSIONS = (
 )
 
 
+DERIVED = {"ADC": "ADC", "SUB": "SUBTRACTION", "REFORMATTED": "RESAMPLED"}
+"""Marks in the image type of derived images, and the derived pixel contrast they stand for."""
+
+
 def item(**attributes: object) -> Dataset:
     """Make a sequence item of what is not None."""
     ds = Dataset()
@@ -72,7 +77,8 @@ def as_enhanced(images: Sequence[Dataset]) -> Dataset:
     """Make one enhanced MR image of single-frame ones of a series, each a frame in the order given."""
     first = images[0]
     ds = Dataset()
-    ds.update({e.tag: e for e in first if e.keyword not in FROM_TOP and not e.tag.is_private})
+    # Copies: setting a value would change the image's own.
+    ds.update({e.tag: deepcopy(e) for e in first if e.keyword not in FROM_TOP and not e.tag.is_private})
     ds.SOPClassUID = EnhancedMRImageStorage
     ds.SOPInstanceUID = uid(first.SOPInstanceUID, "enhanced", len(images))
     ds.InstanceNumber = 1
@@ -100,18 +106,30 @@ def _tag(keyword: str) -> int:
 
 def _say_what_it_is(ds: Dataset, first: Dataset) -> None:
     """Add what the IOD wants at the top (PS3.3 C.8.13.1, C.8.13.2)."""
-    ds.ImageType = ["ORIGINAL", "PRIMARY", _flavour(first), "NONE"]
+    ds.ImageType = _image_type(first)
     ds.PixelPresentation, ds.VolumetricProperties, ds.VolumeBasedCalculationTechnique = "MONOCHROME", "VOLUME", "NONE"
     ds.ComplexImageComponent, ds.AcquisitionContrast = "MAGNITUDE", _weighting(first)
     ds.AcquisitionDateTime = f"{first.AcquisitionDate}{first.AcquisitionTime}"
+    if ds.ImageType[0] == "ORIGINAL":
+        _say_how_it_was_taken(ds, first)
+    else:
+        del ds.MRAcquisitionType
     ds.ResonantNucleus, ds.KSpaceFiltering, ds.ApplicableSafetyStandardAgency = "1H", "NONE", "IEC"
-    ds.PulseSequenceName = first.SeriesDescription[:16]
     ds.DeviceSerialNumber, ds.ContentQualification = "0", "RESEARCH"
     ds.BurnedInAnnotation, ds.LossyImageCompression = "NO", "00"
     ds.PresentationLUTShape, ds.AcquisitionContextSequence = "IDENTITY", []
-    ds.AcquisitionDuration, ds.MRAcquisitionType = 240.0, first.MRAcquisitionType
-    inverted, spin = "IR" in first.ScanningSequence, "SE" in first.ScanningSequence
-    ds.EchoPulseSequence, ds.MultipleSpinEcho = "SPIN" if spin else "GRADIENT", "NO"
+    if "ContrastBolusAgent" in first:
+        ds.ContrastBolusAgentSequence = [_contrast_agent()]
+
+
+def _say_how_it_was_taken(ds: Dataset, first: Dataset) -> None:
+    """Add the pulse sequence of an original image (PS3.3 C.8.13.4)."""
+    ds.PulseSequenceName = first.SeriesDescription[:16]
+    ds.AcquisitionDuration = 240.0
+    spin = "SE" in first.ScanningSequence
+    ds.EchoPulseSequence = "SPIN" if spin else "GRADIENT"
+    if spin:
+        ds.MultipleSpinEcho = "NO"
     ds.MultiPlanarExcitation, ds.PhaseContrast, ds.TimeOfFlightContrast = "NO", "NO", "NO"
     ds.SteadyStatePulseSequence, ds.EchoPlanarPulseSequence = "NONE", "NO"
     ds.SaturationRecovery, ds.SpectrallySelectedSuppression = "NO", "NONE"
@@ -123,18 +141,20 @@ def _say_what_it_is(ds: Dataset, first: Dataset) -> None:
     ds.SegmentedKSpaceTraversal, ds.NumberOfKSpaceTrajectories = "SINGLE", 1
     if ds.MRAcquisitionType == "3D":
         ds.CoverageOfKSpace = "FULL"
-    ds.AcquisitionContrast = "FLUID_ATTENUATED" if inverted and spin else ds.AcquisitionContrast
-    if "ContrastBolusAgent" in first:
-        ds.ContrastBolusAgentSequence = [_contrast_agent()]
 
 
-def _flavour(first: Dataset) -> str:
-    return "DIFFUSION" if "DiffusionBValue" in first else "OTHER"
+def _image_type(image: Dataset) -> list[str]:
+    """Write an image type as enhanced MR does (PS3.3 C.8.16.1, C.8.13.3.1.1)."""
+    flavour = "DIFFUSION" if "DIFFUSION" in image.ImageType else "OTHER"
+    derived = next((contrast for mark, contrast in DERIVED.items() if mark in image.ImageType), "NONE")
+    return [image.ImageType[0], "PRIMARY", flavour, derived]
 
 
 def _weighting(first: Dataset) -> str:
     if "DiffusionBValue" in first:
         return "DIFFUSION"
+    if "IR" in first.ScanningSequence and "SE" in first.ScanningSequence:
+        return "FLUID_ATTENUATED"
     return "T1" if float(first.RepetitionTime) < 2500 and float(first.EchoTime) < 30 else "T2"
 
 
@@ -261,7 +281,7 @@ def _per_frame(image: Dataset, place: Mapping[str, object]) -> Dataset:
         FrameVOILUTSequence=[item(WindowCenter=image.WindowCenter, WindowWidth=image.WindowWidth)],
         MRImageFrameTypeSequence=[
             item(
-                FrameType=["ORIGINAL", "PRIMARY", _flavour(image), "NONE"],
+                FrameType=_image_type(image),
                 PixelPresentation="MONOCHROME",
                 VolumetricProperties="VOLUME",
                 VolumeBasedCalculationTechnique="NONE",

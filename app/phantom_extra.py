@@ -58,26 +58,26 @@ def _write(truth: PhantomTruth, name: str, sets: Iterable[tuple[Dataset, Phantom
 
 def add_localizer(truth: PhantomTruth) -> str:
     """Add a localizer: three slices in each of the three planes, in one series."""
-    header = _header(
-        truth,
-        "localizer",
-        Contrast.T1,
-        SeriesDescription="localizer",
-        ScanningSequence="GR",
-        SequenceVariant=["SP", "OSP"],
-        RepetitionTime=8.6,
-        EchoTime=4.0,
-        FlipAngle=20,
-        SliceThickness=8.0,
-        SpacingBetweenSlices=20.0,
-    )
     sets = []
     for plane in Plane:
         options = replace(
             truth.options, plane=plane, tilt_degrees=(0, 0, 0), slices=3, spacing_mm=20.0, thickness_mm=8.0
         )
+        header = _header(
+            truth,
+            "localizer",
+            Contrast.T1,
+            SeriesDescription="localizer",
+            ScanningSequence="GR",
+            SequenceVariant=["SP", "OSP"],
+            RepetitionTime=8.6,
+            EchoTime=4.0,
+            FlipAngle=20,
+            SliceThickness=8.0,
+            SpacingBetweenSlices=20.0,
+        )
         where = phantom_truth(Path(), options)
-        sets.append((header.copy(), where, Contrast.T1, phantom_image(where, Contrast.T1)))
+        sets.append((header, where, Contrast.T1, phantom_image(where, Contrast.T1)))
     return _write(truth, "localizer", sets)
 
 
