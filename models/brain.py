@@ -1,0 +1,138 @@
+"""Outline the brain of a head image, and tell an image whose skull was taken away before it came.
+
+deepbet's networks and steps; the networks run on OpenVINO, which takes a third of torch's time. Arrays are axial
+stacks (slices, rows, columns) in display order, as in models.frame.
+
+Source: L. Fisch et al., "deepbet", Comput. Biol. Med. 2024; its weights are those of its wheel.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+if TYPE_CHECKING:
+    import torch
+    from deepbet import BrainExtraction
+
+SMALLEST_BRAIN_ML = 150.0
+"""Less than this in view is no study of a brain, or no brain at all."""
+LIKE_A_BRAIN = 0.90
+"""Dice with deepbet's mask from which all that is not background counts as a stripped brain; heads stay far below."""
+EMPTY_EDGE = 0.98
+"""Share of a stripped image's outer rows and columns that hold the one background value."""
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+_ONE_AT_A_TIME = Lock()
+
+
+class BrainNotFound(ValueError):
+    """No brain could be outlined in the image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """A brain mask, and whether the image came without skull."""
+
+    mask: BoolArray
+    stripped: bool
+
+
+def outline_brain(stack: FloatArray, spacing_mm: tuple[float, float, float]) -> Outline:
+    """Outline the brain of one head image; of a stripped image, the brain is what is there.
+
+    `spacing_mm` is the stack's (slice, row, column) spacing. Raises BrainNotFound where there is none.
+    """
+    found = _deepbet(stack)
+    region = region_in_view(stack)
+    stripped = region is not None and dice(region, found) > LIKE_A_BRAIN
+    mask = region if stripped and region is not None else found
+    volume_ml = float(mask.sum() * np.prod(spacing_mm)) / 1000.0
+    if volume_ml < SMALLEST_BRAIN_ML:
+        raise BrainNotFound(f"only {volume_ml:.0f} ml of brain were found in the image")
+    return Outline(mask, stripped)
+
+
+def brain_mask(stack: FloatArray, spacing_mm: tuple[float, float, float]) -> BoolArray:
+    """Give `outline_brain`'s mask alone."""
+    return outline_brain(stack, spacing_mm).mask
+
+
+def warm_up() -> None:
+    """Convert and compile the networks, which takes some seconds, before the first image needs them."""
+    _extractor()
+
+
+def region_in_view(stack: FloatArray) -> BoolArray | None:
+    """Give the one body that stands out of an exactly constant background, filled; None where there is no such.
+
+    A stripped brain is such a body, but so is a whole head whose background was cleared.
+    """
+    edge = np.concatenate([stack[:, [0, -1], :].ravel(), stack[:, :, [0, -1]].ravel()])
+    background = np.median(edge)
+    if (edge == background).mean() < EMPTY_EDGE:
+        return None
+    labels, count = ndimage.label(stack != background)
+    if not count:
+        return None
+    body = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    filled: BoolArray = np.stack([ndimage.binary_fill_holes(section) for section in body])
+    return filled
+
+
+def dice(one: BoolArray, other: BoolArray) -> float:
+    """Overlap of two masks on one grid; 1 where both are empty."""
+    both = int(one.sum()) + int(other.sum())
+    return 2.0 * float((one & other).sum()) / both if both else 1.0
+
+
+def _deepbet(stack: FloatArray) -> BoolArray:
+    """Run deepbet: a rough look at the whole image, then the mask of the part that holds the brain."""
+    # deepbet's canonical frame is (right to left reversed, back to front, feet to head); it needs no spacing.
+    canonical = np.ascontiguousarray(stack.transpose(2, 1, 0)[::-1, ::-1, :], np.float32)
+    with _ONE_AT_A_TIME:  # the extractor keeps its bounding box between the two steps
+        try:
+            found = _extractor().postprocess(_extractor().run_model(canonical) > 0.5)
+        except (AssertionError, IndexError, ValueError) as error:  # how deepbet says that nothing is left
+            raise BrainNotFound("no brain was found in the image") from error
+    return np.ascontiguousarray(found[::-1, ::-1, :].transpose(2, 1, 0) > 0)
+
+
+@lru_cache(maxsize=1)
+def _extractor() -> BrainExtraction:
+    """Load deepbet, and put its two networks on OpenVINO."""
+    from deepbet import BrainExtraction
+
+    extractor = BrainExtraction(no_gpu=True)
+    extractor.bbox_model = _on_openvino(extractor.bbox_model, 128)
+    extractor.model = _on_openvino(extractor.model, 256)
+    return extractor
+
+
+def _on_openvino(network: torch.nn.Module, side: int) -> torch.nn.Module:
+    """Compile a network for cubes of this side; what comes back is called like the one that went in."""
+    import openvino as ov
+    import torch
+
+    # Half the cores: registration runs beside it. Single precision, or masks would depend on the machine.
+    settings = {"INFERENCE_NUM_THREADS": max(1, (os.cpu_count() or 2) // 2), "INFERENCE_PRECISION_HINT": "f32"}
+    converted = ov.convert_model(network, input=[1, 1, side, side, side])
+    compiled = ov.Core().compile_model(converted, "CPU", settings)
+
+    class Compiled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.device_marker = torch.nn.Parameter(torch.zeros(0))  # deepbet asks a parameter for its device
+
+        def forward(self, cube: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(compiled.create_infer_request().infer([cube.numpy()])[0].copy())
+
+    return Compiled()
