@@ -5,8 +5,12 @@
     - UnreadableInstance   a file is truncated or is not DICOM
     - MissingSequence      T1C or FLAIR has no candidate
     - BrokenGeometry       slices are not parallel, not evenly spaced, or one is missing
-    - UnusableImage        no brain is seen, or a registration failed
+    - QualityStop          a quality check found the images too poor; its code is "quality-" and the check's name
+    - UnusableImage        no brain is seen
+      . RegistrationFailed   T1C and FLAIR could not be brought together
   + AnalysisFailed         the images are fine; we must act
+    - NativeCrash          the process for native code ended in mid-work
+    - TimeOut              it did not answer in time
 
 Messages carry no patient identity: they go to logs, the journal and the command line.
 """
@@ -52,7 +56,33 @@ class UnusableImage(StudyRejected):
     code = "unusable-image"
 
 
+class RegistrationFailed(UnusableImage):
+    """T1C and FLAIR could not be brought together."""
+
+    code = "registration-failed"
+
+
+class QualityStop(StudyRejected):
+    """A quality check found the images too poor."""
+
+    def __init__(self, check: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = f"quality-{check}"  # type: ignore[misc]
+
+
 class AnalysisFailed(PipelineError):
     """The images are fine; we must act."""
 
     code = "analysis-failed"
+
+
+class NativeCrash(AnalysisFailed):
+    """The process for native code ended in mid-work."""
+
+    code = "native-crash"
+
+
+class TimeOut(AnalysisFailed):
+    """The process for native code did not answer in time."""
+
+    code = "time-out"
