@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -108,18 +109,33 @@ def process(
 
 
 @cli.command()
-def explain(study: StudyFolder, as_json: AsJson = False) -> None:
+def explain(
+    study: Annotated[Path | None, typer.Argument(help="folder with the DICOM files of one study")] = None,
+    as_json: AsJson = False,
+    rules: Annotated[bool, typer.Option("--rules", help="show the words and this site's rules, and end")] = False,
+    config: ConfigFile = None,
+) -> None:
     """Show each series of a study, what it was taken for, and why."""
+    settings = _settings(config)
+    if rules:
+        out.print(_rules_table(settings))
+        return
+    if study is None:
+        raise InputError("give the folder of a study, or --rules")
     _need_folder(study)
     from app.summary import describe_selection
     from operators.load_study import load_study
     from operators.select_series import assess
 
-    described = describe_selection(assess(load_study(study)))
+    described = describe_selection(assess(load_study(study), settings.series_rules))
     if as_json:
         sys.stdout.write(json.dumps(described, indent=2) + "\n")
-    else:
-        out.print(_series_table(described))
+        return
+    out.print(_series_table(described))
+    missing = [name for name in ("T1", "T1C", "T2", "FLAIR") if name not in described["chosen"]]
+    if missing:
+        ends = "; the analysis needs T1C and FLAIR" if {"T1C", "FLAIR"} & set(missing) else ", which may be missing"
+        out.print(f"\nnot found: {', '.join(missing)}{ends}", highlight=False)
 
 
 @cli.command()
@@ -192,9 +208,35 @@ def _bar() -> Progress:
 
 
 def _series_table(described: dict[str, Any]) -> Table:
-    table = Table("series", "files", "used as", "why", title="Series", title_justify="left", box=None)
+    table = Table(title="Series", title_justify="left", box=None, pad_edge=False)
+    for name in ("series", "files"):
+        table.add_column(name, justify="right")
+    for name in ("taken for", "used as"):
+        table.add_column(name, max_width=18)
+    table.add_column("sure", justify="right")
+    table.add_column("why", overflow="fold")
     for row in described["series"]:
-        table.add_row(str(row["series_number"]), str(row["instances"]), row["contrast"] or "-", row["reason"])
+        number = "-" if row["series_number"] is None else str(row["series_number"])
+        used = f"[bold green]{row['contrast']}[/]" if row["contrast"] else "-"
+        sure = f"{100 * row['confidence']:.0f} %"
+        table.add_row(number, str(row["instances"]), row["kind"], used, sure, escape(_plainly(row)))
+    return table
+
+
+def _plainly(row: dict[str, Any]) -> str:
+    """The reason without the kind that stands beside it."""
+    return str(row["reason"]).removeprefix(f"{row['kind']}: ").removeprefix(f"{row['kind']}, ")
+
+
+def _rules_table(settings: Settings) -> Table:
+    """Words that are built in, in the order they are tried, after this site's own rules."""
+    from operators.series_rules import built_in
+
+    table = Table("from", "taken for", "where", "points", title="Rules", title_justify="left", box=None)
+    table.add_column("pattern", overflow="fold")
+    own = [("site", r.kind, r.field, r.weight, r.pattern) for r in settings.series_rules]
+    for source, kind, where, points, pattern in own + [("built in", *row) for row in built_in()]:
+        table.add_row(source, kind, where, f"{points:g}", escape(pattern))
     return table
 
 

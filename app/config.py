@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigError
+from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
 
 
 def _ae_title(value: str) -> str:
@@ -111,6 +112,36 @@ class SenderConfig(_Section):
     """A silent peer is given up after this long, and tried again later."""
 
 
+class SeriesRule(_Section):
+    """A site's own rule about what its series are called; all such rules that match are weighed."""
+
+    pattern: str = Field(min_length=1)
+    """Regular expression, found anywhere in the field's text; capitals and small letters are one."""
+    kind: str
+    """What such a series is: T1, T1C, T2, FLAIR or a kind that is never taken (`python -m app explain --rules`)."""
+    field: TextField = "description"
+    """Where to look: description, protocol, sequence_name, image_type or body_part."""
+    weight: float = Field(default=SITE_POINTS, gt=0, le=15)
+    """Points in natural log-odds; built-in words have 4 to 6, facts such as a b-value 20 and always win."""
+
+    @model_validator(mode="after")
+    def _is_a_rule(self) -> SeriesRule:
+        self.rule  # noqa: B018 - raises where the pattern or the kind is wrong
+        return self
+
+    @property
+    def rule(self) -> Rule:
+        """The rule as series typing wants it."""
+        return Rule(self.pattern, self.kind, self.field, self.weight)
+
+
+class SeriesConfig(_Section):
+    """What a site adds to the built-in rules of series typing; docs/series.md tells how."""
+
+    rules: tuple[SeriesRule, ...] = ()
+    """Rules of this site; none by default."""
+
+
 class PipelineConfig(_Section):
     """The analysis."""
 
@@ -140,6 +171,12 @@ class Settings(BaseSettings):
     inbox: InboxConfig = InboxConfig()
     sender: SenderConfig = SenderConfig()
     pipeline: PipelineConfig = PipelineConfig()
+    series: SeriesConfig = SeriesConfig()
+
+    @property
+    def series_rules(self) -> Rules:
+        """The site's own rules of series typing."""
+        return tuple(entry.rule for entry in self.series.rules)
 
     @property
     def inbox_dir(self) -> Path:

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -41,7 +42,7 @@ class Node:
         private_folder(settings.data_dir)
         self._journal = Journal(settings.journal_path)
         self._outbox = Outbox(settings, self._journal)
-        self._inbox = Inbox(settings, self._journal, has_all_contrasts)
+        self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
         self._sender = Sender(settings.sender, self._journal, self._outbox)
         self._pipeline = open_pipeline(settings, self._settle)
         self._graph: Future[Any] | None = None

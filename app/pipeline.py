@@ -24,6 +24,7 @@ from operators.measure import MeasureOperator
 from operators.preprocess import PreprocessOperator, warm_up
 from operators.segment import SegmentOperator
 from operators.select_series import SelectSeriesOperator, recognised
+from operators.series_rules import Rules
 from operators.stage import Job, QueueSource, SettleOperator
 from operators.write_seg import WriteSegOperator
 from operators.write_sr import WriteSrOperator
@@ -31,10 +32,10 @@ from operators.write_sr import WriteSrOperator
 __all__ = ["GliomaPipeline", "has_all_contrasts", "warm_up"]
 
 
-def has_all_contrasts(folder: Path) -> bool:
+def has_all_contrasts(folder: Path, rules: Rules = ()) -> bool:
     """Say whether a folder that may still be filling holds all four contrasts; an unreadable one does not."""
     try:
-        return len(recognised(load_study(folder))) == len(Contrast)
+        return len(recognised(load_study(folder), rules)) == len(Contrast)
     except PipelineError:
         return False
 
@@ -50,8 +51,10 @@ class GliomaPipeline(Application):
         version: str,
         clock: Callable[[], datetime],
         threads: int = 4,
+        rules: Rules = (),
     ) -> None:
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
+        self._rules = rules
         self._composed = threading.Event()
         super().__init__([])
         set_log_level(LogLevel.ERROR)
@@ -64,7 +67,7 @@ class GliomaPipeline(Application):
         stages = [
             self.source,
             LoadStudyOperator(self, name="load"),
-            SelectSeriesOperator(self, name="select"),
+            SelectSeriesOperator(self, name="select", rules=self._rules),
             BuildVolumesOperator(self, name="volumes"),
             PreprocessOperator(self, name="preprocess"),
             SegmentOperator(self, name="segment", model=self._segmenter),

@@ -33,6 +33,7 @@ def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> Glio
         version=app.__version__,
         clock=lambda: datetime.now().astimezone(),
         threads=settings.pipeline.scheduler_threads,
+        rules=settings.series_rules,
     )
 
 

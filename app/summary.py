@@ -13,7 +13,12 @@ def describe_selection(selection: Selection | None) -> dict[str, Any]:
     if selection is None:
         return {"chosen": {}, "series": []}
     chosen = {
-        str(contrast): {"series_number": v.series.number, "series_uid": v.series.uid, "reason": v.reason}
+        str(contrast): {
+            "series_number": v.series.number,
+            "series_uid": v.series.uid,
+            "reason": v.reason,
+            "confidence": v.confidence,
+        }
         for contrast, v in selection.chosen.items()
     }
     series = [
@@ -21,7 +26,9 @@ def describe_selection(selection: Selection | None) -> dict[str, Any]:
             "series_number": v.series.number,
             "series_uid": v.series.uid,
             "instances": len(v.series.instances),
+            "kind": v.kind,
             "contrast": str(v.contrast) if v.contrast else None,
+            "confidence": v.confidence,
             "reason": v.reason,
         }
         for v in selection.verdicts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -72,14 +73,26 @@ def header_series(number: int, description: str = "", slices: int = 24, **attrib
     ds = Dataset()
     ds.SOPClassUID, ds.Modality, ds.Rows, ds.Columns = MRImageStorage, "MR", 256, 256
     ds.SeriesInstanceUID, ds.SeriesNumber = f"1.2.{number}", number
-    ds.ImageType, ds.SliceThickness = ["ORIGINAL", "PRIMARY", "M"], 5.0
-    ds.ImageOrientationPatient = AXIAL
+    ds.ImageType, ds.SliceThickness, ds.SpacingBetweenSlices = ["ORIGINAL", "PRIMARY", "M"], 5.0, 5.0
+    ds.ImageOrientationPatient, ds.PixelSpacing, ds.FrameOfReferenceUID = AXIAL, [0.9, 0.9], "1.2.9"
     ds.AcquisitionDate, ds.AcquisitionTime = "20260915", f"10{number:02d}00"
     ds.SeriesDescription = description
     for keyword, value in attributes.items():
         setattr(ds, keyword, value)
-    instances = tuple(Instance(Path(f"{number}-{k}.dcm"), ds) for k in range(slices))
-    return Series(ds.SeriesInstanceUID, number, description, ds.Modality, instances)
+    return series_of(ds, slices)
+
+
+def series_of(ds: Dataset, slices: int) -> Series:
+    """A series whose slices share one header but for where they lie."""
+    normal = np.cross(*np.array(ds.ImageOrientationPatient, float).reshape(2, 3))
+    headers = []
+    for k in range(slices):
+        headers.append(deepcopy(ds))
+        headers[-1].ImagePositionPatient = list(normal * k * ds.SpacingBetweenSlices)
+    number, description = ds.get("SeriesNumber"), ds.SeriesDescription
+    number = None if number is None else int(number)
+    instances = tuple(Instance(Path(f"{number}-{k}.dcm"), header) for k, header in enumerate(headers))
+    return Series(ds.SeriesInstanceUID, number, description or "", ds.Modality, instances)
 
 
 def header_study(*series: Series) -> Study:
