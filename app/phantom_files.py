@@ -82,13 +82,15 @@ def _slice(header: Dataset, position: NDArray[np.float64], number: int, plane: F
 
 def save_image(ds: Dataset, path: Path, transfer_syntax: str = ExplicitVRLittleEndian) -> Path:
     """Write one image of 16-bit little-endian pixel data, turned or compressed as the transfer syntax wants it."""
-    file = FileDataset(path.name, ds, file_meta=file_meta(ds), preamble=b"\0" * 128)
+    little = transfer_syntax != ExplicitVRBigEndian
+    implicit = transfer_syntax == ImplicitVRLittleEndian
+    file = FileDataset(path.name, ds, b"\0" * 128, file_meta(ds), is_implicit_VR=implicit, is_little_endian=little)
     if transfer_syntax not in UNCOMPRESSED:
         file.compress(UID(transfer_syntax), generate_instance_uid=False)
     elif transfer_syntax != ExplicitVRLittleEndian:
         file.file_meta.TransferSyntaxUID = UID(transfer_syntax)
         file["PixelData"].VR = "OW"
-        if transfer_syntax == ExplicitVRBigEndian:
+        if not little:
             file.PixelData = np.frombuffer(file.PixelData, "<u2").byteswap().tobytes()
     file.save_as(path, enforce_file_format=True)
     return path

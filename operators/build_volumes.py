@@ -112,7 +112,8 @@ def _straightened(where: Layout, planes: FloatArray) -> tuple[FloatArray, np.nda
     Returns the slices, widened so that none is cut, and the position of the first one's first pixel.
     """
     axes = np.stack([where.along_column, where.along_row])
-    shifts = (where.positions - where.positions[0]) @ axes.T / where.pixel_mm  # (slices, 2) in pixels
+    # (slices, 2) in pixels; the rounding of positions is no reason for another row or column.
+    shifts = ((where.positions - where.positions[0]) @ axes.T / where.pixel_mm).round(2)
     low = np.floor(shifts.min(axis=0)).astype(int)
     size = np.array(planes.shape[1:]) + np.ceil(shifts.max(axis=0)).astype(int) - low
     straight = np.empty((len(planes), *size), np.float32)

@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from scipy.spatial.transform import Rotation
 
 from operators.domain import Contrast, Instance, Selection, Series, SourceVolume, Stack, Study, TumourMap, Verdict
+from operators.frames import single_frames
 from operators.measure import measure
 from operators.stage import Job
 
@@ -135,5 +136,7 @@ def as_multi_frame(source):
     uid = generate_uid(entropy_srcs=["multi-frame"])
     multi = hd.legacy.LegacyConvertedEnhancedMRImage(headers, uid, 2, generate_uid(entropy_srcs=["object"]), 1)
     del multi.PixelData
-    series = Series(uid, 2, "multi-frame", "MR", (Instance(Path("multi.dcm"), multi),))
-    return SourceVolume(series, source.volume, (multi,) * len(headers))
+    series = Series(uid, 2, "multi-frame", "MR", tuple(single_frames(Instance(Path("multi.dcm"), multi))))
+    by_place = {tuple(map(float, i.header.ImagePositionPatient)): i.header for i in series.instances}
+    ordered = tuple(by_place[tuple(map(float, h.ImagePositionPatient))] for h in source.headers)
+    return SourceVolume(series, source.volume, ordered)

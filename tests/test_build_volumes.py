@@ -104,8 +104,31 @@ def test_a_missing_end_slice_leaves_a_shorter_volume(folder):
     assert build_flair(folder).volume.spatial_shape[0] == 11
 
 
-def test_two_slices_at_one_place_are_refused(folder):
-    change(folder / "03_FLAIR_004.dcm", "03_FLAIR_004b.dcm")
+def test_slices_that_came_twice_are_read_once(folder):
+    whole = build_flair(folder).volume
+    for number in (1, 4, 12):
+        change(folder / f"03_FLAIR_{number:03d}.dcm", f"03_FLAIR_{number:03d}b.dcm")
+    source = build_flair(folder)
+    np.testing.assert_array_equal(source.volume.array, whole.array)
+    np.testing.assert_array_equal(source.volume.affine, whole.affine)
+    assert len(source.headers) == 12
+    assert source.notes == ("3 slices of FLAIR (series 3) came twice and were read once",)
+
+
+def test_different_slices_at_one_place_are_refused(folder):
+    other = dcmread(folder / "03_FLAIR_005.dcm")
+    change(folder / "03_FLAIR_004.dcm", "03_FLAIR_004b.dcm", PixelData=other.PixelData)
+    height = float(
+        np.array(dcmread(folder / "03_FLAIR_004.dcm").ImagePositionPatient, float)
+        @ normal_of(folder / "03_FLAIR_004.dcm")
+    )
+    with pytest.raises(BrokenGeometry, match=f"two different slices lie at {height:.1f} mm"):
+        build_flair(folder)
+
+
+def test_two_slices_almost_at_one_place_are_refused(folder):
+    path = change(folder / "03_FLAIR_004.dcm", "03_FLAIR_004b.dcm")
+    shift(path, 0.2, normal_of(path))
     with pytest.raises(BrokenGeometry, match="two slices lie at"):
         build_flair(folder)
 
@@ -117,11 +140,98 @@ def test_uneven_slices_are_refused(folder):
         build_flair(folder)
 
 
-def test_a_sheared_stack_is_refused(folder):
+def lean_by(folder, millimetres):
+    """Move each slice of a straight stack in its own plane, toward growing rows, farther than the one before."""
     for number, path in enumerate(sorted(folder.iterdir())):
-        shift(path, 1.0 * number, np.array(dcmread(path).ImageOrientationPatient[3:], float))
-    with pytest.raises(BrokenGeometry, match="do not form a regular volume"):
+        shift(path, millimetres * number, np.array(dcmread(path).ImageOrientationPatient[3:], float))
+
+
+def test_a_leaning_stack_is_put_straight_value_by_value(folder):
+    pixel = float(dcmread(folder / "03_FLAIR_001.dcm").PixelSpacing[0])
+    upright = build_flair(folder).volume
+    lean_by(folder, 2 * pixel)  # whole pixels: nothing is interpolated
+    source = build_flair(folder)
+    assert source.volume.spatial_shape == (12, 64 + 22, 52)
+    assert source.notes == ("FLAIR (series 3) was taken with its slices tilted by 33.2 degrees and put straight",)
+    np.testing.assert_allclose(source.volume.spacing, upright.spacing, rtol=1e-5)
+    files = {i.header.SOPInstanceUID: i.path for i in source.series.instances}
+    for number, header in enumerate(source.headers):
+        row = source.volume.inverse_affine @ [*map(float, header.ImagePositionPatient), 1]
+        np.testing.assert_allclose(row[[0, 2]], [number, 0], atol=2e-3)
+        assert row[1] == pytest.approx(round(row[1]), abs=2e-3)
+        top = round(row[1])
+        np.testing.assert_allclose(
+            source.volume.array[number, top : top + 64], rescaled(files[header.SOPInstanceUID]), atol=1
+        )
+
+
+def test_a_stack_that_leans_too_far_is_refused(folder):
+    lean_by(folder, 12.0)
+    with pytest.raises(BrokenGeometry, match="more than 45 degrees"):
         build_flair(folder)
+
+
+def test_a_slice_beside_the_others_is_refused(folder):
+    path = folder / "03_FLAIR_006.dcm"
+    shift(path, 4.0, np.array(dcmread(path).ImageOrientationPatient[:3], float))
+    with pytest.raises(BrokenGeometry, match=r"a slice lies 1\.\d pixels beside the line"):
+        build_flair(folder)
+
+
+def test_slices_turned_against_one_another_are_refused(folder):
+    path = folder / "03_FLAIR_006.dcm"
+    cosines = [float(c) for c in dcmread(path).ImageOrientationPatient]
+    change(path, ImageOrientationPatient=[f"{c + 3e-3:.6f}" for c in cosines])
+    with pytest.raises(BrokenGeometry, match="turned against"):
+        build_flair(folder)
+
+
+def test_a_slice_without_frame_of_reference_is_refused(folder):
+    for path in folder.iterdir():
+        change(path, FrameOfReferenceUID=None)
+    with pytest.raises(BrokenGeometry, match="names no frame of reference"):
+        build_flair(folder)
+
+
+@pytest.mark.parametrize("jitter", [0.01, 0.008])
+def test_the_jitter_of_two_dimensional_slices_is_borne(folder, jitter):
+    rng = np.random.default_rng(0)
+    for path in sorted(folder.iterdir()):
+        shift(path, 11 * jitter * rng.uniform(-1, 1), normal_of(path))
+    assert build_flair(folder).volume.spacing[0] == pytest.approx(11, rel=0.01)
+
+
+@pytest.mark.parametrize("flip", ["rows", "columns", "both", "descending"])
+def test_each_value_keeps_its_place_however_the_image_is_stored(folder, flip):
+    """The same head written with mirrored rows or columns, or from the last slice to the first."""
+    before = build_flair(folder).volume
+    for path in sorted(folder.iterdir()):
+        ds = dcmread(path)
+        along_row, along_column = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
+        position, pixels = np.array(ds.ImagePositionPatient, float), ds.pixel_array
+        if flip in {"columns", "both"}:
+            position, along_row, pixels = (
+                position + along_row * ds.PixelSpacing[1] * (ds.Columns - 1),
+                -along_row,
+                pixels[:, ::-1],
+            )
+        if flip in {"rows", "both"}:
+            position, along_column, pixels = (
+                position + along_column * ds.PixelSpacing[0] * (ds.Rows - 1),
+                -along_column,
+                pixels[::-1],
+            )
+        change(
+            path,
+            ImagePositionPatient=[f"{v:.6f}" for v in position],
+            ImageOrientationPatient=[f"{v:.10f}" for v in (*along_row, *along_column)],
+            PixelData=np.ascontiguousarray(pixels).tobytes(),
+            InstanceNumber=13 - ds.InstanceNumber if flip == "descending" else ds.InstanceNumber,
+        )
+    after = build_flair(folder).volume
+    assert np.linalg.det(after.affine[:3, :3]) * np.linalg.det(before.affine[:3, :3]) > 0
+    same = after.match_geometry(before.get_geometry(), tol=1e-3)
+    np.testing.assert_array_equal(same.array, before.array)
 
 
 def test_the_rounding_of_scanners_is_borne(folder):
@@ -154,7 +264,9 @@ def test_pixel_data_that_cannot_be_decoded_are_refused(tmp_path):
     start = raw.index(b"\xff\xd8\xff")
     raw[start : start + 40] = bytes(40)
     path.write_bytes(bytes(raw))
-    with pytest.raises(UnreadableInstance, match="cannot be decoded"):
+    with pytest.raises(
+        UnreadableInstance, match=r"pixel data \(JPEG-LS Lossless Image Compression\) cannot be decoded"
+    ):
         build_flair(folder)
 
 
@@ -218,7 +330,7 @@ def test_enhanced_multi_frame_has_each_frames_values_place_and_rescale(folder, t
 
 def test_an_enhanced_object_with_a_gap_is_refused(folder, tmp_path):
     (folder / "03_FLAIR_006.dcm").unlink()
-    with pytest.raises(BrokenGeometry, match="do not form a regular volume"):
+    with pytest.raises(BrokenGeometry, match="a slice is missing between"):
         build_flair(as_enhanced(folder, tmp_path / "enhanced"))
 
 
@@ -229,3 +341,34 @@ def test_the_operator_adds_the_volumes_to_its_job(tmp_path):
     job.selection = Selection({Contrast.FLAIR: Verdict(series, Contrast.FLAIR, "test")}, ())
     BuildVolumesOperator.process(None, job)
     assert job.volumes[Contrast.FLAIR].series is series
+
+
+def study_with_t1(folder):
+    """A selection of FLAIR and T1C, which must be, and of T1, which may be."""
+    series = {s.number: s for s in load_study(folder).series}
+    contrasts = {1: Contrast.T1, 3: Contrast.FLAIR, 4: Contrast.T1C}
+    verdicts = {c: Verdict(series[n], c, "said so", str(c)) for n, c in contrasts.items()}
+    return Selection(verdicts, tuple(verdicts.values()))
+
+
+def test_a_t1_that_is_no_volume_is_left_out_and_recorded(tmp_path):
+    contrasts = (Contrast.T1, Contrast.FLAIR, Contrast.T1C)
+    folder = copy_of(small_phantom(contrasts=contrasts), tmp_path)
+    (folder / "01_T1_006.dcm").unlink()
+    job = Job("1", folder, tmp_path, selection=study_with_t1(folder))
+    BuildVolumesOperator.process(None, job)
+    assert set(job.volumes) == set(job.selection.chosen) == {Contrast.FLAIR, Contrast.T1C}
+    (note,) = job.notes
+    assert note.startswith("T1 (series 1): a slice is missing between")
+    assert note.endswith("; analysed without T1")
+    (verdict,) = (v for v in job.selection.verdicts if v.series.number == 1)
+    assert verdict.contrast is None
+    assert verdict.reason.startswith("said so; not used: T1 (series 1): a slice is missing")
+
+
+def test_a_t1c_that_is_no_volume_ends_the_study(tmp_path):
+    contrasts = (Contrast.T1, Contrast.FLAIR, Contrast.T1C)
+    folder = copy_of(small_phantom(contrasts=contrasts), tmp_path)
+    (folder / "04_T1C_006.dcm").unlink()
+    with pytest.raises(BrokenGeometry, match=r"T1C \(series 4\): a slice is missing"):
+        BuildVolumesOperator.process(None, Job("1", folder, tmp_path, selection=study_with_t1(folder)))
