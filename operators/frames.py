@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage
 
@@ -54,13 +54,14 @@ def single_frames(instance: Instance) -> list[Instance]:
 
 def _frame(common: Dataset, groups: Dataset, place: int) -> Dataset:
     header = _copied(common)
-    header.InstanceNumber = place + 1
+    # A new element: setting the value would change the other frames' own.
+    header["InstanceNumber"] = DataElement("InstanceNumber", "IS", place + 1)
     header.update(_resolved(groups))
     return header
 
 
 def _copied(header: Dataset) -> Dataset:
-    """Copy a header so that neither gains what the other does; `copy.copy` would share its elements."""
+    """Copy a header so that neither gains what the other does; elements are shared, as `copy.copy` shares all."""
     copied = Dataset()
     copied.update(header)
     copied.file_meta = getattr(header, "file_meta", FileMetaDataset())

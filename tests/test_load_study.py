@@ -1,14 +1,26 @@
 """What a folder may hold, and how its series are told apart."""
 
+from dataclasses import replace
+
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage, RLELossless
-from support_phantom import change, copy_of, small_phantom
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    RLELossless,
+)
+from support_phantom import SMALL, change, copy_of, small_phantom
 
+from app.phantom import make_phantom
+from app.phantom_extra import add_localizer
 from operators.domain import Contrast, Study
 from operators.errors import StudyRejected, UnreadableInstance
 from operators.load_study import LoadStudyOperator, load_study
+from operators.series_geometry import plane
 from operators.stage import Job
 
 FIRST = "03_FLAIR_001.dcm"
@@ -122,6 +134,8 @@ MIXED = [
     ({"ImageType": ["ORIGINAL", "PRIMARY", "P"]}, "magnitude and phase"),
     ({"AcquisitionNumber": 2}, "repeats"),
     ({"TemporalPositionIdentifier": 2}, "time points"),
+    ({"InversionTime": 700}, "inversion times"),
+    ({"FrameOfReferenceUID": "1.2.3"}, "frames of reference"),
 ]
 
 
@@ -148,6 +162,46 @@ def test_what_differs_without_meaning_is_not_divided(study_folder, changes):
         changes = {"ImageOrientationPatient": [f"{float(c) + 2e-4:.6f}" for c in cosines]}
     change(path, **changes)
     assert parts_of(study_folder) == [12]
+
+
+def test_a_slice_taken_again_stands_apart(study_folder):
+    change(study_folder / "03_FLAIR_004.dcm", "03_FLAIR_004b.dcm", AcquisitionNumber=2)
+    assert parts_of(study_folder) == [1, 12]
+
+
+def test_interleaved_acquisitions_are_not_torn_apart_by_a_double(study_folder):
+    """Odd and even slices are acquisitions of their own; the double tells nothing of either."""
+    for number in range(2, 13, 2):
+        change(study_folder / f"03_FLAIR_{number:03d}.dcm", AcquisitionNumber=2)
+    change(study_folder / "03_FLAIR_004.dcm", "03_FLAIR_004b.dcm")
+    assert parts_of(study_folder) == [13]
+
+
+def test_a_three_plane_localizer_is_divided_into_its_planes(tmp_path):
+    truth = make_phantom(tmp_path, replace(SMALL, contrasts=(Contrast.T1,)))
+    add_localizer(truth)
+    planes = {plane(s): len(s.instances) for s in load_study(tmp_path).series if s.number == 20}
+    assert planes == {"axial": 3, "sagittal": 3, "coronal": 3}
+
+
+@pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian])
+def test_truncated_files_of_other_syntaxes_are_found(tmp_path, syntax):
+    folder = copy_of(small_phantom(contrasts=(Contrast.FLAIR,), transfer_syntax=syntax), tmp_path)
+    assert parts_of(folder) == [12]
+    (folder / FIRST).write_bytes((folder / FIRST).read_bytes()[:-400])
+    with pytest.raises(UnreadableInstance, match=FIRST):
+        load_study(folder)
+
+
+def test_large_private_elements_are_not_kept(study_folder):
+    ds = dcmread(study_folder / FIRST)
+    block = ds.private_block(0x0029, "SIEMENS CSA HEADER", create=True)
+    block.add_new(0x10, "OB", bytes(100_000))
+    block.add_new(0x20, "OB", bytes(1000))
+    ds.save_as(study_folder / FIRST)
+    header = next(i.header for s in load_study(study_folder).series for i in s.instances if i.path.name == FIRST)
+    assert 0x00291010 not in header
+    assert len(header[0x00291020].value) == 1000
 
 
 def test_the_operator_adds_the_study_to_its_job(tmp_path):

@@ -7,12 +7,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 from support_phantom import SMALL, small_phantom
 
-from app.phantom import DEFAULT_MOTION, Grid, Motion, Plane, make_ct, make_phantom, phantom_image, phantom_truth
+from app.phantom import (
+    DEFAULT_MOTION,
+    Grid,
+    Motion,
+    PhantomOptions,
+    Plane,
+    make_ct,
+    make_phantom,
+    phantom_image,
+    phantom_truth,
+)
+from app.phantom_extra import add_diffusion, add_dual_echo, add_localizer, add_reformat, add_subtraction
 from app.phantom_headers import Vendor
 from operators.domain import Contrast
+from operators.load_study import load_study
+from operators.series_geometry import plane
 
 
 def volume_and_centroid(occupancy, grid):
@@ -114,15 +133,24 @@ def validation_errors(folder):
     """Error lines of dciodvfy over the first and last file of each series."""
     lines = []
     for path in sorted(folder.iterdir()):
-        if path.stem[-3:] in {"001", "012"}:
+        if path.stem[-3:] in {"001", "012"} or not path.stem[-3:].isdigit():
             done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
             lines += [f"{path.name}: {li}" for li in done.stderr.splitlines() if li.startswith("Error")]
     return lines
 
 
 needs_dciodvfy = pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed")
-DIALECTS = [{"vendor": v} for v in Vendor] + [
-    {"transfer_syntax": s} for s in (RLELossless, JPEGLSLossless, JPEG2000Lossless)
+SYNTAXES = [
+    RLELossless,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+]
+DIALECTS = [
+    *({"vendor": v} for v in Vendor),
+    *({"transfer_syntax": s} for s in SYNTAXES),
+    {"gantry_tilt_degrees": 15.0},
 ]
 
 
@@ -140,3 +168,43 @@ def test_thin_slices_and_ct_validate(tmp_path):
     make_phantom(tmp_path / "thin", options)
     make_ct(tmp_path / "ct", SMALL)
     assert validation_errors(tmp_path / "thin") + validation_errors(tmp_path / "ct") == []
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize("vendor", Vendor)
+def test_enhanced_objects_validate(vendor):
+    folder = small_phantom(enhanced=True, vendor=vendor).folder
+    assert len(list(folder.iterdir())) == 4
+    assert validation_errors(folder) == []
+
+
+def test_a_gantry_tilt_shears_the_stack_and_leaves_its_planes_as_they_are(tmp_path):
+    upright, tilted = (
+        phantom_truth(tmp_path, replace(SMALL, gantry_tilt_degrees=a)).grid(Contrast.T1C) for a in (0.0, 15.0)
+    )
+    step, lean = upright.affine[:3, 0], tilted.affine[:3, 0] - upright.affine[:3, 0]
+    assert np.allclose(upright.affine[:3, 1:3], tilted.affine[:3, 1:3])
+    assert np.allclose(lean / np.linalg.norm(lean), upright.affine[:3, 1] / SMALL.pixel_mm)
+    assert np.degrees(np.arctan(np.linalg.norm(lean) / np.linalg.norm(step))) == pytest.approx(15)
+
+
+def test_options_that_came_later_leave_the_uids_of_older_phantoms(tmp_path):
+    """This one is in tests and documents since before they came."""
+    expected = "1.2.826.0.1.3680043.8.498.93507992709931958486551268172623949223"
+    assert phantom_truth(tmp_path, PhantomOptions()).study_uid == expected
+    assert phantom_truth(tmp_path, PhantomOptions(enhanced=True)).study_uid != expected
+
+
+@pytest.mark.parametrize("enhanced", [False, True], ids=["classic", "enhanced"])
+def test_the_series_beside_the_four_are_what_they_say(tmp_path, enhanced):
+    truth = make_phantom(tmp_path, replace(SMALL, contrasts=(Contrast.T1,), enhanced=enhanced))
+    for add in (add_localizer, add_diffusion, add_dual_echo, add_subtraction, add_reformat):
+        add(truth)
+    found = [(s.number, plane(s), len(s.instances)) for s in load_study(tmp_path).series]
+    localizer = [(20, p, 3) for p in ("axial", "coronal", "sagittal")]
+    others = [(21, "axial", 12)] * 2 + [(22, "axial", 12), (23, "axial", 12), (23, "axial", 12), (24, "axial", 12)]
+    assert sorted(found) == [(1, "axial", 12), *localizer, *others, (25, "coronal", 12)]
+    derived = {s.number for s in load_study(tmp_path).series if s.header.ImageType[0] == "DERIVED"}
+    assert derived == {22, 24, 25}
+    if shutil.which("dciodvfy"):
+        assert validation_errors(tmp_path) == []

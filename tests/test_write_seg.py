@@ -1,5 +1,8 @@
 """Segmentations lie where the tumour is, on exactly the grid of the series they belong to."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import highdicom as hd
 import numpy as np
 import pydicom
@@ -8,9 +11,15 @@ from pydicom import DataElement
 from pydicom.config import IGNORE
 from scipy.spatial.transform import Rotation
 
-from operators.domain import Contrast, SourceVolume
+from app.phantom import Plane
+from app.phantom_enhanced import as_enhanced
+from app.phantom_files import save_image
+from operators.build_volumes import build_volume
+from operators.domain import Contrast, SourceVolume, Stack, TumourMap
 from operators.errors import AnalysisFailed
+from operators.load_study import load_study
 from operators.write_seg import resample_mask, segment_on_source, write_segs
+from tests.support_phantom import small_phantom
 from tests.support_results import (
     MADE_AT,
     PATIENTS,
@@ -224,3 +233,116 @@ def test_headers_that_do_not_match_the_grid_end_the_analysis(tmp_path):
     other = source_of(T1C, spacing=(5.5, 0.8, 1.1))
     with pytest.raises(AnalysisFailed, match="not a permutation"):
         segment_on_source(job.stack, job.tumour, other, T1C)
+
+
+def phantom_volumes(folder):
+    """T1C and FLAIR of a phantom by series number, as read from its files."""
+    numbers = {3: FLAIR, 4: T1C}
+    return {
+        numbers[s.number]: build_volume(numbers[s.number], s) for s in load_study(folder).series if s.number in numbers
+    }
+
+
+def lesion_job(folder, truth):
+    """A job that has found the phantom's true lesion, every sequence at its true pose."""
+    job = job_of(folder)
+    job.volumes = phantom_volumes(truth.folder)
+    geometry = job.volumes[T1C].volume.get_geometry().to_patient_orientation("HPL")
+    occupancy = truth.lesion_occupancy(geometry.affine, geometry.spatial_shape, T1C)
+    empty = np.zeros(geometry.spatial_shape, np.float32)
+    to_source = {c: truth.motion[c] for c in (T1C, FLAIR)}
+    job.stack = Stack(geometry, {T1C: empty, FLAIR: empty}, empty > 0, to_source)
+    job.tumour = TumourMap(geometry, occupancy, "truth", "0")
+    return job
+
+
+def measured(path, grid):
+    """Volume in mm3 and centroid in LPS of a segmentation, plane by plane: tilted ones are no volume to a reader."""
+    seg = hd.seg.segread(path)
+    inside = [np.argwhere(plane) for plane in seg.pixel_array]
+    starts = [f.PlanePositionSequence[0].ImagePositionPatient for f in seg.PerFrameFunctionalGroupsSequence]
+    points = np.concatenate(
+        [np.array(s, float) + i @ grid.affine[:3, 1:3].T for s, i in zip(starts, inside, strict=True)]
+    )
+    return len(points) * abs(np.linalg.det(grid.affine[:3, :3])), points.mean(axis=0)
+
+
+TILTED = {"contrasts": (T1C, FLAIR), "rows": 96, "columns": 96, "pixel_mm": 2.4, "slices": 40, "spacing_mm": 4.0}
+WAYS = {
+    "tilted by 10 degrees": {"gantry_tilt_degrees": 10.0},
+    "tilted by -20 degrees, oblique": {"gantry_tilt_degrees": -20.0, "tilt_degrees": (8.0, 5.0, -4.0)},
+    "tilted, sagittal": {"gantry_tilt_degrees": 15.0, "plane": Plane.SAGITTAL},
+    "tilted, enhanced": {"gantry_tilt_degrees": 15.0, "enhanced": True},
+    "straight, enhanced": {"enhanced": True},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_segmentation_lies_right_on_the_planes_as_they_came(tmp_path, way):
+    truth = small_phantom(**TILTED, thickness_mm=4.0, **WAYS[way])
+    job = lesion_job(tmp_path, truth)
+    write_segs(job, "1.0", MADE_AT)
+    for contrast in (T1C, FLAIR):
+        path, grid = job.results[f"SEG {contrast}"], truth.grid(contrast)
+        volume, centroid = measured(path, grid)
+        assert volume == pytest.approx(truth.lesion_mm3, rel=0.02)
+        off = np.linalg.inv(grid.affine[:3, :3]) @ (centroid - truth.lesion_centroid_lps(contrast))
+        assert np.abs(off).max() < 0.5
+        assert not iod_errors(path)
+        assert_names_its_planes(path, truth.folder)
+
+
+def assert_names_its_planes(path, folder):
+    """Each plane of a segmentation names the object, and the frame of it, that lies where it lies."""
+    seg = pydicom.dcmread(path)
+    places = {}
+    for instance in (i for s in load_study(folder).series for i in s.instances):
+        frame = instance.frames[0] + 1 if instance.frames else None
+        header = instance.header
+        places[header.SOPInstanceUID, frame] = list(map(float, header.ImagePositionPatient)), header.SOPClassUID
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        (reference,) = group.DerivationImageSequence[0].SourceImageSequence
+        named = reference.ReferencedSOPInstanceUID, reference.get("ReferencedFrameNumber")
+        position, kind = places[named]
+        assert position == pytest.approx([float(v) for v in group.PlanePositionSequence[0].ImagePositionPatient])
+        assert reference.ReferencedSOPClassUID == kind
+    listed = [r.ReferencedSOPInstanceUID for r in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence]
+    assert (
+        sorted(listed) == sorted(set(listed)) == sorted({r.ReferencedSOPInstanceUID for r in seg.SourceImageSequence})
+    )
+
+
+def test_a_part_of_an_enhanced_object_is_named_by_its_frames(tmp_path):
+    classic = small_phantom(contrasts=(T1C, FLAIR))
+    folder = tmp_path / "study"
+    for name in ("03_FLAIR", "04_T1C"):
+        images = [pydicom.dcmread(p) for p in sorted(classic.folder.glob(f"{name}_*"))]
+        second = deepcopy(images)
+        for image in second:
+            image.EchoTime = 300.0
+        folder.mkdir(exist_ok=True)
+        mixed = [i for pair in zip(second, images, strict=True) for i in pair]
+        save_image(as_enhanced(mixed), folder / f"{name}.dcm")
+    truth = replace(classic, folder=folder)
+    job = lesion_job(tmp_path, truth)
+    assert {int(v.headers[0].EchoTime) for v in job.volumes.values()} == {12, 114}
+    write_segs(job, "1.0", MADE_AT)
+    for kind in ("SEG T1C", "SEG FLAIR"):
+        assert_names_its_planes(job.results[kind], folder)
+        frames = {
+            f.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+            for f in pydicom.dcmread(job.results[kind]).PerFrameFunctionalGroupsSequence
+        }
+        assert frames == set(range(2, 25, 2))
+        assert not iod_errors(job.results[kind])
+
+
+def test_rounding_noise_and_an_absent_thickness_do_not_stop_a_segmentation(tmp_path):
+    t1c = source_of(T1C)
+    for number, header in enumerate(t1c.headers):
+        header.ImageOrientationPatient = [f"{float(c) + 1e-6 * number:.8f}" for c in header.ImageOrientationPatient]
+        header.SliceThickness = None
+    job = job_of(tmp_path, t1c=t1c)
+    write_segs(job, "1.0", MADE_AT)
+    assert read_mask(job.results["SEG T1C"])[0].sum() == job.tumour.mask.sum()
+    assert not iod_errors(job.results["SEG T1C"])
