@@ -3,6 +3,7 @@
 * PipelineError
   + StudyRejected          the images cannot be used; the sender must act
     - UnreadableInstance   a file is truncated or is not DICOM
+    - MixedPatients        two patients share a study UID
     - MissingSequence      T1C or FLAIR has no candidate
     - BrokenGeometry       slices are not parallel, not evenly spaced, or one is missing
     - QualityStop          a quality check found the images too poor; its code is "quality-" and the check's name
@@ -36,6 +37,12 @@ class UnreadableInstance(StudyRejected):
     """A file is truncated or is not DICOM."""
 
     code = "unreadable-instance"
+
+
+class MixedPatients(StudyRejected):
+    """Images of more than one patient came under one Study Instance UID."""
+
+    code = "mixed-patients"
 
 
 class MissingSequence(StudyRejected):

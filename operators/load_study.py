@@ -6,9 +6,11 @@ apart into frames, so that later stages know one kind of slice only.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -18,7 +20,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from operators.domain import Instance, Series, Study
-from operators.errors import StudyRejected, UnreadableInstance
+from operators.errors import MixedPatients, StudyRejected, UnreadableInstance
 from operators.frames import single_frames
 from operators.headers import number
 from operators.series_split import split
@@ -139,11 +141,24 @@ def study_of(instances: Iterable[Instance]) -> Study:
     studies = {str(i.header.get("StudyInstanceUID", "")) for i in unique.values()}
     if len(studies) > 1:
         raise StudyRejected(f"{len(studies)} studies lie in one folder; give each a folder of its own")
+    _refuse_mixed_patients(i.header for i in unique.values())
     by_series = defaultdict(list)
     for instance in unique.values():
         by_series[str(instance.header.get("SeriesInstanceUID", ""))].extend(_frames(instance))
     parts = [part for members in by_series.values() for part in split(members)]
     return Study(studies.pop(), tuple(sorted(map(_series, parts), key=lambda s: (s.number is None, s.number, s.uid))))
+
+
+def _refuse_mixed_patients(headers: Iterable[Dataset]) -> None:
+    """Raise MixedPatients where two patients share a Study Instance UID; an empty value agrees with any."""
+    seen: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for header in headers:
+        for keyword in ("PatientID", "PatientName", "PatientBirthDate"):
+            # Padding, capitals, separators and further parts of a name differ between devices for one patient.
+            text = str(header.get(keyword) or "").split("=")[0].upper()
+            seen[keyword].add(frozenset(re.split(r"[\s^,]+", text)) - {""})
+    if any(not (one <= other or other <= one) for held in seen.values() for one, other in combinations(held, 2)):
+        raise MixedPatients("images of more than one patient share this study's UID; correct them and send them again")
 
 
 def _frames(instance: Instance) -> list[Instance]:

@@ -85,7 +85,7 @@ def settle(
     moments = moments_of(everything)
     signs = [Sign(s, moments.get(id(s))) for s in series]
     signs = [_own_marks(sign, rules) for sign in signs]
-    signs = _recorded(signs)
+    signs = _recorded(signs, everything)
     signs = _order(signs, [moments[id(s)] for s in given if id(s) in moments])
     signs = [_injection(sign, everything) for sign in signs]
     if look is not None:
@@ -115,20 +115,35 @@ def agent_recorded(series: Series) -> bool | None:
     return True if (number(header, "ContrastBolusVolume") or 0) > 0 or header.get("ContrastBolusStartTime") else None
 
 
-def _recorded(signs: Sequence[Sign]) -> list[Sign]:
+def _recorded(signs: Sequence[Sign], everything: Sequence[Series]) -> list[Sign]:
     held = [agent_recorded(sign.series) for sign in signs]
-    settled = []
-    for sign, recorded in zip(signs, held, strict=True):
-        alike = [h for other, h in zip(signs, held, strict=True) if protocol(other.series) == protocol(sign.series)]
-        if recorded and len(alike) > 1 and all(alike):
-            settled.append(sign.with_mark(RECORDED_EVERYWHERE, "contrast agent is recorded, but on every repeat"))
-        elif recorded:
-            settled.append(sign.with_mark(RECORDED, "contrast agent is recorded (0018,0010)"))
-        elif recorded is False or any(held):
-            settled.append(sign.with_mark(NOT_RECORDED, "no contrast agent is recorded"))
-        else:
-            settled.append(sign)
-    return settled
+    at_registration = len(signs) > 1 and all(agent_recorded(s) for s in everything if s.modality == "MR")
+    return [
+        _mark_record(sign, recorded, signs, held, at_registration) for sign, recorded in zip(signs, held, strict=True)
+    ]
+
+
+def _mark_record(
+    sign: Sign, recorded: bool | None, signs: Sequence[Sign], held: Sequence[bool | None], at_registration: bool
+) -> Sign:
+    alike = [h for other, h in zip(signs, held, strict=True) if protocol(other.series) == protocol(sign.series)]
+    if recorded and (at_registration or (len(alike) > 1 and all(alike))):
+        sign = sign.with_mark(RECORDED_EVERYWHERE, "contrast agent is recorded, but on every repeat")
+        return _first_or_later(sign, signs)
+    if recorded:
+        return sign.with_mark(RECORDED, "contrast agent is recorded (0018,0010)")
+    if recorded is False or any(held):
+        return sign.with_mark(NOT_RECORDED, "no contrast agent is recorded")
+    return sign
+
+
+def _first_or_later(sign: Sign, signs: Sequence[Sign]) -> Sign:
+    """Where the record tells nothing, of several T1 the first is likelier plain, a later one enhanced."""
+    moments = [s.moment for s in signs if s.moment is not None]
+    if sign.moment is None or min(moments) == max(moments) or read_agent(words(sign.series)) is not None:
+        return sign
+    first = sign.moment == min(moments)
+    return sign.with_mark(PRECEDES if first else -PRECEDES, f"is {'the first' if first else 'not the first'} T1")
 
 
 def _order(signs: Sequence[Sign], perfusion: Sequence[float]) -> list[Sign]:

@@ -73,10 +73,11 @@ FORBIDDEN_WORDS: tuple[tuple[str, str], ...] = (
         "susceptibility",
         rf"swi(?!ss|tch)|swan|su[sz][sz]?[ck]ep|susc|venobold|venogram|(?:pha|mag|mip|magn?itude|phase)[_ ]?images?|"
         rf"filt ?pha|min ?-?ip|{B}swip|{B}qsm|{B}eswan|{B}fsbb|hemo|h[äa]mo|h[eé]mo|emosid|{B}merge{E}|t2 ?\*|"
-        rf"t2[- ]?star|{B}t2s{E}|{B}medic{E}|{B}m-?ffe|{B}r2\*|восприимч|磁敏感|磁化率|자화율|{B}ge?re?[_ ]?t2|"
+        rf"t2[- ]?star|t2 ?[eé]toile|t2 ?estrella|t2 ?stern|t2 ?gwiazd|{B}t2s{E}|{B}medic{E}|{B}m-?ffe|{B}r2\*|"
+        rf"восприимч|磁敏感|磁化率|자화율|{B}ge?re?[_ ]?t2|"
         rf"{B}epi[_ ]gre|gre[_ ]epi|t2w? ?(?:gre?|ffe|fl2d|fl3d)|{B}pha{E}|{B}3di mc",
     ),
-    ("susceptibility", rf"^(?!.*t ?1)(?!.*fsp)(?!.*field)(?=.*({B}f?gre?{E}|ffe|gradient|gradiente))"),
+    ("susceptibility", rf"^(?!.*t ?1)(?!.*fsp)(?!.*field)(?=.*({B}f?gre?{E}|ffe|gradient|{B}eg{E}))"),
     (
         "angiography",
         rf"{B}(?:[23]d)?tof|{B}mra{E}|{B}[a-z]{{0,3}}mr[av]{E}|angio|ангио|willis|{B}cow{E}|{B}pca?{E}|"
@@ -92,7 +93,8 @@ FORBIDDEN_WORDS: tuple[tuple[str, str], ...] = (
         rf"relax|"
         rf"{B}synth|{B}synt?h?etic|{B}symri|{B}magic{E}|{B}strategi{E}|{B}mdme{E}|"
         rf"mp2rage.*(?:{B}inv ?\d|t1 ?images?|t1 ?map)|"
-        rf"{B}inv ?[12]{E}|segmentation|{B}mask{E}|overlay|{B}ratio{E}|created from|{B}3d ?(?:vr|rend)|rendering|"
+        rf"{B}inv ?[12]{E}|{B}t[12] ?images?$|segmentation|{B}mask{E}|overlay|{B}ratio{E}|created from|"
+        rf"{B}3d ?(?:vr|rend)|rendering|"
         rf"image sub|post ?proc(?!essed capt)|{B}cpr{E}|{B}avg ?diff|{B}dis3d ?mpr|相减|减影|減影|重建|重組|再構成|"
         rf"サブトラ|감산",
     ),
@@ -160,7 +162,7 @@ AFTER = (
     rf"{B}with{E}|"
     rf"{B}avec{E}|{B}con (?:gd|mc|c){E}|{B}dopo|{B}apr[eè]s|{B}despu[eé]s|{B}nach{E}|{B}na{E}|{B}wc{E}|"
     rf"{B}w/ ?(?:{AGENT}|con|c){E}|"
-    r"контраст|с ку|增强|增強|强化|強化|造影|对比|對比|显影|注射|조영"
+    r"контраст|с ку|после|[打注][药藥]|t1.*[后後]|ivkm|sonras[iı]|增强|增強|强化|強化|造影|对比|對比|显影|注射|조영"
 )
 BEFORE = (
     rf"{B}pre{E}|{B}pre ?-?(?:{AGENT})|with ?out|{B}no (?:iv )?(?:{AGENT})|{B}w/?o{E}|{B}wo{E}|"
@@ -169,7 +171,8 @@ BEFORE = (
     rf"{B}s/ ?gd|"
     rf"{B}senza|{B}prima|{B}diretta|{B}basale?{E}|{B}sem{E}|{B}antes|{B}zonder|{B}voor{E}|{B}blanco|{B}bez{E}|"
     rf"{B}przed|"
-    rf"kontrasts[iı]z|{B}ön{E}|{B}öncesi|{B}без{E}|нативн|до ку|平扫|平掃|单纯|単純|單純|増強前|增强前|注射前|"
+    rf"kontrasts[iı]z|{B}ön{E}|{B}[öo]ncesi|{B}до{E}|[打注][药藥]前|{B}без{E}|нативн|до ку|平扫|平掃|单纯|単純|"
+    rf"單純|増強前|增强前|注射前|"
     rf"造影前|조영 ?전|비조영"
 )
 

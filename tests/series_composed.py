@@ -182,3 +182,205 @@ T1 GK planning gad | T1C
 Bolus tracking | -
 TRUFI sag | -
 """.strip()
+
+SECOND = """
+Ax T1 Cor Reformat | -
+AXIAL T1 WITHOUT | T1
+AXIAL T1 WITH | T1C
+Ax T1 MEMP | T1
+Ax T1 FLAIR POST GAD | T1C
+3D AX T1 C+ FS | T1C
+SAG T2 FRFSE | T2
+OBL AX T2 | T2
+COR T2 FLAIR HIPPOCAMPUS | FLAIR
+AX FLAIR POST | FLAIR
+AX FLAIR PROPELLER | FLAIR
+Ax T2 FLAIR FatSat | FLAIR
+AX SWI 3D | -
+eSWAN Ax | -
+AX DWI B-1000 ASSET | -
+Ax DWI (b=1000) | -
+RAPID CBF maps | -
+Ax Perfusion DSC | -
+rCBV corrected | -
+DCE 60 phases | -
+3DPCASL | -
+(Transit delay) ASL | -
+AX 3D TOF CIRCLE OF WILLIS | -
+INHANCE 3D VELOCITY | -
+MRV 2D TOF | -
+MRS SV TE144 | -
+PROBE-P SV | -
+3-plane T2 SSFSE localizer | -
+GE ASSET CAL | -
+Calibration Scan | -
+T1 weighted post contrast axial | T1C
+T1 weighted pre-contrast axial | T1
+T2 weighted axial TSE | T2
+Axial T2-weighted | T2
+T1-weighted MPRAGE | T1
+MPRAGE GD | T1C
+MPRAGE post Gd | T1C
+MPR_3D_GD | -
+t1_mpr_3d_gd | T1C
+t1_mprage_sag_p2_iso_post | T1C
+t1_mprage_sag_iso_POST_MPR_Tra | -
+t1_se_cor_fs_gd | T1C
+t1_tse_dark-fluid_tra | T1
+t1_tirm_tra_dark-fluid_KM | T1C
+t2_tirm_tra_dark-fluid_fs | FLAIR
+t2_space_flair_sag | FLAIR
+flair_space_sag_iso_km | FLAIR
+t2_tse_tra_fs | T2
+t2_blade_tra_3mm | T2
+t2_haste_tra | T2
+ep2d_diff_tra_ADC_DFC_MIX | -
+ep2d_diff_tra_CALC_BVAL | -
+ep2d_ase_oef | -
+RESOLVE_4scan_trace_tra_TRACEW | -
+Mag_Images | -
+SWI_Images | -
+mIP_Images(SW) | -
+relCBV_Leakage_Corrected | -
+GBP | -
+ep2d_bold_moco | -
+MoCoSeries | -
+TTP | -
+PBP | -
+Perf_Weighted_TRA_ASL | -
+dti_ep2d_64dir_FA | -
+ColFA | -
+fl2d_vessel_scout | -
+gre_localizer | -
+t1_vibe_tra_fs_KM_SUB | -
+Kopf T1 tra nativ 5mm | T1
+Kopf T1 tra KM 5mm | T1C
+T1 SE tra + Gd | T1C
+T1 tra vor KM-Gabe | T1
+T1 3D nach i.v. KM | T1C
+T1 FFE tra m. KM | T1C
+T1 TFE 3D ohne | T1
+PD/T2 TSE tra | -
+Diffusion 3 Richtungen | -
+DWI mit ADC | -
+KM-Perfusion | -
+MRA intrakraniell | -
+Screenshots | -
+Befund | -
+sag T1 Localizer | -
+T1 SE AXIAL SANS INJ | T1
+T1 SE AXIAL INJECTE | T1C
+3DT1 GADO | T1C
+Ax T1 EG 3D apres gado | T1C
+FLAIR AX 5MM | FLAIR
+CUBE FLAIR SAG | FLAIR
+AX T2 EG | -
+T2 ETOILE | -
+ANGIO TOF POLYGONE | -
+PERFU T2* | -
+ARBRE VASCULAIRE TOF | -
+T2 AXIAL TSE CEREBRO | T2
+T1 AXIAL C/C | T1C
+T1 AXIAL S/C | T1
+T1 SAG SIMPLE | T1
+T1 COR CONTRASTADO | T1C
+T1 TRA GADOLINIO | T1C
+FLAIR CORONAL | FLAIR
+DIFUSION ADC | -
+ESPECTROSCOPIA | -
+ANGIO 3D TOF | -
+T1 AX BASALE | T1
+T1 AX DOPO MDC | T1C
+T1 3D post-contrasto | T1C
+T2 AX ENCEFALO | T2
+RICOSTRUZIONI MPR | -
+PERFUSIONE | -
+T1 AX SEM CONTRASTE | T1
+T1 AX COM CONTRASTE | T1C
+T1 VOL POS-CONTRASTE | T1C
+DIFUSÃO | -
+T1 3D TFE TRA GD | T1C
+T1 TSE TRA blanco | T1
+T1 tra + C | T1C
+T2 TRA + FLAIR | FLAIR
+SE T1 TRA CE | T1C
+T1 SE po kontraście | T1C
+T1 SE przed kontrastem | T1
+SWI TRA | -
+T1 tra kontrast sonrasi | T1C
+T1 KONTRAST ONCESI | T1
+AKSIYEL FLAIR | FLAIR
+T1 SAGITAL IVKM | T1C
+Т1 с КУ | T1C
+Т1 3D до контраста | T1
+FLAIR аксиальный | FLAIR
+DWI b1000 ОКБ | -
+T1 轴位增强 | T1C
+轴位T2 | T2
+矢状T1平扫 | T1
+冠状 FLAIR | FLAIR
+T1 3D增强 | T1C
+头颅DWI | -
+脑血管 TOF | -
+轴位 T1 C+ | T1C
+軸狀 T2 | T2
+冠狀 T1 打藥後 | T1C
+拡散 b1000 | -
+T1強調 Gd造影 | T1C
+FLAIR 横断 | FLAIR
+MRA 頭部 | -
+T1 Gd 축상 | T1C
+FLAIR 축상 | FLAIR
+T1W/SE/AX+C | T1C
+T2W/TSE/AX | T2
+T1W_FFE_TRA | T1
+T1/3D/FFE/GD | T1C
+T2W TSE DRIVE CLEAR | -
+3D FLAIR VISTA SAG | FLAIR
+3D_T1_TFE_GD_SAG | T1C
+mDIXON-TFE_W +C | T1C
+mDIXON-TFE_F +C | -
+sagT1FSE | T1
+axT2TSE | T2
+AXT1POST | T1C
+AXFLAIR | FLAIR
+CORT2 | T2
+T2 JET AX | T2
+FLAIR JET | FLAIR
+FASE T2W | T2
+T1 SPIRAL POST GD | T1C
+gre_fsp3d_tra_c | T1C
+t1_fse_tra_c+ | T1C
+t1_gre_fsp_3d_sag_iso_c+ | T1C
+t2_fse_tra | T2
+t2_fse_flair_tra_fs | FLAIR
+swi_tra | -
+b3000 DWI | -
+Vessel wall T1 SPACE post | T1C
+AX T1 IAC FS POST | T1C
+T2 cor epilepsy 2mm | T2
+Black blood T1 SPACE +Gd | T1C
+ORBITS T1 FS POST | -
+Sella T1 COR POST dynamic | -
+T1 SAG C-SPINE | -
+Whole spine STIR | -
+PHASE: AX SWI | -
+OutPhase: Ax LAVA | -
+CBF (ml/100g/min) | -
+Synthetic T1 map | -
+T2 map | -
+T1_Images | -
+PSIR cor | -
+3D DIR | -
+AX PD FS | -
+MERGE AX | -
+FIESTA 3D IAC | -
+QSM map | -
+""".strip()
+
+
+def _rows(table: str) -> list[tuple[str, str]]:
+    return [(text.strip(), kind.strip()) for text, kind in (line.rsplit("|", 1) for line in table.splitlines())]
+
+
+SETS = {"before the rules": _rows(FIRST), "after the rules": _rows(SECOND)}
