@@ -20,8 +20,8 @@ ENHANCED = {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}
 
 def first(header: Dataset, keyword: str) -> Any:
     """Value of an attribute at the top level, or in the functional groups of a multi-frame object."""
-    if header.get(keyword) not in (None, ""):
-        return header.get(keyword)
+    if (value := header.get(keyword)) not in (None, ""):
+        return value
     for groups in (header.get("SharedFunctionalGroupsSequence"), header.get("PerFrameFunctionalGroupsSequence")):
         for element in groups[0] if groups else ():
             if element.VR == "SQ" and element.value and element.value[0].get(keyword) not in (None, ""):
@@ -50,7 +50,10 @@ def b_value(header: Dataset) -> float | None:
     """Diffusion weighting in s/mm2, from the standard attribute or the vendor's own."""
     if (value := number(header, "DiffusionBValue")) is not None:
         return value
+    present = {tag.group for tag, _ in header.items()}  # to look for a private block takes long
     for group, element, creator in B_VALUES:
+        if group not in present:
+            continue
         try:
             found = header.private_block(group, creator)[element].value
             # One vendor keeps four numbers there and adds 1e9 to the first.
