@@ -62,8 +62,7 @@ def _frame(common: Dataset, groups: Dataset, place: int) -> Dataset:
 
 def _copied(header: Dataset) -> Dataset:
     """Copy a header so that neither gains what the other does; elements are shared, as `copy.copy` shares all."""
-    copied = Dataset()
-    copied.update(header)
+    copied = Dataset(dict(header.items()))
     copied.file_meta = getattr(header, "file_meta", FileMetaDataset())
     copied.set_original_encoding(*header.original_encoding, header.original_character_set)
     return copied
@@ -73,8 +72,7 @@ def _resolved(groups: Dataset) -> Dataset:
     """Gather the attributes of all functional groups, under the names of single-frame MR too."""
     found = Dataset()
     for sequence in _public_sequences(groups):
-        for attribute in sequence[0]:
-            found[attribute.tag] = attribute
+        found.update(sequence[0])
     for enhanced, classic in CLASSIC_NAMES.items():
         if (value := found.get(enhanced)) not in (None, ""):
             setattr(found, classic, value)
