@@ -68,8 +68,8 @@ class Sign:
             return "T1", 1 - after, "no contrast agent is recorded, and nothing came before it"
         kind = "T1C" if after >= DECIDED else "T1" if after <= 1 - DECIDED else "unknown"
         told = sorted(self.marks, key=lambda mark: -mark.points * (1 if after >= 0.5 else -1))
-        agree = [m.says for m in told if (m.points > 0) == (after >= 0.5) and abs(m.points) >= 1]
-        against = [m.says for m in told if (m.points > 0) != (after >= 0.5) and abs(m.points) >= 1]
+        agree = [m.says for m in told if (m.points > 0) == (after >= 0.5) and m.says and abs(m.points) >= 1]
+        against = [m.says for m in told if (m.points > 0) != (after >= 0.5) and m.says and abs(m.points) >= 1]
         text = "; ".join(agree) or "nothing says that contrast agent was given"
         return kind, max(after, 1 - after), text + (f"; against it: {', '.join(against)}" if against else "")
 
@@ -83,6 +83,8 @@ def settle(
     series' image, None where images are not to be read.
     """
     moments = moments_of(everything)
+    if any(id(s) not in moments for s in series):
+        moments = _numbered(everything)
     signs = [Sign(s, moments.get(id(s))) for s in series]
     signs = [_own_marks(sign, rules) for sign in signs]
     signs = _recorded(signs, everything)
@@ -267,10 +269,14 @@ def moments_of(series: Sequence[Series]) -> dict[int, float]:
     """When each series was taken, in seconds, by id; by series number where no series has a time."""
     clocks = {id(s): t for s in series if (t := seconds_of(clock_of(s))) is not None}
     if not clocks:
-        return {id(s): float(s.number) for s in series if s.number is not None}
+        return _numbered(series)
     days = {id(s): _day_of(s) for s in series}
     if all(days[key] is not None for key in clocks):
         start = min(day for day in days.values() if day is not None)
         return {key: t + 86400.0 * ((days[key] or start) - start) for key, t in clocks.items()}
     late = max(clocks.values())
     return {key: t + (86400.0 if late - t > NIGHT_SECONDS else 0.0) for key, t in clocks.items()}
+
+
+def _numbered(series: Sequence[Series]) -> dict[int, float]:
+    return {id(s): float(s.number) for s in series if s.number is not None}

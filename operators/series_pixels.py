@@ -31,8 +31,8 @@ LOOK_POINTS = 3.0
 AGENT_ALONE = 2.0
 SURE_ALONE, SURE_OF_TWO = 1.7, 2.0
 """Weaker log-odds than these are no answer."""
-BRIGHT_FLUID, NOTHING_DARK = 1.7, 0.7
-"""Bounds of the 95th and the 5th percentile of the inside of a T2."""
+BRIGHT_FLUID, NOTHING_DARK, HARDLY_DARK = 1.55, 0.7, 0.6
+"""Bounds of the 95th and the 5th percentile of the inside of a T2; between the last two nothing is said."""
 # Logistic regressions fitted by `python -m tests.benchmarks.series_look --weights`; figures: docs/series.md.
 FLAIR_OR_T1 = np.array([0.15, -1.59, -0.37, 17.03, 0.27, 4.36, 5.32, -1.08, -2.66, 1.02, 9.76, 0.92, 0.47, -0.48])
 T1C_OR_T1 = np.array([0.32, -0.35, 0.64, 3.69, -4.68, 0.44, 4.28, 0.26, 4.02, -3.43, -2.99, -0.86, 0.63, 0.41])
@@ -71,6 +71,8 @@ def contrast_points(look: Look) -> dict[str, float]:
     """Points for T1, T2 or FLAIR; empty where the image lies between."""
     if is_t2(look):
         return {"T2": LOOK_POINTS}
+    if look.features[6] > BRIGHT_FLUID and look.features[1] > HARDLY_DARK:
+        return {}
     odds = float(look.logs @ FLAIR_OR_T1[:-1] + FLAIR_OR_T1[-1])
     if abs(odds) < SURE_ALONE:
         return {}

@@ -92,7 +92,7 @@ def series_of(ds: Dataset, slices: int) -> Series:
     number, description = ds.get("SeriesNumber"), ds.SeriesDescription
     number = None if number is None else int(number)
     instances = tuple(Instance(Path(f"{number}-{k}.dcm"), header) for k, header in enumerate(headers))
-    return Series(ds.SeriesInstanceUID, number, description or "", ds.Modality, instances)
+    return Series(ds.get("SeriesInstanceUID", "1.2"), number, description or "", ds.Modality, instances)
 
 
 def header_study(*series: Series) -> Study:
