@@ -64,7 +64,8 @@ def _copied(header: Dataset) -> Dataset:
     """Copy a header so that neither gains what the other does; elements are shared, as `copy.copy` shares all."""
     copied = Dataset(dict(header.items()))
     copied.file_meta = getattr(header, "file_meta", FileMetaDataset())
-    copied.set_original_encoding(*header.original_encoding, header.original_character_set)
+    implicit, little = header.original_encoding
+    copied.set_original_encoding(implicit, little, header.original_character_set)
     return copied
 
 

@@ -53,8 +53,14 @@ class Layout(NamedTuple):
 
 
 def layout(headers: Sequence[Dataset]) -> Layout:
-    """Read where single-frame slices lie; directions and pixel size are the first slice's."""
+    """Read where single-frame slices lie; directions and pixel size are the first slice's.
+
+    Directions are made exactly perpendicular, which they are not when written with few decimals.
+    """
     along_row, along_column = np.array(headers[0].ImageOrientationPatient, float).reshape(2, 3)
+    along_row = along_row / np.linalg.norm(along_row)
+    along_column = along_column - (along_column @ along_row) * along_row
+    along_column = along_column / np.linalg.norm(along_column)
     rows, columns = (float(v) for v in headers[0].PixelSpacing)
     positions = np.array([list(h.ImagePositionPatient) for h in headers], float)
     return Layout(positions, along_row, along_column, (rows, columns))

@@ -186,6 +186,19 @@ def test_slices_turned_against_one_another_are_refused(folder):
         build_flair(folder)
 
 
+@pytest.mark.parametrize("decimals", [2, 3, 5])
+def test_directions_written_with_few_decimals_are_borne(tmp_path, decimals):
+    folder = copy_of(small_phantom(contrasts=(Contrast.FLAIR,), tilt_degrees=(25.0, -10.0, 15.0)), tmp_path)
+    exact = build_flair(folder).volume
+    for path in folder.iterdir():
+        change(
+            path, ImageOrientationPatient=[f"{float(c):.{decimals}f}" for c in dcmread(path).ImageOrientationPatient]
+        )
+    found = build_flair(folder).volume
+    assert np.abs(found.affine[:3, :3] - exact.affine[:3, :3]).max() < 11 * 10.0**-decimals
+    assert found.spacing == pytest.approx(exact.spacing, rel=0.01)
+
+
 def test_a_slice_without_frame_of_reference_is_refused(folder):
     for path in folder.iterdir():
         change(path, FrameOfReferenceUID=None)
