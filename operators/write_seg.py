@@ -43,6 +43,8 @@ GEOMETRY_TOLERANCE = 1e-3
 """Directions as cosines, offsets in voxels: what decimal strings of headers may cost."""
 STAND_IN_ROOT = "2.25.1"
 """Of UIDs that name planes while the library lays out the object; none is written."""
+INEXACT_COSINES = 5e-5
+"""Directions that are farther from being unit vectors at right angles are not repeated in results."""
 MARGIN_VOXELS = 3
 """Kept around the tumour when distances are computed."""
 
@@ -188,7 +190,7 @@ def _stand_in(source: SourceVolume, place: int) -> Dataset:
     replaced = {
         "SOPClassUID": MRImageStorage,
         "SOPInstanceUID": f"{STAND_IN_ROOT}.{place}",
-        "ImageOrientationPatient": first.ImageOrientationPatient,
+        "ImageOrientationPatient": _directions(first),
         "PixelSpacing": first.PixelSpacing,
         "SliceThickness": first.get("SliceThickness") or float(source.volume.spacing[0]),
     }
@@ -196,6 +198,15 @@ def _stand_in(source: SourceVolume, place: int) -> Dataset:
         # A new element: setting the value would change the source's own.
         image[keyword] = DataElement(keyword, dictionary_VR(keyword), value)
     return image
+
+
+def _directions(header: Dataset) -> Sequence[Any]:
+    """Return a plane's directions as its header has them, or exact ones where it has too few decimals to be valid."""
+    where = layout([header])
+    exact = np.concatenate([where.along_row, where.along_column])
+    if np.abs(np.array(header.ImageOrientationPatient, float) - exact).max() < INEXACT_COSINES:
+        return list(header.ImageOrientationPatient)
+    return [f"{cosine:.10f}" for cosine in exact]
 
 
 def _name_sources(seg: hd.seg.Segmentation, source: SourceVolume) -> None:

@@ -346,3 +346,16 @@ def test_rounding_noise_and_an_absent_thickness_do_not_stop_a_segmentation(tmp_p
     write_segs(job, "1.0", MADE_AT)
     assert read_mask(job.results["SEG T1C"])[0].sum() == job.tumour.mask.sum()
     assert not iod_errors(job.results["SEG T1C"])
+
+
+@pytest.mark.parametrize("decimals", [2, 3, 4])
+def test_directions_with_few_decimals_become_valid_ones(tmp_path, decimals):
+    t1c = source_of(T1C, tilt_degrees=(9, -12, 5))
+    written = [round(float(c), decimals) for c in t1c.headers[0].ImageOrientationPatient]
+    for header in t1c.headers:
+        header.ImageOrientationPatient = [f"{c:.{decimals}f}" for c in written]
+    write_segs(job_of(tmp_path, t1c=t1c), "1.0", MADE_AT)
+    seg = pydicom.dcmread(tmp_path / "seg_t1c.dcm")
+    found = seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient
+    assert [float(c) for c in found] == pytest.approx(written, abs=10.0**-decimals)
+    assert not iod_errors(tmp_path / "seg_t1c.dcm")
