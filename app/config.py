@@ -142,6 +142,13 @@ class SeriesConfig(_Section):
     """Rules of this site; none by default."""
 
 
+class PreprocessConfig(_Section):
+    """Registration, brain mask and bias field, in a process of their own."""
+
+    timeout_seconds: float = Field(default=300.0, gt=0)
+    """A study whose preprocessing takes longer fails, and the process is replaced, in seconds."""
+
+
 class PipelineConfig(_Section):
     """The analysis."""
 
@@ -170,6 +177,7 @@ class Settings(BaseSettings):
     receiver: ReceiverConfig = ReceiverConfig()
     inbox: InboxConfig = InboxConfig()
     sender: SenderConfig = SenderConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
     pipeline: PipelineConfig = PipelineConfig()
     series: SeriesConfig = SeriesConfig()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import threading
 import time
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from app.files import SUMMARY, private_folder
 from app.inbox import Inbox, ReadyJob
 from app.journal import Journal
 from app.outbox import Outbox
-from app.pipeline import has_all_contrasts, warm_up
+from app.pipeline import has_all_contrasts
 from app.process import open_pipeline
 from app.receiver import run_receiver
 from app.sender import Sender
@@ -56,15 +55,12 @@ class Node:
         for job in self._inbox.reconcile():
             LOGGER.warning("job %s was interrupted and is %s", job.job_id, job.state)
         self._outbox.reconcile()
-        warming = threading.Thread(target=warm_up, name="warm-up")
-        warming.start()
         with ExitStack() as otherwise:
             # A graph left running would keep the process alive, deaf to the stop signals that are blocked.
             otherwise.callback(self.stop)
             self._graph = self._pipeline.run_async()
             self._start_receiver()
             self._sender.start()
-            warming.join()
             otherwise.pop_all()
 
     def run_until_stopped(self) -> None:
@@ -86,6 +82,7 @@ class Node:
                 self._pipeline.drain()
                 self._graph.result()
         finally:
+            self._pipeline.close()
             self._sender.stop()
             self._journal.close()
 

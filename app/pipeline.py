@@ -21,7 +21,8 @@ from operators.errors import PipelineError
 from operators.key_image import KeyImageOperator
 from operators.load_study import LoadStudyOperator, load_study
 from operators.measure import MeasureOperator
-from operators.preprocess import PreprocessOperator, warm_up
+from operators.native import Worker
+from operators.preprocess import PreprocessOperator
 from operators.segment import SegmentOperator
 from operators.select_series import SelectSeriesOperator, recognised
 from operators.series_rules import Rules
@@ -29,7 +30,7 @@ from operators.stage import Job, QueueSource, SettleOperator
 from operators.write_seg import WriteSegOperator
 from operators.write_sr import WriteSrOperator
 
-__all__ = ["GliomaPipeline", "has_all_contrasts", "warm_up"]
+__all__ = ["GliomaPipeline", "has_all_contrasts"]
 
 
 def has_all_contrasts(folder: Path, rules: Rules = ()) -> bool:
@@ -47,14 +48,18 @@ class GliomaPipeline(Application):
         self,
         segmenter: Model,
         on_settled: Callable[[Job], None],
+        worker: Worker,
         *,
         version: str,
         clock: Callable[[], datetime],
         threads: int = 4,
         rules: Rules = (),
     ) -> None:
+        """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._rules = rules
+        self._worker = worker
+        self._worker.start()
         self._composed = threading.Event()
         super().__init__([])
         set_log_level(LogLevel.ERROR)
@@ -69,7 +74,7 @@ class GliomaPipeline(Application):
             LoadStudyOperator(self, name="load"),
             SelectSeriesOperator(self, name="select", rules=self._rules),
             BuildVolumesOperator(self, name="volumes"),
-            PreprocessOperator(self, name="preprocess"),
+            PreprocessOperator(self, name="preprocess", worker=self._worker),
             SegmentOperator(self, name="segment", model=self._segmenter),
             ClassifyOperator(self, name="classify", classifiers={}),
             MeasureOperator(self, name="measure"),
@@ -91,3 +96,7 @@ class GliomaPipeline(Application):
         """Finish what is queued, then end the graph."""
         self._composed.wait()
         self.source.drain()
+
+    def close(self) -> None:
+        """End the worker process; call it when the graph has ended, or never began."""
+        self._worker.stop()

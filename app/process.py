@@ -14,6 +14,8 @@ from app.config import Settings
 from app.errors import ConfigError, InputError
 from app.pipeline import GliomaPipeline
 from models.engine import Model, ModelError, open_model
+from operators import cleaning
+from operators.native import Worker
 from operators.stage import Job
 
 
@@ -30,6 +32,7 @@ def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> Glio
     return GliomaPipeline(
         open_segmenter(settings),
         on_settled,
+        Worker(cleaning.warm_up, settings.preprocess.timeout_seconds),
         version=app.__version__,
         clock=lambda: datetime.now().astimezone(),
         threads=settings.pipeline.scheduler_threads,
@@ -61,13 +64,16 @@ def _publish(path: Path, out: Path) -> Path:
 def _run_once(job: Job, settings: Settings, on_stage: Callable[[str], None]) -> None:
     """Run a graph for one job and tell of its progress."""
     pipeline = open_pipeline(settings, lambda _: None)
-    finished = pipeline.run_async()
-    pipeline.put(job)
-    pipeline.drain()
-    told: set[str] = set()
-    while not finished.done():
-        for stage in [stage for stage in list(job.seconds) if stage not in told]:
-            told.add(stage)
-            on_stage(stage)
-        time.sleep(0.02)
-    finished.result()
+    try:
+        finished = pipeline.run_async()
+        pipeline.put(job)
+        pipeline.drain()
+        told: set[str] = set()
+        while not finished.done():
+            for stage in [stage for stage in list(job.seconds) if stage not in told]:
+                told.add(stage)
+                on_stage(stage)
+            time.sleep(0.02)
+        finished.result()
+    finally:
+        pipeline.close()

@@ -106,11 +106,17 @@ def to_image(array: FloatArray, affine: Matrix) -> sitk.Image:
 
 def resample(moving: sitk.Image, fixed: sitk.Image, matrix: Matrix) -> FloatArray:
     """Bring the moving image linearly onto the fixed one's grid; what it does not cover is zero."""
+    brought = sitk.Resample(moving, fixed, affine_transform(matrix), sitk.sitkLinear, 0.0)
+    array: FloatArray = sitk.GetArrayFromImage(brought)
+    return array
+
+
+def affine_transform(matrix: Matrix) -> sitk.AffineTransform:
+    """Write a 4 x 4 matrix as SimpleITK wants it."""
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(matrix[:3, :3].ravel().tolist())
     transform.SetTranslation(matrix[:3, 3].tolist())
-    array: FloatArray = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0))
-    return array
+    return transform
 
 
 def register(fixed: Pyramid, moving: Pyramid) -> Registration:
@@ -177,7 +183,6 @@ def _method() -> sitk.ImageRegistrationMethod:
     method.MetricUseFixedImageGradientFilterOff()
     method.MetricUseMovingImageGradientFilterOff()
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetNumberOfThreads(1)  # sequences run side by side instead; and sums come out equal on every machine
     return method
 
 
