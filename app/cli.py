@@ -209,7 +209,7 @@ def _bar() -> Progress:
 
 def _series_table(described: dict[str, Any]) -> Table:
     table = Table(title="Series", title_justify="left", box=None, pad_edge=False)
-    for name in ("series", "files"):
+    for name in ("series", "slices"):
         table.add_column(name, justify="right")
     for name in ("taken for", "used as"):
         table.add_column(name, max_width=18)

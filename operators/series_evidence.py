@@ -27,7 +27,7 @@ IMAGE_TYPES = {
     "perfusion": ("PERFUSION", "ASL", "CBF", "CBV", "RCBF", "RCBV", "RELCBF", "RELCBV", "TTP", "MTT", "TMAX", "PBP"),
     "derived": (
         "SUBTRACTION", "SUBTRACT", "SUB", "PROJECTION IMAGE", "MPR", "CSA MPR", "MIN IP", "MIP", "REFORMATTED",
-        "CURVED", "T1 MAP", "T2 MAP", "T1_MAP", "T2_MAP", "T1", "T2", "R2_MAP", "R2_STAR_MAP", "T2_STAR_MAP",
+        "CURVED", "T1 MAP", "T2 MAP", "T1_MAP", "T2_MAP", "R2_MAP", "R2_STAR_MAP", "T2_STAR_MAP",
         "B0 MAP", "B1 MAP", "FIELD_MAP", "SYNTHETIC", "MAXIMUM", "MINIMUM", "VOLUME RENDERING",
     ),
     "report": ("SCREEN SAVE", "SCREENSHOT", "REPORT", "SECONDARY CAPTURE"),
@@ -39,8 +39,6 @@ IMAGE_TYPES = {
     "Dixon part": ("FAT", "OUT_PHASE", "OPP_PHASE", "FAT_FRACTION", "WATER_FRACTION"),
 }  # fmt: skip
 """Values of Image Type (0008,0008) that no wanted series has."""
-MAPS = {"T1", "T2"}
-"""Values that name a map only in a derived image; enhanced MR uses them for the contrast too."""
 IMAGE_CLASSES = {"MRImageStorage", "EnhancedMRImageStorage", "LegacyConvertedEnhancedMRImageStorage"}
 HEAD = re.compile(
     r"brain|head|skull|hirn|kopf|sch[aä]del|cerve[al]|cerebr|cran[ei]|enc[eé]fal|hersen|t[eê]te|m[oó]zg|g[lł]ow|beyin|"
@@ -87,13 +85,12 @@ def _facts(series: Series) -> Iterator[Evidence]:
 
 def _image_type_facts(header: Dataset) -> Iterator[Evidence]:
     held = [value.upper().strip() for value in values(header, "ImageType")]
-    component = [value.upper() for value in values(header, "ComplexImageComponent")]
-    for value in held[2:] + held[:2]:
+    # An ADC map's holds DIFFUSION too.
+    for value in sorted(held, key=lambda v: v.startswith("DIFFUSION")):
         kind = next((kind for kind, names in IMAGE_TYPES.items() if value in names), None)
-        if value.startswith("DIFFUSION"):
-            kind = "diffusion"
-        if kind and not (value in MAPS and held[0] != "DERIVED"):
-            yield _fact(kind, f"image type (0008,0008) holds {value}")
+        if kind or value.startswith("DIFFUSION"):
+            yield _fact(kind or "diffusion", f"image type (0008,0008) holds {value}")
+    component = [value.upper() for value in values(header, "ComplexImageComponent")]
     if component and component[0] in {"PHASE", "REAL", "IMAGINARY"}:
         yield _fact("phase image", f"complex image component (0008,9208) is {component[0]}")
 
@@ -143,9 +140,9 @@ def _body_part(header: Dataset) -> Iterator[Evidence]:
     """Spine where the header's body part says so, or the study's description without a word for the head."""
     part = plain(str(header.get("BodyPartExamined") or ""))
     if re.search(r"spine|^[ctl]{1,2}s$|vertebra", part):
-        yield Evidence("body part", {"spine": 8.0}, "body part examined is the spine")
+        yield Evidence("body part", {"spine": 12.0}, "body part examined is the spine")
     elif part and re.search(r"knee|abdomen|pelvis|breast|liver|heart|shoulder|prostate|hip$|ankle|wrist|neck$", part):
-        yield Evidence("body part", {"other body part": 8.0}, "body part examined is not the head")
+        yield Evidence("body part", {"other body part": 12.0}, "body part examined is not the head")
     study = plain(str(header.get("StudyDescription") or ""))
     if not HEAD.search(study) and forbidden_kind(study) in {"spine", "other body part"}:
         kind = forbidden_kind(study) or ""

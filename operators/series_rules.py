@@ -17,8 +17,9 @@ WORD_POINTS = 4.0
 """Points of a contrast that a description names."""
 FLAIR_POINTS = 5.0
 """FLAIR is rarely written where it is not meant; T2 often is where T2 FLAIR is."""
-FORBIDDEN_POINTS = 6.0
-"""Points of a forbidden kind that a description names; contrasts named beside it then count nothing."""
+FORBIDDEN_POINTS = 9.0
+"""Points of a forbidden kind that a description names; contrasts named beside it then count nothing, and timing that
+suits a contrast does not outweigh it: a subtraction has the timing of what it was made of."""
 AGENT_POINTS = 4.0
 """Points of contrast agent, or its absence, that a description names."""
 SITE_POINTS = 10.0

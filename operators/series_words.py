@@ -91,7 +91,8 @@ FORBIDDEN_WORDS: tuple[tuple[str, str], ...] = (
         rf"multi ?planar|{B}s?mip{E}|mip[ _]?range|{B}(?:rmpr|cmpr|vrt?|vr){E}|(?<!t1 )(?<!t1)(?<!t1 3d )mpr{E}|"
         rf"mobiview|{B}fused?{E}|fusion|registered|colou?r|{B}(?:t1|t2|pd|r[12]|b1|rho)[- ]?(?:maps?|mapping){E}|"
         rf"relax|"
-        rf"{B}synth|{B}synt?h?etic|{B}symri|{B}magic{E}|{B}strategi{E}|{B}mdme{E}|"
+        rf"{B}synth|{B}synt?h?etic|{B}symri|{B}mrf{E}|finger ?print|t[12] ?rho|elastogr|{B}mre{E}|{B}cest{E}|"
+        rf"aptw?{E}|{B}cine{E}|{B}qalas|{B}magic{E}|{B}strategi{E}|{B}mdme{E}|"
         rf"mp2rage.*(?:{B}inv ?\d|t1 ?images?|t1 ?map)|"
         rf"{B}inv ?[12]{E}|{B}t[12] ?images?$|segmentation|{B}mask{E}|overlay|{B}ratio{E}|created from|"
         rf"{B}3d ?(?:vr|rend)|rendering|"
@@ -141,7 +142,7 @@ T_BEFORE = r"(?:(?<![a-rt-z])|(?<=ax)|(?<=sag)|(?<=cor)|(?<=tra)|(?<=[23]d)|(?<=
 T1_ITSELF = rf"{T_BEFORE}t ?-?1(?!\d)"
 FLAIR = (
     r"flair|fluid[- ]?att|dark[-_ ]?fl|da[- ]fl|tirm|(?<![a-z0-9])tir(?![a-z])|irfse|spcir|spc ir|"
-    r"флаир|флэир|黑水|水抑制|抑水|自由水|フレア|플레어"
+    r"флаир|флэир|黑水|水抑制|压水|壓水|抑水|自由水|フレア|플레어"
 )
 T1 = (
     rf"{T1_ITSELF}|{B}ti (?:3d|ax|sag|cor|tra|mp|se|fl)|mp ?-?rage|{B}rage{E}|bravo|f?spgr|{B}tfl|(?<!t2 )vibe|thrive|"
@@ -157,7 +158,8 @@ PROTON = rf"{B}pdw?{E}|proton|{B}dpw?{E}|{B}pd ?fse|{B}rho{E}|质子|質子|プ�
 AFTER = (
     rf"\+ ?c{E}|{B}c ?\+|{B}c/c{E}|gad(?!get)|{B}gd|gd{E}|post(?!er|[- ]?op)|p0st|{B}pos{E}|{B}ce{E}|t1w? ?-?ce{E}|"
     rf"{B}cm{E}|"
-    rf"contrast|{B}contr{E}|kontr|enh|{B}km{E}|t1 ?km|{B}mkm{E}|{B}fsc{E}|t1w?[ _]c{E}|{B}cor[ _]c{E}|{B}c$|{B}inj|"
+    rf"contrast|{B}contr{E}|kontr|enh|{B}km{E}|t1 ?km|{B}mkm{E}|\+ ?k{E}|{B}fsc{E}|t1w?[ _]c{E}|{B}cor[ _]c{E}|"
+    rf"{B}c$|{B}inj|"
     rf"dotarem|magnevist|multihance|clariscan|primovist|vueway|elucirem|{B}mdc{E}|{B}m\.d\.c|{B}civ{E}|{B}iv{E}|"
     rf"{B}with{E}|"
     rf"{B}avec{E}|{B}con (?:gd|mc|c){E}|{B}dopo|{B}apr[eè]s|{B}despu[eé]s|{B}nach{E}|{B}na{E}|{B}wc{E}|"
@@ -167,7 +169,8 @@ AFTER = (
 BEFORE = (
     rf"{B}pre{E}|{B}pre ?-?(?:{AGENT})|with ?out|{B}no (?:iv )?(?:{AGENT})|{B}w/?o{E}|{B}wo{E}|"
     rf"non[- _]?(?:con|enh|gad|ce)|"
-    rf"unenh|{B}nativ|{B}native|{B}ohne|{B}o\.? ?km{E}|{B}vor{E}|{B}sans|{B}avant|{B}sin{E}|{B}simple{E}|{B}s/c{E}|"
+    rf"unenh|{B}nativ|{B}native|{B}ohne|{B}o\.? ?km{E}|{B}vor{E}|{B}sans|{B}avant|{B}sin{E}|{B}simple{E}|"
+    rf"{B}s/ ?c(?:ontr\w*)?{E}|"
     rf"{B}s/ ?gd|"
     rf"{B}senza|{B}prima|{B}diretta|{B}basale?{E}|{B}sem{E}|{B}antes|{B}zonder|{B}voor{E}|{B}blanco|{B}bez{E}|"
     rf"{B}przed|"

@@ -22,7 +22,7 @@ from operators.series_words import plain, read_words
 
 
 def verdict(description, *rules, **attributes):
-    return assess(header_study(header_series(1, description, **attributes)), rules).verdicts[0]
+    return assess(header_study(header_series(1, description, 4, **attributes)), rules).verdicts[0]
 
 
 @pytest.mark.parametrize(("text", "kind"), [row for rows in series_composed.SETS.values() for row in rows])
