@@ -4,23 +4,25 @@ Training slices and the node's volumes go through these same functions, so that 
 hospital what it was trained on. Arrays here are axial stacks of shape (slices, rows, columns) in display
 order: slices run from feet to head, rows from front to back, columns from the patient's right to left.
 
-Sources: thesis section 4.4.1 (skull stripping, 224 x 224, mean-variance normalisation); L. Fisch et al.,
-"deepbet", Comput. Biol. Med. 2024 (brain mask); N. Tustison et al., "N4ITK", IEEE TMI 2010 (bias field).
+Sources: thesis section 4.4.1 (skull stripping, 224 x 224, mean-variance normalisation); N. Tustison et al.,
+"N4ITK", IEEE TMI 2010 (bias field).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-if TYPE_CHECKING:
-    from deepbet import BrainExtraction
+from models.brain import BrainNotFound, brain_mask
+
+__all__ = [
+    "BrainNotFound", "Placement", "brain_mask", "correct_bias", "estimate_pixel_mm", "from_frame", "network_input",
+    "place", "standardise", "to_frame", "widen",
+]  # fmt: skip
 
 VERSION = 1
 """Raised whenever a step below changes what a network sees; prepared training data are made anew then."""
@@ -30,8 +32,6 @@ FRAME_PIXEL_MM = 1.0
 """Side of a frame pixel: 224 of them span more than any adult brain."""
 MASK_MARGIN_MM = 3.0
 """The brain mask grows by this much in-plane, so that a tumour at the cortex is not cut."""
-SMALLEST_BRAIN_ML = 150.0
-"""Less than this in view is no study of a brain, or no brain at all."""
 INTENSITY_LIMIT = 5.0
 """Normalised intensities are clipped here: bright vessels and fat residue carry no more than that."""
 WIDEST_SECTION_MM2 = 18_000.0
@@ -39,10 +39,6 @@ WIDEST_SECTION_MM2 = 18_000.0
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
-
-
-class BrainNotFound(ValueError):
-    """No brain could be outlined in the image."""
 
 
 @dataclass(frozen=True)
@@ -53,34 +49,6 @@ class Placement:
     """Centre of the frame on the stack's grid, in (row, column) pixels."""
     pixel_mm: tuple[float, float]
     """The stack's own pixel spacing between (rows, columns), in mm."""
-
-
-@lru_cache(maxsize=1)
-def _extractor() -> BrainExtraction:
-    from deepbet import BrainExtraction
-
-    return BrainExtraction(no_gpu=True)
-
-
-def brain_mask(stack: FloatArray, spacing_mm: tuple[float, float, float]) -> BoolArray:
-    """Outline the brain of one head image with deepbet.
-
-    `spacing_mm` is the stack's (slice, row, column) spacing. Raises BrainNotFound where there is none.
-    """
-    import nibabel as nib
-
-    # nibabel's canonical frame is (right to left reversed, back to front, feet to head).
-    canonical = np.ascontiguousarray(stack.transpose(2, 1, 0)[::-1, ::-1, :])
-    image = nib.Nifti1Image(canonical, np.diag([*spacing_mm[::-1], 1.0]))
-    try:
-        _, mask, _ = _extractor().run(image)
-    except (AssertionError, IndexError, ValueError) as error:  # how deepbet says that nothing is left
-        raise BrainNotFound("no brain was found in the image") from error
-    found = np.asarray(mask.dataobj)[::-1, ::-1, :].transpose(2, 1, 0) > 0
-    volume_ml = float(found.sum() * np.prod(spacing_mm)) / 1000.0
-    if volume_ml < SMALLEST_BRAIN_ML:
-        raise BrainNotFound(f"only {volume_ml:.0f} ml of brain were found in the image")
-    return np.ascontiguousarray(found)
 
 
 def correct_bias(stack: FloatArray, mask: BoolArray, spacing_mm: tuple[float, float, float]) -> FloatArray:
