@@ -27,7 +27,7 @@ cli = typer.Typer(
     help="Glioma Node: a brain-MRI study in over DICOM, a segmentation and a structured report out. Research use only.",
 )
 out, err = Console(), Console(stderr=True)
-STAGES = 10
+STAGES = 11
 """Stages between the queue and the end."""
 
 ConfigFile = Annotated[
@@ -104,7 +104,7 @@ def process(
     elif job.failure is None:
         _show(summary)
     if job.failure is not None:
-        err.print(f"[red]not analysed[/] ({job.failure.code}): {job.failure.message}", highlight=False)
+        err.print(f"[red]{summary['status']}[/] ({job.failure.code}): {job.failure.message}", highlight=False)
         raise typer.Exit(1 if job.failure.code == "internal-error" else 2)
 
 
@@ -240,6 +240,15 @@ def _rules_table(settings: Settings) -> Table:
     return table
 
 
+def _checks_line(checks: list[dict[str, Any]]) -> str:
+    """Say how many quality checks passed, and what the others warn of."""
+    warned = [
+        f"[yellow]{check['name']}[/]: {escape(check['reason'])}" for check in checks if check["outcome"] == "warn"
+    ]
+    passed = f"quality: {len(checks) - len(warned)} of {len(checks)} checks passed"
+    return "\n".join([passed, *(f"  {line}" for line in warned)])
+
+
 def _show(summary: dict[str, Any]) -> None:
     """Print a settled job as tables."""
     out.print(_series_table(summary), "")
@@ -248,6 +257,7 @@ def _show(summary: dict[str, Any]) -> None:
         stages.add_row(stage, f"{seconds:.2f}")
     stages.add_row("[bold]all[/]", f"[bold]{sum(summary['seconds'].values()):.2f}[/]")
     out.print(stages, "")
+    out.print(_checks_line(summary["checks"]), highlight=False)
     volume = summary["volumes_ml"].get("tumour")
     axes = " x ".join(f"{mm:.0f}" for mm in summary["diameters_mm"].values())
     out.print(f"tumour {volume:.1f} ml{f', {axes} mm' if axes else ''} [dim](research use only)[/]", highlight=False)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigError
+from operators.quality_limits import QualityLimits
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
 
 
@@ -122,7 +123,7 @@ class SeriesRule(_Section):
     field: TextField = "description"
     """Where to look: description, protocol, sequence_name, image_type or body_part."""
     weight: float = Field(default=SITE_POINTS, gt=0, le=15)
-    """Points in natural log-odds; built-in words have 4 to 6, facts such as a b-value 20 and always win."""
+    """Points in natural log-odds; built-in words have 4 to 9, facts such as a b-value 20 and always win."""
 
     @model_validator(mode="after")
     def _is_a_rule(self) -> SeriesRule:
@@ -174,12 +175,16 @@ class Settings(BaseSettings):
     """Holds inbox, outbox, archive and journal; created with mode 0700."""
     models_dir: Path = Path(__file__).resolve().parents[1] / "models" / "weights"
     """One folder a model, each with a model.onnx."""
+    inputs_dir: Path = Path(__file__).resolve().parents[1] / "models" / "inputs"
+    """One file a model, NAME.json: what it was trained on, for the check of its input."""
     receiver: ReceiverConfig = ReceiverConfig()
     inbox: InboxConfig = InboxConfig()
     sender: SenderConfig = SenderConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     pipeline: PipelineConfig = PipelineConfig()
     series: SeriesConfig = SeriesConfig()
+    quality: QualityLimits = QualityLimits()
+    """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""
 
     @property
     def series_rules(self) -> Rules:

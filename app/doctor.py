@@ -12,7 +12,7 @@ from pathlib import Path
 import app
 from app.config import Destination, SenderConfig, Settings
 from app.errors import NodeError
-from app.process import open_segmenter
+from app.process import open_reference, open_segmenter
 from app.sender import echo
 
 
@@ -69,6 +69,10 @@ def _model(settings: Settings) -> Check:
     def look() -> str:
         model = open_segmenter(settings)
         card = Path(app.__file__).parents[1] / "models" / "cards" / f"{model.name}.md"
+        if open_reference(settings) is None:
+            raise NodeError(
+                f"nothing tells what {model.name} was trained on: no {settings.inputs_dir / model.name}.json"
+            )
         if card.exists() and model.version not in card.read_text(encoding="utf-8"):
             raise NodeError(f"{model.path} is not the file that its model card describes (SHA-256 {model.version}...)")
         return f"{model.name} {model.version} opens on OpenVINO (CPU)"

@@ -14,6 +14,7 @@ from holoscan.schedulers import EventBasedScheduler
 from monai.deploy.core import Application
 
 from models.engine import Model
+from models.novelty import Reference
 from operators.build_volumes import BuildVolumesOperator
 from operators.classify import ClassifyOperator
 from operators.domain import Contrast
@@ -23,6 +24,8 @@ from operators.load_study import LoadStudyOperator, load_study
 from operators.measure import MeasureOperator
 from operators.native import Worker
 from operators.preprocess import PreprocessOperator
+from operators.quality import QualityOperator
+from operators.quality_limits import QualityLimits
 from operators.segment import SegmentOperator
 from operators.select_series import SelectSeriesOperator, recognised
 from operators.series_rules import Rules
@@ -54,10 +57,12 @@ class GliomaPipeline(Application):
         clock: Callable[[], datetime],
         threads: int = 4,
         rules: Rules = (),
+        reference: Reference | None = None,
+        limits: QualityLimits,
     ) -> None:
         """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
-        self._rules = rules
+        self._rules, self._reference, self._limits = rules, reference, limits
         self._worker = worker
         self._worker.start()
         self._composed = threading.Event()
@@ -75,6 +80,7 @@ class GliomaPipeline(Application):
             SelectSeriesOperator(self, name="select", rules=self._rules),
             BuildVolumesOperator(self, name="volumes"),
             PreprocessOperator(self, name="preprocess", worker=self._worker),
+            QualityOperator(self, name="quality", reference=self._reference, limits=self._limits),
             SegmentOperator(self, name="segment", model=self._segmenter),
             ClassifyOperator(self, name="classify", classifiers={}),
             MeasureOperator(self, name="measure"),

@@ -14,6 +14,7 @@ from app.config import Settings
 from app.errors import ConfigError, InputError
 from app.pipeline import GliomaPipeline
 from models.engine import Model, ModelError, open_model
+from models.novelty import NoveltyError, Reference, load_reference
 from operators import cleaning
 from operators.native import Worker
 from operators.stage import Job
@@ -27,6 +28,15 @@ def open_segmenter(settings: Settings) -> Model:
         raise ConfigError(f"{error}; `python -m app doctor` tells more") from error
 
 
+def open_reference(settings: Settings) -> Reference | None:
+    """Read what the segmenter was trained on; None where nobody said. Raises ConfigError where it is damaged."""
+    path = settings.inputs_dir / f"{settings.pipeline.segmenter}.json"
+    try:
+        return load_reference(path) if path.is_file() else None
+    except NoveltyError as error:
+        raise ConfigError(f"{error}: python -m models.nasbranet describe-inputs") from error
+
+
 def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> GliomaPipeline:
     """Build the graph as the settings say; raises ConfigError as `open_segmenter` does."""
     return GliomaPipeline(
@@ -37,6 +47,8 @@ def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> Glio
         clock=lambda: datetime.now().astimezone(),
         threads=settings.pipeline.scheduler_threads,
         rules=settings.series_rules,
+        reference=open_reference(settings),
+        limits=settings.quality,
     )
 
 

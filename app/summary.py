@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from operators.domain import Findings, Marker, Selection
+from operators.domain import Check, Findings, Marker, Selection
 from operators.stage import Job
 
 
@@ -41,16 +42,32 @@ def describe_job(job: Job) -> dict[str, Any]:
     return {
         "job_id": job.job_id,
         "study_uid": job.study.uid if job.study else None,
-        "status": "failed" if job.failure else "done",
+        "status": _status(job),
         "failure": vars(job.failure) if job.failure else None,
         **describe_selection(job.selection),
         **_describe_findings(job.findings),
         "markers": {str(m.name): _describe_marker(m) for m in job.markers},
         "segmenter": {"name": job.tumour.model, "version": job.tumour.model_version} if job.tumour else None,
+        "checks": [_describe_check(check) for check in job.checks],
         "notes": [*job.notes, *(job.stack.notes if job.stack else ())],
-        "seconds": {stage: round(seconds, 3) for stage, seconds in job.seconds.items()},
+        "seconds": _rounded(job.seconds),
+        "preprocess_seconds": _rounded(job.stack.seconds) if job.stack else {},
         "files": {kind: str(path) for kind, path in job.results.items()},
     }
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {step: round(taken, 3) for step, taken in seconds.items()}
+
+
+def _status(job: Job) -> str:
+    if job.failure is None:
+        return "done"
+    return "not assessed" if job.failure.not_assessable else "failed"
+
+
+def _describe_check(check: Check) -> dict[str, Any]:
+    return {**vars(check), "outcome": str(check.outcome)}
 
 
 def _describe_findings(findings: Findings | None) -> dict[str, Any]:

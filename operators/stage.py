@@ -19,7 +19,8 @@ from holoscan.conditions import AsynchronousCondition, AsynchronousEventState
 from monai.deploy.core import Fragment, Operator, OperatorSpec
 
 from operators.domain import Check, Findings, Marker, Selection, Stack, Study, TumourMap, Volumes
-from operators.errors import PipelineError
+from operators.errors import PipelineError, StudyRejected
+from operators.network_view import NetworkView
 
 LOGGER = logging.getLogger(__name__)
 Product = TypeVar("Product")
@@ -32,6 +33,8 @@ class Failure:
     stage: str
     code: str
     message: str
+    not_assessable: bool = False
+    """The images cannot be used and the sender must act; else the fault is ours."""
 
 
 @dataclass
@@ -50,6 +53,8 @@ class Job:
     notes: tuple[str, ...] = ()
     """What a reader should know of how the series were read."""
     checks: tuple[Check, ...] = ()
+    view: NetworkView | None = None
+    """What the segmenting network sees; dropped once it has."""
     tumour: TumourMap | None = None
     markers: tuple[Marker, ...] = ()
     findings: Findings | None = None
@@ -62,7 +67,7 @@ class Job:
     def fail(self, stage: str, error: Exception) -> None:
         """Record why the job ended; only our own errors' texts are kept, as others may quote a header."""
         if isinstance(error, PipelineError):
-            self.failure = Failure(stage, error.code, str(error))
+            self.failure = Failure(stage, error.code, str(error), isinstance(error, StudyRejected))
         else:
             self.failure = Failure(stage, "internal-error", f"{type(error).__name__} in {stage}; see the node's log")
 

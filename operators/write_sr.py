@@ -18,7 +18,7 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 from operators import codes
-from operators.domain import Findings, Marker, MarkerName, MarkerValue, Selection, Stack, TumourMap
+from operators.domain import Check, Findings, Marker, MarkerName, MarkerValue, Outcome, Selection, Stack, TumourMap
 from operators.results import PRODUCT, SERIAL_NUMBER, Origin, anonymous, finish, headers_of, origin_of, save, writable
 from operators.stage import Job, StageOperator, needed
 
@@ -156,6 +156,13 @@ def closing_items(selection: Selection | None, notes: Sequence[str], as_text: Wr
         yield text_item(codes.PROCESSING_NOTE, as_text(note))
 
 
+def quality_items(checks: Sequence[Check]) -> Iterator[sr.TextContentItem]:
+    """Say what the quality checks warn of."""
+    for check in checks:
+        if check.outcome is Outcome.WARN:
+            yield text_item(codes.QUALITY_WARNING, f"{check.name}: {check.reason}")
+
+
 def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str) -> sr.MeasurementReport:
     """Lay the report out in the order in which it is read (TID 1500)."""
     stack, findings = needed(job.stack), needed(job.findings)
@@ -172,7 +179,8 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
     )
     content = report[0].ContentSequence
     # Ahead of the measurements, which come last: nobody should read those first.
-    content.insert(len(content) - 1, text_item(codes.LIMITS_OF_USE, LIMITS_OF_USE))
+    for item in (text_item(codes.LIMITS_OF_USE, LIMITS_OF_USE), *quality_items(job.checks)):
+        content.insert(len(content) - 1, item)
     content.extend(closing_items(job.selection, (*job.notes, *stack.notes), as_text))
     _separate(report[0])
     return report

@@ -11,7 +11,7 @@ from monai.deploy.core import Fragment
 from pydicom.sr.coding import Code
 
 from operators import codes
-from operators.domain import Contrast, Marker, MarkerName, MarkerValue
+from operators.domain import Check, Contrast, Marker, MarkerName, MarkerValue, Outcome
 from operators.key_image import KeyImageOperator
 from operators.measure import MeasureOperator
 from operators.results import writable
@@ -36,7 +36,9 @@ CASES = {
 
 def written(folder, **made):
     """A job with its results written."""
+    checks = made.pop("checks", ())
     job = job_of(folder, **made)
+    job.checks = checks
     write_segs(job, "1.0", MADE_AT)
     write_sr(job, "1.0", MADE_AT)
     return job
@@ -184,6 +186,20 @@ def test_series_used_and_notes_are_told(tmp_path):
         'T1C: series 2, "AX T1C": AX T1C is the best T1C',
     ]
     assert texts(report, codes.PROCESSING_NOTE) == ["T2 was moved by 4 mm - no more"]
+
+
+def test_warnings_of_the_quality_gate_come_before_any_number(tmp_path):
+    checks = (
+        Check("spacing", Outcome.WARN, "T1C's slices lie 8.0 mm apart", 8.0, 7.5),
+        Check("brain", Outcome.PASS, "1400 ml of brain are outlined", 1400.0, 900.0),
+    )
+    report = pydicom.dcmread(written(tmp_path, markers=OPEN, checks=checks).results["SR"])
+    assert texts(report, codes.QUALITY_WARNING) == ["spacing: T1C's slices lie 8.0 mm apart"]
+    names = [i.ConceptNameCodeSequence[0].CodeMeaning for i in report.ContentSequence]
+    assert (
+        names.index("Limits of use") < names.index("Warning of a quality check") < names.index("Imaging Measurements")
+    )
+    assert not iod_errors(tmp_path / "sr.dcm")
 
 
 def test_every_container_is_separate_and_the_private_scheme_is_declared_once(tmp_path):

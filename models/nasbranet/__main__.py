@@ -18,21 +18,23 @@ from rich.console import Console
 from rich.progress import Progress, track
 from scipy.ndimage import gaussian_filter
 
-from models import frame
+from models import frame, novelty
 from models.engine import Model, ModelError
 from models.nasbranet.export import TumourProbability, export_onnx, load_network
-from models.nasbranet.judge import Segmenter, judge, patient_dice
+from models.nasbranet.judge import Segmenter, judge, network_view, patient_dice
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.training import data
 from models.training.augment import Slices
 from models.training.loop import Schedule, Trainer
 from models.training.metrics import mean_interval
+from models.training.novelty_fit import fit_reference
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
 
 WEIGHTS = Path(frame.__file__).parent / "weights" / "nasbranet" / "model.onnx"
+INPUTS = Path(frame.__file__).parent / "inputs" / "nasbranet.json"
 Data = Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")]
 Cache = Annotated[Path, typer.Option(help="where prepared cases are kept between runs")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="leave out cases whose name has this in it; repeatable")]
@@ -160,6 +162,25 @@ def benchmark(
         console.print(f"batch {batch}: {figures[str(batch)]:.1f} ms a slice")
     if json_file is not None:
         _write_json(json_file, {"ms_per_slice": figures, "processor": platform.processor(), "version": model.version})
+
+
+@app.command()
+def describe_inputs(
+    data_folder: Data,
+    split: Annotated[Path, typer.Option(help="a training's split.json: its training cases are described")],
+    to: Annotated[Path, typer.Option(help="JSON file to write; the node reads models/inputs/NAME.json")] = INPUTS,
+    leave_out: LeaveOut = None,
+    cache: Cache = Path("runs/prepared"),
+) -> None:
+    """Describe the training cases as the network sees them, so that the node can tell a study that is unlike them."""
+    cases = _of_split(data.usable(data.read_cases(data_folder), leave_out or ()), split, "training")
+    figures = [
+        novelty.features(network_view(data.prepare(case, cache)))
+        for case in track(cases, "describing cases", console=console)
+    ]
+    reference = fit_reference(np.array(figures))
+    reference.save(to)
+    console.print(f"{to}: {reference.cases} cases; warns above {reference.warn:.2f}, stops above {reference.stop:.2f}")
 
 
 def _of_split(cases: list[data.Case], split: Path, part: str) -> list[data.Case]:

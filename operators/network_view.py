@@ -1,0 +1,29 @@
+"""What the segmenting network sees of a stack: the frame of models.frame, as in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models import frame
+from operators.domain import Contrast, FloatArray, Stack
+from operators.errors import UnusableImage
+
+CHANNELS = (Contrast.T1C, Contrast.FLAIR)
+"""Order of the network's input channels."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkView:
+    """The network's input of one study, and where it lies on the stack."""
+
+    images: FloatArray
+    """(slices, channels, rows, columns), zero outside the brain."""
+    placement: frame.Placement
+
+
+def view_of(stack: Stack) -> NetworkView:
+    """Frame a stack; raises UnusableImage where no brain is seen."""
+    if not stack.brain.any():
+        raise UnusableImage("no brain is seen on T1C")
+    placement = frame.place(stack.brain, stack.spacing_mm[1:])
+    return NetworkView(frame.network_input([stack.images[c] for c in CHANNELS], stack.brain, placement), placement)
