@@ -21,10 +21,11 @@ BINS = 24
 """Grey levels that the likeness tells apart."""
 PUSH_MM = 10.0
 """How far the images are pushed apart."""
-LEAST_INFORMATION = 1.02
-"""Normalised mutual information of two sequences of one brain; other brains and noise stay below."""
-LEAST_PEAK = 0.004
-"""What of it a push must cost on average."""
+LEAST_INFORMATION, LEAST_PEAK = 1.012, 0.0025
+"""Normalised mutual information of two sequences of one brain, and what of it a push must cost on average."""
+FLAT, LOOSE_MM = 0.3, 0.6
+"""An optimum that loses less than this share of the likeness when pushed, and that the passes there and back put this
+far apart, is that of another head: of one head, sequences never show both."""
 LEAST_OVERLAP = 0.3
 """Share of the brain that a sequence must cover for the rest to mean anything."""
 FARTHEST_SHIFT_MM, WIDEST_TURN_DEGREES = 60.0, 45.0
@@ -57,17 +58,21 @@ def judge(fixed: Pyramid, moving: Pyramid, found: Registration, brain: sitk.Imag
 
 def _fault(shift_mm: float, turn_degrees: float, at: _Likeness, peak: float, disagreement_mm: float) -> str:
     """Say in one sentence why a registration cannot be trusted; nothing where it can."""
-    if at.overlap < LEAST_OVERLAP:
-        return f"it covers {at.overlap:.0%} of the brain that T1C shows, and {LEAST_OVERLAP:.0%} are needed"
-    if shift_mm > FARTHEST_SHIFT_MM or turn_degrees > WIDEST_TURN_DEGREES:
-        return f"a movement by {shift_mm:.0f} mm and {turn_degrees:.0f} degrees is not plausible"
-    if disagreement_mm > WIDEST_DISAGREEMENT_MM:
-        return f"registering there and back ends {disagreement_mm:.1f} mm apart ({WIDEST_DISAGREEMENT_MM:.0f} at most)"
-    if at.information < LEAST_INFORMATION:
-        return f"it is not like T1C: likeness is {at.information:.3f}, and {LEAST_INFORMATION} is expected"
-    if peak < LEAST_PEAK:
-        return f"it fits T1C nowhere: likeness falls by {peak:.4f} when pushed apart, and {LEAST_PEAK} is expected"
-    return ""
+    faults = {
+        f"it covers {at.overlap:.0%} of the brain that T1C shows, and {LEAST_OVERLAP:.0%} are needed":
+            at.overlap < LEAST_OVERLAP,
+        f"a movement by {shift_mm:.0f} mm and {turn_degrees:.0f} degrees is not plausible":
+            shift_mm > FARTHEST_SHIFT_MM or turn_degrees > WIDEST_TURN_DEGREES,
+        f"registering there and back ends {disagreement_mm:.1f} mm apart ({WIDEST_DISAGREEMENT_MM:.0f} at most)":
+            disagreement_mm > WIDEST_DISAGREEMENT_MM,
+        f"it is not like T1C: likeness is {at.information:.3f}, and {LEAST_INFORMATION} is expected":
+            at.information < LEAST_INFORMATION,
+        f"it fits T1C nowhere: likeness falls by {peak:.4f} when pushed apart, and {LEAST_PEAK} is expected":
+            peak < LEAST_PEAK,
+        f"it does not fit T1C closely: ends lie {disagreement_mm:.1f} mm apart and likeness hardly falls off":
+            peak < FLAT * (at.information - 1.0) and disagreement_mm > LOOSE_MM,
+    }  # fmt: skip
+    return next((reason for reason, fails in faults.items() if fails), "")
 
 
 def _pushes() -> NDArray[np.float64]:

@@ -99,9 +99,10 @@ def clean(t1c: Image, others: Mapping[Contrast, Image]) -> Cleaned:
         fixed = Pyramid(to_image(t1c.array, t1c.affine))
         desk.timed("levels of T1C", lambda: fixed.levels)
         moving = {c: Pyramid(to_image(image.array, image.affine)) for c, image in others.items()}
-        running = {c: desk.beside(f"registration of {c}", partial(register, fixed, moving[c])) for c in moving}
-        found = {c: future.result() for c, future in running.items()}
-        done = _bring(t1c, moving, found)
+        running = {c: desk.beside(f"registration of {c}", partial(_bring, fixed, moving[c])) for c in moving}
+        brought = {c: future.result() for c, future in running.items()}
+        found = {c: registration for c, (registration, _) in brought.items()}
+        done = _gather(t1c, brought)
         _add_brain(done, outline.result(), t1c, others)
         desk.timed("checks", lambda: _judge_all(done, fixed, moving, found, t1c.label))
         correct = partial(frame.correct_bias, mask=done.brain, spacing_mm=t1c.spacing_mm)
@@ -128,13 +129,17 @@ def _outline(array: FloatArray, spacing_mm: tuple[float, float, float]) -> brain
     return outline if volume_ml <= LARGEST_BRAIN_ML else f"{volume_ml:.0f} ml is more than a brain"
 
 
-def _bring(t1c: Image, moving: Mapping[Contrast, Pyramid], found: Mapping[Contrast, Registration]) -> Cleaned:
-    """Put every sequence on T1C's grid."""
-    target = to_image(t1c.array, t1c.affine)
-    images = {c: resample(moving[c].image, target, found[c].matrix) for c in found}
+def _bring(fixed: Pyramid, moving: Pyramid) -> tuple[Registration, FloatArray]:
+    """Register one sequence, and put it on T1C's grid."""
+    found = register(fixed, moving)
+    return found, resample(moving.image, fixed.image, found.matrix)
+
+
+def _gather(t1c: Image, brought: Mapping[Contrast, tuple[Registration, FloatArray]]) -> Cleaned:
+    """Put the sequences side by side."""
     return Cleaned(
-        {Contrast.T1C: t1c.array} | images,
-        {Contrast.T1C: np.eye(4)} | {c: found[c].matrix for c in found},
+        {Contrast.T1C: t1c.array} | {c: image for c, (_, image) in brought.items()},
+        {Contrast.T1C: np.eye(4)} | {c: found.matrix for c, (found, _) in brought.items()},
         np.zeros(t1c.array.shape, bool),
     )
 

@@ -20,7 +20,7 @@ GRIDS = {
     "thick": THICK,
     "sagittal": replace(THICK, plane=Plane.SAGITTAL, slices=90, thickness_mm=1.8, spacing_mm=1.9),
     "slab": replace(THICK, slices=16),
-    "few": replace(THICK, slices=7),
+    "few": replace(THICK, slices=5),
 }
 BRAIN = np.array([[x, y, z] for x in (-50, 50) for y in (-55, 70) for z in (-25, 50)], float)
 STILL = Motion()
