@@ -30,6 +30,8 @@ START_DEGREES = 14.0
 """Turns about each axis that the search starts from, besides none."""
 STARTS = 3
 """How many of the starts, the most alike, are followed up."""
+DOUBT_MM = 1.0
+"""Where the passes there and back end farther apart than this, all starts are followed up."""
 
 
 class _Pass(NamedTuple):
@@ -122,15 +124,24 @@ def affine_transform(matrix: Matrix) -> sitk.AffineTransform:
 
 def register(fixed: Pyramid, moving: Pyramid) -> Registration:
     """Align two images of one head rigidly, as far as their likeness tells."""
-    best = _optimise(fixed, moving, _search(fixed, moving), COARSE)
+    found = _register(fixed, moving, STARTS)
+    if found.disagreement_mm <= DOUBT_MM:
+        return found
+    return min(found, _register(fixed, moving, None), key=lambda end: end.metric_after)
+
+
+def _register(fixed: Pyramid, moving: Pyramid, starts: int | None) -> Registration:
+    """Align from the best few starts, or with None from all."""
+    best = _optimise(fixed, moving, _search(fixed, moving, starts), COARSE)
     there = _optimise(fixed, moving, best, FINE)
     # Interpolation between thick slices pulls each way a little to its own side.
     back = inverse(_optimise(moving, fixed, inverse(best), FINE))
     final = _between(there, back, fixed.head_centre)
     before, after = (_metric(fixed, moving, matrix, COARSE) for matrix in (np.eye(4), final))
+    apart = distance(there, back, fixed.head_centre)
     if after > before:  # alignment that makes things worse is none
-        return Registration(np.eye(4), before, before, 0.0)
-    return Registration(final, before, after, distance(there, back, fixed.head_centre))
+        return Registration(np.eye(4), before, before, apart)
+    return Registration(final, before, after, apart)
 
 
 def inverse(rigid: Matrix) -> Matrix:
@@ -160,10 +171,10 @@ def _level(image: sitk.Image, millimetres: float) -> sitk.Image:
     return level
 
 
-def _search(fixed: Pyramid, moving: Pyramid) -> Matrix:
+def _search(fixed: Pyramid, moving: Pyramid, starts: int | None) -> Matrix:
     """Follow the most promising starts on the coarsest level, and keep the one that ends most alike."""
     ranked = sorted(_starts(fixed, moving), key=lambda start: _metric(fixed, moving, start, ROUGH))
-    followed = [_optimise(fixed, moving, start, ROUGH) for start in ranked[:STARTS]]
+    followed = [_optimise(fixed, moving, start, ROUGH) for start in ranked[:starts]]
     # Compared at the next level: at this one, part of a head can be most alike where it does not belong.
     return min(followed, key=lambda end: _metric(fixed, moving, end, COARSE))
 
