@@ -94,6 +94,8 @@ def clean(t1c: Image, others: Mapping[Contrast, Image]) -> Cleaned:
     T1C is axial and in display order. Raises UnusableImage where no brain is seen, RegistrationFailed where FLAIR
     cannot be brought to T1C.
     """
+    # Sequences run side by side instead; and sums that one thread makes come out equal, run after run.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     with _Desk() as desk:
         outline = desk.beside("brain mask", partial(_outline, t1c.array, t1c.spacing_mm))
         fixed = Pyramid(to_image(t1c.array, t1c.affine))
@@ -113,9 +115,7 @@ def clean(t1c: Image, others: Mapping[Contrast, Image]) -> Cleaned:
 
 
 def warm_up() -> None:
-    """Load what the first study needs; for a process of its own, whose threads it sets."""
-    # Sequences run side by side instead; and sums that one thread makes come out equal, run after run.
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    """Load what the first study needs."""
     brain.warm_up()
 
 
