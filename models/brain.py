@@ -125,7 +125,7 @@ def _on_openvino(network: torch.nn.Module, side: int) -> torch.nn.Module:
     # Half the cores: registration runs beside it. Single precision, or masks would depend on the machine.
     settings = {"INFERENCE_NUM_THREADS": max(1, (os.cpu_count() or 2) // 2), "INFERENCE_PRECISION_HINT": "f32"}
     converted = ov.convert_model(network, input=[1, 1, side, side, side])
-    compiled = ov.Core().compile_model(converted, "CPU", settings)
+    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
 
     class Compiled(torch.nn.Module):
         def __init__(self) -> None:
@@ -133,6 +133,7 @@ def _on_openvino(network: torch.nn.Module, side: int) -> torch.nn.Module:
             self.device_marker = torch.nn.Parameter(torch.zeros(0))  # deepbet asks a parameter for its device
 
         def forward(self, cube: torch.Tensor) -> torch.Tensor:
-            return torch.from_numpy(compiled.create_infer_request().infer([cube.numpy()])[0].copy())
+            # deepbet is done with the answer, which is the request's own memory, before it asks again.
+            return torch.from_numpy(request.infer([cube.numpy()], share_inputs=True, share_outputs=True)[0])
 
     return Compiled()

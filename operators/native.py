@@ -31,6 +31,9 @@ Result = TypeVar("Result")
 START_SECONDS = 120.0
 """How long a fresh process may load its libraries and networks."""
 
+TAKEN = b"taken"
+"""What the process says when it holds a call whole: until then the call may go to another one."""
+
 
 class WorkerError(RuntimeError):
     """The work raised an error that is not one of ours; the log says which and where."""
@@ -64,15 +67,18 @@ class Worker:
         """Call a function of a module in the process, and return or raise what it does.
 
         Raises NativeCrash or TimeOut where the process was lost, WorkerError where the call raised what is not a
-        PipelineError.
+        PipelineError. A process lost before it took the call costs nothing: a fresh one takes it.
         """
         with self._busy:
-            pipe = self._start()
+            was_warm = self._ready
             try:
-                if not self._ready:
-                    self._answer(pipe, START_SECONDS)
-                    self._ready = True
-                _send(pipe, (function, args, kwargs))
+                try:
+                    pipe = self._hand_over(function, args, kwargs)
+                except (EOFError, OSError):
+                    if not was_warm:
+                        raise
+                    self._kill()
+                    pipe = self._hand_over(function, args, kwargs)
                 result: Result = self._answer(pipe, self._timeout_seconds)
             except (EOFError, OSError) as error:
                 self._lose(error)
@@ -99,6 +105,22 @@ class Worker:
         # Python ends daemons by SIGTERM, which this one ignores, and would then wait for it for ever.
         atexit.register(self.stop)
         return self._pipe
+
+    def _hand_over(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Connection:
+        """Give a call to a living process, and return its pipe once the process has taken it.
+
+        Raises EOFError or OSError where the process ended first.
+        """
+        pipe = self._start()
+        if not self._ready:
+            self._answer(pipe, START_SECONDS)
+            self._ready = True
+        _send(pipe, (function, args, kwargs))
+        if not pipe.poll(self._timeout_seconds):
+            self._kill()
+            raise TimeOut(f"the worker process took no call within {self._timeout_seconds:.0f} s and was replaced")
+        pipe.recv_bytes()
+        return pipe
 
     def _answer(self, pipe: Connection, seconds: float) -> Any:
         """Wait for the process's answer; raises what it sent if that is an error."""
@@ -165,6 +187,7 @@ def _serve(pipe: Connection, prepare: Callable[[], None]) -> None:
         _send(pipe, _attempt(prepare))
         while True:
             function, args, kwargs = _receive(pipe)
+            pipe.send_bytes(TAKEN)
             _send(pipe, _attempt(function, *args, **kwargs))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the node closed its end
