@@ -24,7 +24,7 @@ __all__ = [
     "place", "standardise", "to_frame", "widen",
 ]  # fmt: skip
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a step below changes what a network sees; prepared training data are made anew then."""
 FRAME_SIZE = 224
 """Rows and columns of the networks' input, in pixels (thesis section 4.4.1)."""
@@ -52,14 +52,14 @@ class Placement:
 
 
 def correct_bias(stack: FloatArray, mask: BoolArray, spacing_mm: tuple[float, float, float]) -> FloatArray:
-    """Divide out the slow intensity drift of receive coils, estimated by N4 on a 6 mm grid."""
+    """Divide out the slow intensity drift of receive coils, estimated by N4 on an 8 mm grid."""
     image = sitk.GetImageFromArray(np.maximum(stack, 0.0).astype(np.float32))
     image.SetSpacing([float(s) for s in spacing_mm[::-1]])
     inside = sitk.GetImageFromArray(mask.astype(np.uint8))
     inside.CopyInformation(image)
-    shrink = [max(1, round(6.0 / s)) for s in image.GetSpacing()]
+    shrink = [max(1, round(8.0 / s)) for s in image.GetSpacing()]
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
-    n4.SetMaximumNumberOfIterations([20, 20, 10])
+    n4.SetMaximumNumberOfIterations([10, 10, 10])
     n4.Execute(sitk.Shrink(image, shrink), sitk.Shrink(inside, shrink))
     field = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)))
     corrected: FloatArray = (stack / np.maximum(field, 1e-3)).astype(np.float32)

@@ -24,6 +24,8 @@ from models import frame
 
 FIELD = 256
 """Side of a prepared slice in frame pixels: the frame and room around it for augmentation."""
+MASK_VERSION = "1"
+"""Counts up when the brain's outline changes; masks take longest, and outlive changes of the frame."""
 ASSUMED_SLICE_MM = 5.0
 """Slice spacing where none is recorded; only the bias field's grid depends on it."""
 T1, FLAIR, T1C = 0, 1, 2
@@ -115,10 +117,8 @@ def prepare(case: Case, cache: Path, *, bias_field: bool = True) -> Prepared:
     """
     images, tumour = case.read()
     key = f"{frame.VERSION} {FIELD} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2}" + ("" if bias_field else " raw")
-    brain = _kept(cache, f"{case.name}-brain", [images[..., T1C]], str(frame.VERSION), lambda: _outline(images))[
-        "brain"
-    ]
-    make = partial(_to_frame, images, tumour, brain, bias_field=bias_field)
+    mask = _kept(cache, f"{case.name}-brain", [images[..., T1C]], MASK_VERSION, lambda: _outline(images))["brain"]
+    make = partial(_to_frame, images, tumour, mask, bias_field=bias_field)
     arrays = _kept(cache, case.name, [images, tumour], key, make)
     placement = frame.Placement(tuple(arrays["centre"]), (float(arrays["pixel"]),) * 2)
     return Prepared(case, arrays["images"], arrays["brain"], arrays["tumour"], placement)
