@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import torch
+from google.protobuf.message import Message
 from torch import Tensor, nn
 
 from models import frame
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 
+_REMARKS = ("doc_string", "metadata_props")
+"""Fields of ONNX messages that no engine reads; torch's exporter keeps stack traces there, with its machine's paths."""
+
 
 class TumourProbability(nn.Module):
     """The network with its softmax: (B, C, H, W) to the tumour's probability (B, H, W)."""
 
-    def __init__(self, network: NASBraNet) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -31,9 +36,13 @@ def load_network(plan: NetworkPlan, checkpoint: Path) -> NASBraNet:
     return network.eval()
 
 
-def export_onnx(network: NASBraNet, path: Path) -> None:
-    """Write the network as one ONNX file with a free batch size: `image` in, `tumour` out."""
-    example = torch.zeros(2, network.plan.in_channels, frame.FRAME_SIZE, frame.FRAME_SIZE)
+def export_onnx(network: nn.Module, path: Path) -> None:
+    """Write a network as one ONNX file with a free batch size: `image` in, `tumour` out, both float32.
+
+    Any network that maps (B, C, 224, 224) to logits will do; C is its plan's, or 2 where it has none.
+    """
+    plan = network.plan if isinstance(network, NASBraNet) else None
+    example = torch.zeros(2, plan.in_channels if plan else 2, frame.FRAME_SIZE, frame.FRAME_SIZE)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.onnx.export(
@@ -47,4 +56,28 @@ def export_onnx(network: NASBraNet, path: Path) -> None:
         external_data=False,
         verbose=False,
     )
+    clean(part, plan)
     part.replace(path)
+
+
+def clean(path: Path, plan: NetworkPlan | None = None) -> None:
+    """Strip an ONNX file, in place, of all remarks but its producer; say which plan and frame it was made for."""
+    model = onnx.load(path)
+    _strip(model)
+    about = {"frame": str(frame.VERSION)}
+    if plan is not None:
+        about |= {"plan": plan.name, "source": plan.source}
+    onnx.helper.set_model_props(model, about)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _strip(message: Message) -> None:
+    """Clear the remarks of a message and of all that it holds."""
+    for name in _REMARKS:
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for child in value if field.is_repeated else [value]:
+                _strip(child)
