@@ -57,7 +57,8 @@ def correct_bias(stack: FloatArray, mask: BoolArray, spacing_mm: tuple[float, fl
     image.SetSpacing([float(s) for s in spacing_mm[::-1]])
     inside = sitk.GetImageFromArray(mask.astype(np.uint8))
     inside.CopyInformation(image)
-    shrink = [max(1, round(8.0 / s)) for s in image.GetSpacing()]
+    # N4 fits splines through its grid, and through fewer than four points along an axis there is none.
+    shrink = [max(1, min(round(8.0 / s), n // 4)) for s, n in zip(image.GetSpacing(), image.GetSize(), strict=True)]
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations([10, 10, 10])
     n4.Execute(sitk.Shrink(image, shrink), sitk.Shrink(inside, shrink))
@@ -127,11 +128,13 @@ def _resample(
     return out
 
 
-def network_input(channels: list[FloatArray], mask: BoolArray, placement: Placement) -> FloatArray:
+def network_input(
+    channels: list[FloatArray], mask: BoolArray, placement: Placement, margin_mm: float = MASK_MARGIN_MM
+) -> FloatArray:
     """Assemble what a network sees of a study: (slices, channels, size, size), zero outside the brain.
 
-    `channels` are bias-corrected stacks on one grid, `mask` their brain mask.
+    `channels` are bias-corrected stacks on one grid, `mask` their brain mask, which grows by `margin_mm`.
     """
-    inside = to_frame(widen(mask, placement.pixel_mm), placement, linear=False)
+    inside = to_frame(widen(mask, placement.pixel_mm, margin_mm), placement, linear=False)
     framed = [to_frame(standardise(c, mask), placement) * inside for c in channels]
     return np.stack(framed, axis=1)

@@ -172,6 +172,7 @@ def _add_emptiness(done: Cleaned, others: Mapping[Contrast, Image]) -> None:
     region = done.images[Contrast.FLAIR] != 0
     if brain.dice(region, done.brain) > brain.LIKE_A_BRAIN:
         done.brain &= region
+        done.stripped = True
         done.notes.append("FLAIR came without skull, T1C with it; the brain is where both show it")
 
 

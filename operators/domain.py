@@ -167,7 +167,7 @@ class Stack:
     alignments: Mapping[Contrast, Alignment] = field(default_factory=dict)
     """Of every sequence but T1C; a T1 or T2 whose alignment failed is here and not among the images."""
     stripped: bool = False
-    """Whether T1C came without skull."""
+    """Whether T1C, or FLAIR alone, came without skull."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall-clock time of each step of preprocessing."""
 

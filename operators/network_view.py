@@ -26,4 +26,7 @@ def view_of(stack: Stack) -> NetworkView:
     if not stack.brain.any():
         raise UnusableImage("no brain is seen on T1C")
     placement = frame.place(stack.brain, stack.spacing_mm[1:])
-    return NetworkView(frame.network_input([stack.images[c] for c in CHANNELS], stack.brain, placement), placement)
+    # Around a brain that came without skull there is nothing but background, which no network has seen.
+    margin_mm = 0.0 if stack.stripped else frame.MASK_MARGIN_MM
+    channels = [stack.images[c] for c in CHANNELS]
+    return NetworkView(frame.network_input(channels, stack.brain, placement, margin_mm), placement)

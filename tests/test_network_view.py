@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from models import frame
-from models.nasbranet.judge import network_view
+from models.training.judge import network_view
 from models.novelty import features, likeness
 from models.training import data
 from operators.build_volumes import build_volumes

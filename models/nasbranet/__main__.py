@@ -20,12 +20,14 @@ from scipy.ndimage import gaussian_filter
 
 from models import frame, novelty
 from models.engine import Model, ModelError
-from models.nasbranet.export import TumourProbability, export_onnx, load_network
-from models.nasbranet.judge import Segmenter, judge, network_view, patient_dice
+from models.nasbranet.crossval import cross_validate
+from models.nasbranet.export import export_onnx, load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.training import data
 from models.training.augment import Slices
+from models.training.folds import write_json
+from models.training.judge import judge, network_view, patient_dice, segmenter
 from models.training.loop import Schedule, Trainer
 from models.training.metrics import mean_interval
 from models.training.novelty_fit import fit_reference
@@ -86,7 +88,10 @@ def train(
     if trainer.resume():
         console.print(f"resuming after epoch {trainer.epoch}")
     with Progress(console=console) as progress:
-        trainer.run(progress, lambda: float(np.mean(list(judge(_segmenter(network), watched).values()))))
+        trainer.run(progress, lambda: float(np.mean(list(judge(segmenter(network), watched).values()))))
+
+
+app.command(name="cross-validate")(cross_validate)
 
 
 @app.command()
@@ -121,7 +126,7 @@ def evaluate(
         "left_out": [c.name for c in everyone if c.name not in by_case],
         "model": model.name, "version": model.version,
     }  # fmt: skip
-    _write_json(json_file, result)
+    write_json(json_file, result)
     console.print(f"Dice {mean:.3f} ({interval[0]:.3f} to {interval[1]:.3f}), {len(by_patient)} patients")
 
 
@@ -138,7 +143,7 @@ def export(
     noise = np.random.default_rng(0).standard_normal((3, 2, frame.FRAME_SIZE, frame.FRAME_SIZE))
     image = gaussian_filter(noise, (0, 0, 8, 8)).astype(np.float32) * 40.0
     model = Model(to.parent.name, to)
-    expected = _segmenter(network)(image)
+    expected = segmenter(network)(image)
     gap = float(np.abs(model.run(image) - expected).max())
     if gap > 1e-2 or expected.max() < 0.5:
         raise data.DataError(f"the exported network differs from the trained one by {gap:.3g}; not usable")
@@ -161,7 +166,7 @@ def benchmark(
         figures[str(batch)] = 1000.0 * float(np.median(seconds)) / batch
         console.print(f"batch {batch}: {figures[str(batch)]:.1f} ms a slice")
     if json_file is not None:
-        _write_json(json_file, {"ms_per_slice": figures, "processor": platform.processor(), "version": model.version})
+        write_json(json_file, {"ms_per_slice": figures, "processor": platform.processor(), "version": model.version})
 
 
 @app.command()
@@ -193,27 +198,6 @@ def _seconds(model: Model, image: NDArray[np.float32]) -> float:
     begun = time.perf_counter()
     model.run(image)
     return time.perf_counter() - begun
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    """Write a result file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-def _segmenter(network: NASBraNet) -> Segmenter:
-    """Wrap a torch network as a judge's segmenter."""
-    model = TumourProbability(network)
-
-    def segment(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        network.eval()
-        with torch.inference_mode():
-            parts = [model(part.to(memory_format=torch.channels_last)) for part in torch.from_numpy(image).split(8)]
-        return torch.cat(parts).numpy()
-
-    return segment
 
 
 def run() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.nasbranet.ops import build_op, conv_bn_relu, resize
 from models.nasbranet.plan import CellPlan, NetworkPlan
+from models.training.network import SegmentationNetwork
 
 
 class Climb(nn.Module):
@@ -59,7 +60,7 @@ class Branch(nn.Module):
         return x, coarsest
 
 
-class NASBraNet(nn.Module):
+class NASBraNet(SegmentationNetwork):
     """A segmentation network built from its plan."""
 
     def __init__(self, plan: NetworkPlan) -> None:
@@ -88,10 +89,6 @@ class NASBraNet(nn.Module):
         logits = self.head(self.merge(torch.cat(fine, dim=1)))  # (B, classes, H/2, W/2)
         main = resize(logits, (image.shape[-2], image.shape[-1]))
         return [main, *(head(c) for head, c in zip(self.auxiliary, coarse, strict=True))]
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map a slice (B, C, H, W), H and W divisible by 8, to class logits (B, classes, H, W)."""
-        return self.forward_all(image)[0]
 
 
 def build_cells(plan: NetworkPlan, cells: tuple[CellPlan, ...]) -> list[nn.Module]:

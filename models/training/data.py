@@ -64,7 +64,10 @@ class Prepared:
 
     case: Case
     images: NDArray[np.float16]
-    """(slices, 2, FIELD, FIELD): T1C and FLAIR, bias-corrected, normalised over the brain, not stripped."""
+    """(slices, 2, FIELD, FIELD): T1C and FLAIR, bias-corrected, normalised over the brain, not stripped.
+
+    T1C is zero where the case has none.
+    """
     brain: NDArray[np.bool_]
     """(slices, FIELD, FIELD): the widened brain mask."""
     tumour: NDArray[np.bool_]
@@ -95,6 +98,11 @@ def usable(cases: Iterable[Case], leave_out: Sequence[str] = ()) -> list[Case]:
     return [c for c in cases if c.has_t1c and not any(word in c.name for word in leave_out)]
 
 
+def flair_only(cases: Iterable[Case], leave_out: Sequence[str] = ()) -> list[Case]:
+    """Keep the cases without a true T1C: they can teach what FLAIR alone shows, and judge nothing."""
+    return [c for c in cases if not c.has_t1c and not any(word in c.name for word in leave_out)]
+
+
 def split(cases: Sequence[Case], folds: int, fold: int, seed: int) -> tuple[list[Case], list[Case]]:
     """Divide into (training, validation) by patient, with each site's share kept."""
     dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -117,8 +125,11 @@ def prepare(case: Case, cache: Path, *, bias_field: bool = True) -> Prepared:
     """
     images, tumour = case.read()
     key = f"{frame.VERSION} {FIELD} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2}" + ("" if bias_field else " raw")
+    # Where there is no T1C its channel is a copy of FLAIR, and so is the brain's outline FLAIR's.
     mask = _kept(cache, f"{case.name}-brain", [images[..., T1C]], MASK_VERSION, lambda: _outline(images))["brain"]
-    make = partial(_to_frame, images, tumour, mask, bias_field=bias_field)
+    made_from = (T1C, FLAIR) if case.has_t1c else (FLAIR,)
+    key += "" if case.has_t1c else " flair"
+    make = partial(_to_frame, images, tumour, mask, made_from, bias_field=bias_field)
     arrays = _kept(cache, case.name, [images, tumour], key, make)
     placement = frame.Placement(tuple(arrays["centre"]), (float(arrays["pixel"]),) * 2)
     return Prepared(case, arrays["images"], arrays["brain"], arrays["tumour"], placement)
@@ -146,16 +157,22 @@ def _outline(images: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def _to_frame(
-    images: NDArray[np.uint8], tumour: NDArray[np.bool_], brain: NDArray[np.bool_], *, bias_field: bool
+    images: NDArray[np.uint8],
+    tumour: NDArray[np.bool_],
+    brain: NDArray[np.bool_],
+    made_from: Sequence[int],
+    *,
+    bias_field: bool,
 ) -> dict[str, Any]:
-    """Correct, normalise and resample one case."""
+    """Correct, normalise and resample one case; `made_from` names its channels, FLAIR last."""
     pixel = frame.estimate_pixel_mm(brain)
     spacing = (ASSUMED_SLICE_MM, pixel, pixel)
     placement = frame.place(brain, (pixel, pixel))
-    channels = [images[..., c].astype(np.float32) for c in (T1C, FLAIR)]
+    channels = [images[..., c].astype(np.float32) for c in made_from]
     if bias_field:
         channels = [frame.correct_bias(c, brain, spacing) for c in channels]
     framed = [frame.to_frame(frame.standardise(c, brain), placement, FIELD) for c in channels]
+    framed = [np.zeros_like(framed[-1])] * (2 - len(framed)) + framed
     wide = frame.to_frame(frame.widen(brain, (pixel, pixel)), placement, FIELD, linear=False)
     target = frame.to_frame(tumour, placement, FIELD)
     return {

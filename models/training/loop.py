@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from models.nasbranet.network import NASBraNet
 from models.training.augment import Slices
-from models.training.losses import segmentation_loss
+from models.training.losses import distillation_loss, segmentation_loss
+from models.training.network import SegmentationNetwork
 
 LOGGER = logging.getLogger(__name__)
 
@@ -37,9 +38,19 @@ class Schedule:
     weight_decay: float = 1e-2
     auxiliary_weight: float = 0.2
     """Weight of each branch's own loss beside the main one (FasterSeg)."""
+    distillation_weight: float = 1.0
+    """Weight of the teacher's lesson beside the segmentation loss (thesis section 4.3.4: equal)."""
     gradient_limit: float = 5.0
+    patience: int | None = None
+    """Stop when so many validations in a row brought nothing better, and keep the best; None to go to the end."""
     workers: int = 1
     seed: int = 0
+
+    @classmethod
+    def parse(cls, epochs: str, **settings: float | int | None) -> Schedule:
+        """Read stages as the command line gives them, for example 14x0.5,10x0.75,12x1."""
+        stages = tuple((int(n), float(s)) for n, s in (part.split("x") for part in epochs.split(",")))
+        return cls(stages=stages, **settings)  # type: ignore[arg-type]
 
     @property
     def epochs(self) -> int:
@@ -58,16 +69,26 @@ class Schedule:
 class Trainer:
     """Trains one network on one set of slices and keeps its state in a folder."""
 
-    def __init__(self, network: NASBraNet, slices: Slices, schedule: Schedule, folder: Path) -> None:
-        self.network, self.slices, self.schedule = _channels_last(network), slices, schedule
-        self.state, self.log = folder / "last.pt", folder / "log.csv"
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        slices: Slices,
+        schedule: Schedule,
+        folder: Path,
+        teacher: SegmentationNetwork | None = None,
+    ) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = _placed(network, self.device)
+        self.teacher = None if teacher is None else _placed(teacher, self.device).eval().requires_grad_(False)
+        self.slices, self.schedule = slices, schedule
+        self.state, self.best, self.log = folder / "last.pt", folder / "best.pt", folder / "log.csv"
         folder.mkdir(parents=True, exist_ok=True)
         self.optimizer = torch.optim.AdamW(network.parameters(), schedule.peak_rate, weight_decay=schedule.weight_decay)
         self.steps = len(slices) // schedule.batch
         self.rate = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, schedule.peak_rate, total_steps=max(2, self.steps * schedule.epochs), pct_start=0.2
         )
-        self.epoch = 0
+        self.epoch, self.best_score, self.waited = 0, -1.0, 0
 
     def resume(self) -> bool:
         """Go on from the last whole epoch, if there is one."""
@@ -77,20 +98,42 @@ class Trainer:
         self.network.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
         self.rate.load_state_dict(kept["rate"])
-        self.epoch = int(kept["epoch"])
+        self.epoch, self.best_score, self.waited = int(kept["epoch"]), float(kept["best_score"]), int(kept["waited"])
         return True
 
     def run(self, progress: Progress, validate: Callable[[], float] | None = None, every: int = 5) -> None:
-        """Train to the schedule's end; `validate` is only watched and logged, it chooses nothing."""
+        """Train to the schedule's end, or until `patience` is used up.
+
+        Without patience `validate` is only watched and logged, it chooses nothing; with it, it must not look at the
+        patients that are reported.
+        """
         overall = progress.add_task("epochs", total=self.schedule.epochs, completed=self.epoch)
-        while self.epoch < self.schedule.epochs:
+        while self.epoch < self.schedule.epochs and not self._is_out_of_patience():
             loss = self._epoch(progress)
             self.epoch += 1
-            self._save()
             last = self.epoch == self.schedule.epochs
             score = validate() if validate and (last or self.epoch % every == 0) else None
+            self._weigh(score)
+            self._save(self.state)
             self._record(loss, score)
             progress.update(overall, completed=self.epoch)
+        if self.schedule.patience is not None and self.best.exists():
+            kept = torch.load(self.best, map_location="cpu", weights_only=True)
+            self.network.load_state_dict(kept["network"])
+            self._save(self.state)
+
+    def _is_out_of_patience(self) -> bool:
+        return self.schedule.patience is not None and self.waited >= self.schedule.patience
+
+    def _weigh(self, score: float | None) -> None:
+        """Note whether the network got better."""
+        if score is None or self.schedule.patience is None:
+            return
+        if score > self.best_score:
+            self.best_score, self.waited = score, 0
+            self._save(self.best)
+        else:
+            self.waited += 1
 
     def _epoch(self, progress: Progress) -> float:
         """Go once through the slices and return the mean loss."""
@@ -100,7 +143,8 @@ class Trainer:
         task = progress.add_task(f"epoch {self.epoch + 1}", total=self.steps)
         total = 0.0
         for image, target in self._batches(self.schedule.scale(self.epoch)):
-            loss = self._loss(image, target)
+            with _autocast(self.device):
+                loss = self._loss(image, target)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.gradient_limit)
@@ -118,20 +162,28 @@ class Trainer:
         )
         for batch in loader:
             image, target = batch if scale == 1.0 else _shrink(batch[0], batch[1], scale)
-            yield image.to(memory_format=torch.channels_last), target
+            yield image.to(self.device, memory_format=torch.channels_last), target.to(self.device)
 
     def _loss(self, image: Tensor, target: Tensor) -> Tensor:
-        main, *auxiliary = self.network.forward_all(image)
+        main, *auxiliary = (logits.float() for logits in self.network.forward_all(image))
         loss = segmentation_loss(main, target)
         for logits in auxiliary:
             loss = loss + self.schedule.auxiliary_weight * segmentation_loss(logits, target)
+        if self.teacher is not None:
+            with torch.no_grad():
+                lesson = self.teacher(image)
+            loss = loss + self.schedule.distillation_weight * distillation_loss(main, lesson.float())
         return loss
 
-    def _save(self) -> None:
-        part = self.state.with_suffix(".part")
-        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save(state | {"rate": self.rate.state_dict(), "epoch": self.epoch}, part)
-        part.replace(self.state)
+    def _save(self, path: Path) -> None:
+        part = path.with_suffix(".part")
+        state = {
+            "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "rate": self.rate.state_dict(), "epoch": self.epoch,
+            "best_score": self.best_score, "waited": self.waited,
+        }  # fmt: skip
+        torch.save(state, part)
+        part.replace(path)
 
     def _record(self, loss: float, score: float | None) -> None:
         new = not self.log.exists()
@@ -151,7 +203,14 @@ def _shrink(image: Tensor, target: Tensor, scale: float) -> tuple[Tensor, Tensor
     return smaller, labels[:, 0].long()
 
 
-def _channels_last(network: NASBraNet) -> NASBraNet:
-    """Lay the weights out as the CPU's convolutions like them."""
+def _autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Compute in bfloat16 where the processor does so natively; elsewhere it would be slower."""
+    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16) if native else nullcontext()
+
+
+def _placed(network: SegmentationNetwork, device: torch.device) -> SegmentationNetwork:
+    """Lay the weights out as convolutions like them, on the device that trains."""
+    network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -20,6 +20,15 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     return ((1.0 - torch.exp(-entropy)) ** gamma * entropy).mean()
 
 
+def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the student's classes from the teacher's, mean over pixels (thesis eq. 4-10).
+
+    Both are logits (B, C, H, W); what the two make of a pixel is summed over classes before the mean is taken.
+    """
+    told, learnt = F.log_softmax(teacher, dim=1), F.log_softmax(student, dim=1)
+    return F.kl_div(learnt, told, reduction="none", log_target=True).sum(dim=1).mean()
+
+
 def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Focal plus Dice loss; logits of a coarser scale meet the target at their own size."""
     if logits.shape[-2:] != target.shape[-2:]:

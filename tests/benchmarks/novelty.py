@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy import ndimage
 
-from models.nasbranet.judge import network_view
+from models.training.judge import network_view
 from models.novelty import features, load_reference
 from models.training import data
 

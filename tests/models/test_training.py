@@ -156,7 +156,7 @@ def train(folder, cache, out, epochs):
         if epochs == 1:
             trainer._epoch(progress)
             trainer.epoch = 1
-            trainer._save()
+            trainer._save(trainer.state)
         else:
             trainer.run(progress, lambda: 0.5, every=1)
     return network

@@ -1,0 +1,121 @@
+"""Cross-validation by patient: one fold trained, and judged on the patients it never saw.
+
+What a fold's network says of its held-out patients is kept beside its weights, so that post-processing and
+uncertainty can be studied without running it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from models.training import data
+from models.training.augment import Slices
+from models.training.judge import Segmenter, map_dice, network_view, segmenter
+from models.training.loop import Schedule, Trainer
+from models.training.network import SegmentationNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A cross-validation: which patients, how many folds, how long."""
+
+    cases: Sequence[data.Case]
+    """With a true T1C: they train and judge."""
+    helpers: Sequence[data.Case] = ()
+    """Without one: they only train."""
+    folds: int = 5
+    schedule: Schedule = Schedule()
+    empty_share: float = 0.4
+    cache: Path = Path("runs/prepared")
+
+    def split(self, fold: int) -> tuple[list[data.Case], list[data.Case]]:
+        """Divide into (training, held out) by patient."""
+        training, held = data.split(self.cases, self.folds, fold, self.schedule.seed)
+        data.refuse_shared_patients(self.helpers, held)
+        return [*training, *self.helpers], held
+
+
+def run_fold(
+    study: Study,
+    fold: int,
+    make: Callable[[], SegmentationNetwork],
+    folder: Path,
+    progress: Progress,
+    teacher: SegmentationNetwork | None = None,
+) -> dict[str, float]:
+    """Train one fold in `folder`, or go on where it stopped; returns the Dice of each held-out case by name.
+
+    Writes split.json, last.pt, log.csv, predictions/CASE.npz and, when all is done, result.json.
+    """
+    done = folder / "result.json"
+    if done.exists():
+        kept: dict[str, float] = json.loads(done.read_text(encoding="utf-8"))["cases"]
+        return kept
+    training, held = study.split(fold)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"training": [c.name for c in training], "validation": [c.name for c in held]}
+    write_json(folder / "split.json", names)
+    network = _train(study, training, make, folder, progress, teacher)
+    scores = {}
+    for case in progress.track(held, description=f"judging fold {fold}"):
+        prepared = data.prepare(case, study.cache)
+        maps = predict(segmenter(network), network_view(prepared))
+        keep_prediction(folder / "predictions" / f"{case.name}.npz", maps)
+        scores[case.name] = map_dice(maps[0], prepared)
+    write_json(done, {"cases": scores, "epochs": study.schedule.epochs, "stages": study.schedule.stages})
+    return scores
+
+
+def predict(segment: Segmenter, view: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Ask a network twice: (2, slices, size, size), of the image as it is and of its mirror image, turned back."""
+    return np.stack([segment(view), segment(np.ascontiguousarray(view[..., ::-1]))[..., ::-1]])
+
+
+def keep_prediction(path: Path, maps: NDArray[np.float32]) -> None:
+    """Write probabilities in half precision."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, maps=maps.astype(np.float16))
+    part.replace(path)
+
+
+def read_prediction(path: Path) -> NDArray[np.float32]:
+    """Read what `keep_prediction` wrote."""
+    with np.load(path) as kept:
+        maps: NDArray[np.float32] = kept["maps"].astype(np.float32)
+    return maps
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a result file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _train(
+    study: Study,
+    training: Sequence[data.Case],
+    make: Callable[[], SegmentationNetwork],
+    folder: Path,
+    progress: Progress,
+    teacher: SegmentationNetwork | None,
+) -> SegmentationNetwork:
+    prepared = [data.prepare(c, study.cache) for c in progress.track(training, description="preparing")]
+    torch.manual_seed(study.schedule.seed)
+    network = make()
+    slices = Slices(prepared, study.empty_share, study.schedule.seed)
+    trainer = Trainer(network, slices, study.schedule, folder, teacher)
+    trainer.resume()
+    trainer.run(progress)
+    return network
