@@ -24,6 +24,7 @@ from models.nasbranet.crossval import cross_validate
 from models.nasbranet.export import export_onnx, load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
+from models.nasbranet.search_command import latency_table, search
 from models.training import data
 from models.training.augment import Slices
 from models.training.folds import write_json
@@ -70,7 +71,7 @@ def train(
     stages = tuple((int(n), float(s)) for n, s in (part.split("x") for part in epochs.split(",")))
     cases = data.usable(data.read_cases(data_folder), leave_out or ())
     if within is not None:
-        cases = _of_split(cases, within, "training")
+        cases = data.of_split(cases, within, "training")
     training, held = data.split(cases, folds, fold, seed)
     out.mkdir(parents=True, exist_ok=True)
     names = {"training": [c.name for c in training], "validation": [c.name for c in held]}
@@ -92,6 +93,8 @@ def train(
 
 
 app.command(name="cross-validate")(cross_validate)
+app.command()(search)
+app.command(name="latency-table")(latency_table)
 
 
 @app.command()
@@ -108,7 +111,7 @@ def evaluate(
     everyone = data.read_cases(data_folder)
     cases = data.usable(everyone, leave_out or ())
     if split is not None:
-        cases = _of_split(cases, split, "validation")
+        cases = data.of_split(cases, split, "validation")
     if not cases:
         raise data.DataError(f"{data_folder} has no case with a true T1C to evaluate on")
     model = Model(weights.parent.name, weights)
@@ -178,7 +181,7 @@ def describe_inputs(
     cache: Cache = Path("runs/prepared"),
 ) -> None:
     """Describe the training cases as the network sees them, so that the node can tell a study that is unlike them."""
-    cases = _of_split(data.usable(data.read_cases(data_folder), leave_out or ()), split, "training")
+    cases = data.of_split(data.usable(data.read_cases(data_folder), leave_out or ()), split, "training")
     figures = [
         novelty.features(network_view(data.prepare(case, cache)))
         for case in track(cases, "describing cases", console=console)
@@ -186,12 +189,6 @@ def describe_inputs(
     reference = fit_reference(np.array(figures))
     reference.save(to)
     console.print(f"{to}: {reference.cases} cases; warns above {reference.warn:.2f}, stops above {reference.stop:.2f}")
-
-
-def _of_split(cases: list[data.Case], split: Path, part: str) -> list[data.Case]:
-    """Keep the cases that are in one part of a split file."""
-    names = set(json.loads(split.read_text(encoding="utf-8"))[part])
-    return [c for c in cases if c.name in names]
 
 
 def _seconds(model: Model, image: NDArray[np.float32]) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -101,6 +102,12 @@ def usable(cases: Iterable[Case], leave_out: Sequence[str] = ()) -> list[Case]:
 def flair_only(cases: Iterable[Case], leave_out: Sequence[str] = ()) -> list[Case]:
     """Keep the cases without a true T1C: they can teach what FLAIR alone shows, and judge nothing."""
     return [c for c in cases if not c.has_t1c and not any(word in c.name for word in leave_out)]
+
+
+def of_split(cases: Iterable[Case], split_file: Path, part: str) -> list[Case]:
+    """Keep the cases that a split file names in one of its parts, training or validation."""
+    names = set(json.loads(split_file.read_text(encoding="utf-8"))[part])
+    return [c for c in cases if c.name in names]
 
 
 def split(cases: Sequence[Case], folds: int, fold: int, seed: int) -> tuple[list[Case], list[Case]]:

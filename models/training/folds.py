@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Study:
     helpers: Sequence[data.Case] = ()
     """Without one: they only train."""
     folds: int = 5
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
     empty_share: float = 0.4
     cache: Path = Path("runs/prepared")
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from models.training.augment import Slices
 from models.training.losses import distillation_loss, segmentation_loss
 from models.training.network import SegmentationNetwork
+from models.training.resize import shrink_pair
 
 LOGGER = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Trainer:
             self.slices, self.schedule.batch, shuffle=True, drop_last=True, num_workers=self.schedule.workers
         )
         for batch in loader:
-            image, target = batch if scale == 1.0 else _shrink(batch[0], batch[1], scale)
+            image, target = shrink_pair(batch[0], batch[1], scale)
             yield image.to(self.device, memory_format=torch.channels_last), target.to(self.device)
 
     def _loss(self, image: Tensor, target: Tensor) -> Tensor:
@@ -193,14 +193,6 @@ class Trainer:
                 writer.writerow(["epoch", "loss", "learning_rate", "validation_dice"])
             writer.writerow([self.epoch, f"{loss:.4f}", f"{self.rate.get_last_lr()[0]:.2e}", score or ""])
         LOGGER.info("epoch %d loss %.4f dice %s", self.epoch, loss, score)
-
-
-def _shrink(image: Tensor, target: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Bring a batch to about `scale` of its side, kept divisible by 16."""
-    size = [round(side * scale / 16) * 16 for side in image.shape[-2:]]
-    smaller = F.interpolate(image, size=size, mode="bilinear", antialias=True)
-    labels = F.interpolate(target[:, None].float(), size=size, mode="nearest-exact")
-    return smaller, labels[:, 0].long()
 
 
 def _autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -11,6 +11,8 @@ from monai.losses.dice import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.training.resize import shrink_labels
+
 _DICE = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
 
@@ -31,8 +33,6 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Focal plus Dice loss; logits of a coarser scale meet the target at their own size."""
-    if logits.shape[-2:] != target.shape[-2:]:
-        scaled = F.interpolate(target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")
-        target = scaled[:, 0].long()
+    target = shrink_labels(target, (logits.shape[-2], logits.shape[-1]))
     dice: Tensor = _DICE(logits, target[:, None])
     return focal_loss(logits, target) + dice

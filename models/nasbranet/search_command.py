@@ -1,0 +1,125 @@
+"""The commands of the search: measure the table, search, write plans and picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from models.nasbranet.latency import LatencyTable, keys_of, measure_table, sensitivities
+from models.nasbranet.picture import draw_plan
+from models.nasbranet.search import Candidate, Groups, Search, SearchSettings
+from models.nasbranet.space import SearchSpace
+from models.training import data
+from models.training.augment import Slices
+from models.training.folds import write_json
+
+console = Console(stderr=True)
+Data = Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")]
+Layers = Annotated[int, typer.Option(help="L, cells from stem to head")]
+Expansions = Annotated[str, typer.Option(help="widths that a cell may have, in units of its scale")]
+Ends = Annotated[str, typer.Option(help="widths of the student's stem, the student's head and the teacher's stem")]
+
+
+def latency_table(
+    to: Annotated[Path, typer.Option(help="JSON file to write")] = Path("runs/latency.json"),
+    layers: Layers = 16,
+    expansions: Expansions = "16,24,32,40,48",
+    ends: Ends = "16,32,48",
+    seconds: Annotated[float, typer.Option(help="how long each operator is timed")] = 6.0,
+    threads: Annotated[int, typer.Option(help="CPU threads of each operator")] = 1,
+) -> None:
+    """Time every operator that the search can ask for, on this machine's CPU, and print what the time depends on."""
+    space = _space(layers, expansions, ends)
+    keys = keys_of(space)
+    with Progress(console=console) as progress:
+        bar = progress.add_task("timing operators", total=len(keys))
+        table = measure_table(keys, seconds, lambda: progress.advance(bar), threads)
+    table.save(to)
+    console.print(f"{to}: {len(keys)} operators on {table.device['device']}")
+    for name, ms in sensitivities(space, table).items():
+        console.print(f"the expected time changes with {name} by {ms:.2f} ms")
+
+
+def search(
+    data_folder: Data,
+    out: Annotated[Path, typer.Option(help="folder of the search; an interrupted one is gone on with")],
+    table: Annotated[Path, typer.Option(help="latency table of this device, by latency-table")],
+    split: Annotated[Path | None, typer.Option(help="a split.json: only its training cases take part")] = None,
+    layers: Layers = 16,
+    expansions: Expansions = "16,24,32,40,48",
+    ends: Ends = "16,32,48",
+    warm_up: Annotated[int, typer.Option(help="epochs of weights alone")] = 20,
+    epochs: Annotated[int, typer.Option(help="epochs of architecture and weights")] = 30,
+    steps: Annotated[int | None, typer.Option(help="batches an epoch; default all")] = None,
+    batch: Annotated[int, typer.Option(help="slices a batch")] = 8,
+    scale: Annotated[float, typer.Option(help="share of the full image side")] = 1.0,
+    target_ms: Annotated[float, typer.Option(help="T: time by the table at which speed neither costs nor earns")] = 8.3,
+    exponent: Annotated[float, typer.Option(help="w of the score ACC x (LAT / T) ** w")] = -0.07,
+    time_weight: Annotated[float, typer.Option(help="lambda, weight of the time penalty")] = 0.01,
+    architecture_rate: Annotated[float, typer.Option(help="Adam's learning rate of alpha, beta, gamma")] = 3e-4,
+    seed: Annotated[int, typer.Option(help="of groups, weights and draws")] = 0,
+    leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases with this in their name")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all")] = 0,
+    cache: Annotated[Path, typer.Option(help="where prepared cases are kept between runs")] = Path("runs/prepared"),
+) -> None:
+    """Search teacher and student together; write plans, a picture of the student and the log.
+
+    The patients are divided into 5 parts: 2 train weights, 2 train architectures, 1 judges what could be read off.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    cases = data.usable(data.read_cases(data_folder), leave_out or ())
+    if split is not None:
+        cases = data.of_split(cases, split, "training")
+    settings = SearchSettings(
+        warm_up=warm_up, epochs=epochs, steps=steps, batch=batch, scale=scale, target_ms=target_ms,
+        exponent=exponent, time_weight=time_weight, architecture_rate=architecture_rate, seed=seed,
+    )  # fmt: skip
+    space = _space(layers, expansions, ends)
+    with Progress(console=console) as progress:
+        groups = make_groups(cases, seed, cache, progress)
+        searching = Search(space, groups, LatencyTable.load(table), settings, out)
+        if searching.resume():
+            console.print(f"resuming after epoch {searching.epoch}")
+        candidates = searching.run(progress)
+    for role in ("teacher", "student"):
+        best = next(c for c in candidates if c.role == role)
+        plan = best.plan.model_copy(update={"name": role})
+        (out / f"{role}.json").write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        draw_plan(plan, out / f"{role}.png")
+    write_json(out / "result.json", {"candidates": [c._asdict() | {"plan": c.plan.model_dump()} for c in candidates]})
+    console.print(_table(candidates))
+    console.print(f"plans and pictures: {out}/student.json, {out}/teacher.json, {out}/student.png, {out}/teacher.png")
+
+
+def make_groups(cases: list[data.Case], seed: int, cache: Path, progress: Progress) -> Groups:
+    """Divide patients for a search: two fifths for weights, two for architectures, one to judge."""
+    rest, judging = data.split(cases, 5, 0, seed)
+    first, second = data.split(rest, 2, 0, seed)
+
+    def prepare(part: list[data.Case]) -> list[data.Prepared]:
+        return [data.prepare(case, cache) for case in progress.track(part, description="preparing")]
+
+    return Groups(Slices(prepare(first), 0.2, seed), Slices(prepare(second), 0.2, seed + 1), prepare(judging))
+
+
+def _space(layers: int, expansions: str, ends: str) -> SearchSpace:
+    stem, head, teacher = (int(chi) for chi in ends.split(","))
+    return SearchSpace(
+        layers=layers, expansions=tuple(int(chi) for chi in expansions.split(",")),
+        student_stem=stem, student_head=head, teacher_stem=teacher,
+    )  # fmt: skip
+
+
+def _table(candidates: list[Candidate]) -> Table:
+    table = Table("network", "branches end at", "Dice of the judging patients", "ms by the table", "score")
+    for c in candidates:
+        ends = " and ".join(f"1/{2 ** (level + 1)}" for level in c.pair)
+        table.add_row(c.role, ends, f"{c.dice:.3f}", f"{c.ms:.2f}", f"{c.score:.4f}")
+    return table

@@ -1,0 +1,166 @@
+"""Expected time against brute force, the decoupled penalty, and the table itself."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise, product
+
+import pytest
+import torch
+
+from models.nasbranet.architecture import Architecture
+from models.nasbranet.latency import (
+    Key,
+    LatencyTable,
+    MissingLatency,
+    PenaltyWeights,
+    expected_ms,
+    keys_of,
+    measure_table,
+    penalty_ms,
+    plan_ms,
+    sensitivities,
+    time_operator,
+)  # fmt: skip
+from models.nasbranet.plan import NetworkPlan, Op
+from models.nasbranet.space import OPS, Node, SearchSpace
+
+
+def space_of(layers):
+    return SearchSpace(layers=layers, expansions=(4, 8), student_stem=4, student_head=8, teacher_stem=8, size=32)
+
+
+def table_of(space):
+    """Times that differ for every key."""
+    generator = torch.Generator().manual_seed(0)
+    keys = sorted(keys_of(space))
+    return LatencyTable(
+        {"device": "test"}, dict(zip(keys, torch.rand(len(keys), generator=generator).tolist(), strict=True))
+    )
+
+
+def scrambled(space, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    made = Architecture(space, searches_width=True)
+    with torch.no_grad():
+        for parameter in (made.alpha, made.beta, made.gamma):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def brute_force(space, architecture, widths, table):
+    """Sum over every path to every output of its probability times its time."""
+    total = 0.0
+    for end in space.outputs:
+        for steps in product((0, 1), repeat=space.layers):
+            levels = [0]
+            for step in steps:
+                levels.append(levels[-1] + step)
+            if levels[-1] != end.level or steps[-1] or any(lv > 2 for lv in levels):
+                continue
+            nodes = [Node(i, lv) for i, lv in enumerate(levels)]
+            probability, time = 1.0, 0.0
+            for start, node in pairwise(nodes):
+                feeders = space.feeders[node]
+                way = [f.start for f in feeders].index(start)
+                probability *= float(architecture.ways_in(node)[way].detach())
+                side, entering = (
+                    space.side(start),
+                    8 if start.layer == 0 else space.channels(start, widths.index[start]),
+                )
+                for op, weight in zip(OPS, architecture.operators(start).tolist(), strict=True):
+                    key = Key(
+                        op, side, side, entering, space.channels(node, widths.index[node]), 1 + way_stride(start, node)
+                    )
+                    time += weight * table[key]
+            total += probability * time
+    return total
+
+
+def way_stride(start, node):
+    return node.level - start.level
+
+
+@pytest.mark.parametrize("layers", [6, 9])
+def test_expected_time_is_the_sum_over_all_paths(layers):
+    space = space_of(layers)
+    architecture, table = scrambled(space), table_of(space)
+    widths = architecture.sample(torch.Generator().manual_seed(3))
+    expected = float(expected_ms(space, architecture, widths, table).detach())
+    assert expected == pytest.approx(brute_force(space, architecture, widths, table), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "moved"),
+    [((1.0, 0.0, 0.0), "alpha"), ((0.0, 1.0, 0.0), "beta"), ((0.0, 0.0, 1.0), "gamma")],
+)
+def test_each_term_of_the_penalty_moves_its_own_parameters_only(weights, moved):
+    space = space_of(6)
+    architecture, table = scrambled(space), table_of(space)
+    widths = architecture.sample(torch.Generator().manual_seed(0))
+    penalty_ms(space, architecture, widths, table, PenaltyWeights(*weights)).backward()
+    for name in ("alpha", "beta", "gamma"):
+        gradient = getattr(architecture, name).grad
+        touched = gradient is not None and bool(gradient.abs().sum() > 0)
+        assert touched == (name == moved), name
+
+
+def test_the_penalty_draws_toward_the_faster_operator():
+    space = space_of(6)
+    table = LatencyTable({}, {key: 1.0 if key.op == Op.CONV else 5.0 for key in keys_of(space)})
+    architecture = Architecture(space, searches_width=True)
+    penalty_ms(space, architecture, architecture.fixed(1), table, PenaltyWeights(1.0, 0.0, 0.0)).backward()
+    gradient = architecture.alpha.grad[0, 0]
+    for op, slope in zip(OPS, gradient.tolist(), strict=True):
+        assert (slope < 0) == (op is Op.CONV), "descent raises the fast operator alone"
+
+
+def test_a_shape_that_was_not_measured_is_an_error():
+    table = LatencyTable({}, {})
+    with pytest.raises(MissingLatency, match="latency-table"):
+        table[Key("conv", 8, 8, 4, 4, 1)]
+
+
+def test_a_table_comes_back_as_it_was_saved(tmp_path):
+    table = table_of(space_of(6))
+    table.save(tmp_path / "t.json")
+    back = LatencyTable.load(tmp_path / "t.json")
+    assert back.device == table.device
+    assert back.entries == pytest.approx(table.entries, abs=1e-5)
+    assert json.loads((tmp_path / "t.json").read_text())["columns"][0] == "op"
+
+
+def test_operators_are_told_apart_by_name_and_measured_for_real():
+    """Defect 1 of the released code: zoom x2 was charged what plain conv x2 takes."""
+    keys = {Key(op, 56, 56, 48, 48, 1) for op in OPS}
+    table = measure_table(keys, 0.05)
+    assert len(table.entries) == 5
+    assert table[Key(Op.SKIP, 56, 56, 48, 48, 1)] == 0.0, "the final network has nothing there"
+    assert table[Key(Op.CONV_X2, 56, 56, 48, 48, 1)] > table[Key(Op.CONV, 56, 56, 48, 48, 1)]
+    assert table[Key(Op.CONV_X2, 56, 56, 48, 48, 1)] > table[Key(Op.ZOOM_X2, 56, 56, 48, 48, 1)]
+    assert time_operator(Key(Op.SKIP, 56, 56, 48, 64, 1), 0.05) > 0.0, "widths differ: a 1x1 convolution"
+    assert "openvino" in table.device["backend"]
+
+
+def test_sensitivities_see_what_the_table_holds():
+    space = space_of(6)
+    flat = sensitivities(space, LatencyTable({}, dict.fromkeys(keys_of(space), 2.0)))
+    assert flat == pytest.approx({"operator": 0.0, "halving": 0.0, "width": 0.0}, abs=1e-4)
+    by_op = {key: 1.0 + OPS.index(Op(key.op)) for key in keys_of(space)}
+    found = sensitivities(space, LatencyTable({}, by_op))
+    assert found["operator"] == pytest.approx(3 * 6 * 4.0, rel=1e-4), "three outputs, six cells each, 5 against 1"
+    assert found["width"] == pytest.approx(0.0, abs=1e-4)
+    by_width = {key: float(key.c_out) for key in keys_of(space)}
+    assert sensitivities(space, LatencyTable({}, by_width))["width"] > 1.0
+
+
+def test_a_plan_costs_its_cells_and_shared_ones_once():
+    plan = NetworkPlan.load("thesis")
+    scales = [c.scale for branch in plan.branches for c in branch]
+    keys, inputs = {}, 32
+    for branch in plan.branches:
+        inputs, scale = 32, 2
+        for cell in branch:
+            keys[Key(cell.op, 224 // scale, 224 // scale, inputs, cell.channels, cell.scale // scale)] = 1.0
+            inputs, scale = cell.channels, cell.scale
+    assert plan_ms(plan, LatencyTable({}, keys)) == len(scales) - plan.shared
