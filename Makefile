@@ -33,7 +33,7 @@ lint: venv
 venv: $(VENV)/.ready
 
 # The first start lets Holoscan's wheel finish its own installation.
-$(VENV)/.ready: requirements.txt tests/requirements.txt
+$(VENV)/.ready: requirements.txt requirements-quantise.txt tests/requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: apt-get install python3.11 python3.11-venv, or make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(call apt,python3.11-venv)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

@@ -1,59 +1,69 @@
-"""Open a trained network by name and run it: OpenVINO on the CPU, one call for the node and for evaluation."""
+"""Open a trained network by name and run it: one call for the node and for evaluation, whatever the engine.
+
+TensorRT on an NVIDIA GPU, OpenVINO on the CPU; docs/engines.md tells of both, and of what was measured.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import openvino as ov
-from numpy.typing import NDArray
+from models import engine_tensorrt
+from models.engine_base import Backend, EngineChoice, FloatArray, ModelError, run_slices
+from models.engine_cuda import find_device
+from models.engine_openvino import OpenVinoBackend
 
-BATCH = 4
-"""Slices per call: enough to keep both of two cores busy, little enough to stay in their caches."""
+__all__ = ["EngineChoice", "Model", "ModelError", "open_model"]
 
-
-class ModelError(RuntimeError):
-    """A model file is missing, damaged, or not of the expected form; the message says which."""
+LOGGER = logging.getLogger(__name__)
+CACHE = Path("~/.cache/glioma-node/engines")
+"""Where engines are kept that nobody gave a folder for; the node gives its own."""
 
 
 class Model:
-    """One ONNX network with one image input and one output, compiled for this machine."""
+    """One ONNX network with one image input and one output, ready on this machine."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, engine: EngineChoice = "auto", cache_dir: Path | None = None) -> None:
+        """`cache_dir` keeps engines built for a GPU. Raises ModelError with the reason, and the remedy where one is."""
         if not path.is_file():
             raise ModelError(f"model {name} is missing: no file {path}")
         self.name, self.path = name, path
-        try:
-            self._compiled = ov.Core().compile_model(str(path), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-        except RuntimeError as error:
-            raise ModelError(f"model {name} cannot be read: {path} is damaged or not ONNX") from error
-        if len(self._compiled.inputs) != 1 or len(self._compiled.outputs) != 1:
-            raise ModelError(f"model {name} must have one input and one output")
+        self._backend = _open_backend(name, path, engine, cache_dir or CACHE.expanduser())
+        LOGGER.info("model %s %s runs on %s", name, self.version, self.engine)
 
     @cached_property
     def version(self) -> str:
         """First twelve hexadecimal digits of the file's SHA-256: what the model card calls it."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map (N, C, H, W) to the network's output, N first."""
-        request = self._compiled.create_infer_request()
-        parts = [
-            request.infer([np.ascontiguousarray(images[i : i + BATCH])])[0].copy() for i in range(0, len(images), BATCH)
-        ]
-        return np.concatenate(parts)
+    @property
+    def engine(self) -> str:
+        """Engine, version, device and precision, for example "OpenVINO 2026.4.1 on CPU, bf16"."""
+        return self._backend.description
 
-    def run_slices(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, images: FloatArray) -> FloatArray:
+        """Map (N, C, H, W) to the network's output, N first; N is at least 1."""
+        return self._backend.run(images)
+
+    def run_slices(self, images: FloatArray) -> FloatArray:
         """Map the slices of a study (slices, C, H, W) to (slices, H, W); one with no brain in it is zero."""
-        seen = images.any(axis=(1, 2, 3))
-        out = np.zeros((len(images), *images.shape[2:]), np.float32)
-        if seen.any():
-            out[seen] = self.run(images[seen])
-        return out
+        return run_slices(self._backend, images)
 
 
-def open_model(name: str, models_dir: Path) -> Model:
+def open_model(name: str, models_dir: Path, engine: EngineChoice = "auto", cache_dir: Path | None = None) -> Model:
     """Open `models_dir/<name>/model.onnx`; raises ModelError with the reason."""
-    return Model(name, models_dir / name / "model.onnx")
+    return Model(name, models_dir / name / "model.onnx", engine, cache_dir)
+
+
+def _open_backend(name: str, path: Path, engine: EngineChoice, cache_dir: Path) -> Backend:
+    """Open the engine asked for; `auto` falls back on the CPU, and says why where a GPU is left idle."""
+    if engine == "tensorrt":
+        return engine_tensorrt.TensorRtBackend(name, path, cache_dir)
+    if engine == "auto" and find_device() is not None:
+        try:
+            return engine_tensorrt.TensorRtBackend(name, path, cache_dir)
+        except ModelError as error:
+            LOGGER.warning("model %s runs on the CPU, not on %s: %s", name, find_device(), error)
+    return OpenVinoBackend(name, path)

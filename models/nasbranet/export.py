@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -56,18 +57,15 @@ def export_onnx(network: nn.Module, path: Path) -> None:
         external_data=False,
         verbose=False,
     )
-    clean(part, plan)
+    clean(part, {"frame": str(frame.VERSION)} | ({"plan": plan.name, "source": plan.source} if plan else {}))
     part.replace(path)
 
 
-def clean(path: Path, plan: NetworkPlan | None = None) -> None:
-    """Strip an ONNX file, in place, of all remarks but its producer; say which plan and frame it was made for."""
+def clean(path: Path, about: Mapping[str, str] | None = None) -> None:
+    """Strip an ONNX file, in place, of all remarks but its producer; its metadata become `about`."""
     model = onnx.load(path)
     _strip(model)
-    about = {"frame": str(frame.VERSION)}
-    if plan is not None:
-        about |= {"plan": plan.name, "source": plan.source}
-    onnx.helper.set_model_props(model, about)
+    onnx.helper.set_model_props(model, dict(about or {}))
     onnx.checker.check_model(model)
     onnx.save(model, path)
 

@@ -1,0 +1,89 @@
+"""Run a network on the CPU by OpenVINO.
+
+How many slices a call takes and how calls share the cores was chosen by measurement: docs/engines.md.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import openvino as ov
+
+from models.engine_base import FloatArray, ModelError
+
+Hint = Literal["LATENCY", "THROUGHPUT"]
+Precision = Literal["f32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuSettings:
+    """How the CPU is put to work; `python -m models.nasbranet tune` measures others on the machine at hand."""
+
+    batch: int = 2
+    """Slices a call."""
+    hint: Hint = "THROUGHPUT"
+    """LATENCY: all cores on one call. THROUGHPUT: several calls at once, each on a share of the cores."""
+    precision: Precision = "bf16"
+    """Of the arithmetic; bf16 only where the processor has instructions for it, else f32."""
+
+    def __str__(self) -> str:
+        return f"{self.hint.lower()} hint, batch {self.batch}, {self.precision}"
+
+
+class OpenVinoBackend:
+    """One network compiled for this machine's processor."""
+
+    def __init__(self, name: str, path: Path, settings: CpuSettings | None = None) -> None:
+        """`path` is ONNX or OpenVINO's own form; raises ModelError where it cannot be read."""
+        self.settings = settings or CpuSettings()
+        core = ov.Core()
+        # Said outright: left to itself OpenVINO takes bf16 wherever the processor has it, and tells nobody.
+        bf16 = self.settings.precision == "bf16" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._precision: Precision = "bf16" if bf16 else "f32"
+        options = {"PERFORMANCE_HINT": self.settings.hint, "INFERENCE_PRECISION_HINT": self._precision}
+        try:
+            self._compiled = core.compile_model(str(path), "CPU", options)
+        except RuntimeError as error:
+            raise ModelError(f"model {name} cannot be read: {path} is damaged or not ONNX") from error
+        if len(self._compiled.inputs) != 1 or len(self._compiled.outputs) != 1:
+            raise ModelError(f"model {name} must have one input and one output")
+        # Not AsyncInferQueue: its callbacks want the interpreter's lock, and a queue that is dropped while the last
+        # callback returns waits for it with that lock held, for ever (seen in OpenVINO 2026.4.1).
+        count = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._requests = [self._compiled.create_infer_request() for _ in range(count)]
+        self._lock = threading.Lock()
+
+    @cached_property
+    def description(self) -> str:
+        """For example "OpenVINO 2026.4.1 on CPU, bf16"."""
+        version = ov.get_version().split("-")[0]
+        return f"OpenVINO {version} on CPU, {self._precision}"
+
+    def run(self, images: FloatArray) -> FloatArray:
+        """Map (N, C, H, W), N at least 1, to the network's output, N first; one call at a time."""
+        batch = self.settings.batch
+        parts: list[FloatArray] = []
+        under_way: deque[Any] = deque()
+        with self._lock:
+            idle = list(self._requests)
+            for start in range(0, len(images), batch):
+                request = idle.pop() if idle else _finished(under_way, parts)
+                request.start_async([np.ascontiguousarray(images[start : start + batch])])
+                under_way.append(request)
+            while under_way:
+                _finished(under_way, parts)
+        return np.concatenate(parts)
+
+
+def _finished(under_way: deque[Any], parts: list[FloatArray]) -> Any:
+    """Wait for the oldest request, keep what it found, and return it."""
+    request = under_way.popleft()
+    request.wait()
+    parts.append(request.get_output_tensor().data.astype(np.float32))
+    return request

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+from models import engine
+from models.engine import Model, ModelError, open_model
+from models.engine_cuda import CudaDevice
+from models.engine_openvino import CpuSettings, OpenVinoBackend
+from tests.models.support_engine import small_onnx
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return small_onnx(tmp_path_factory.mktemp("models") / "small" / "model.onnx")
+
+
+@pytest.fixture
+def a_gpu(monkeypatch):
+    """A machine that has a GPU, as far as the choice of engine can see."""
+    monkeypatch.setattr(engine, "find_device", lambda: CudaDevice("Some GPU", (8, 9)))
+
+
+def slices(n):
+    return np.random.default_rng(n).standard_normal((n, 2, 32, 32)).astype(np.float32)
+
+
+@pytest.mark.parametrize("hint", ["LATENCY", "THROUGHPUT"])
+@pytest.mark.parametrize("batch", [1, 4, 26])
+def test_answers_come_in_order_whatever_the_batch(path, hint, batch):
+    image = slices(9)
+    settings = CpuSettings(batch=batch, hint=hint, precision="f32")
+    expected = OpenVinoBackend("small", path, CpuSettings(batch=9, hint="LATENCY", precision="f32")).run(image)
+    assert len({float(e.mean()) for e in expected}) == 9
+    assert np.allclose(OpenVinoBackend("small", path, settings).run(image), expected, atol=1e-6)
+
+
+def test_precision_is_never_left_to_the_library(path):
+    single = OpenVinoBackend("small", path, CpuSettings(precision="f32"))
+    assert single.description.endswith("on CPU, f32")
+    assert single._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+
+def test_a_processor_without_bf16_computes_in_f32_and_says_so(path, monkeypatch):
+    from models import engine_openvino
+
+    class OldCore(engine_openvino.ov.Core):
+        def get_property(self, *asked):
+            return ["FP32", "INT8"] if asked[1:] == ("OPTIMIZATION_CAPABILITIES",) else super().get_property(*asked)
+
+    monkeypatch.setattr(engine_openvino.ov, "Core", OldCore)
+    backend = OpenVinoBackend("small", path, CpuSettings(precision="bf16"))
+    assert backend.description.endswith("f32")
+    assert backend._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+
+def test_without_a_gpu_the_cpu_is_taken(path):
+    model = Model("small", path)
+    assert model.engine.startswith("OpenVINO 20")
+    assert open_model("small", path.parents[1], "openvino").engine == model.engine
+
+
+def test_a_gpu_is_taken_by_itself(path, a_gpu, monkeypatch, tmp_path):
+    asked = []
+
+    class Backend:
+        description = "TensorRT on Some GPU"
+
+        def __init__(self, *given):
+            asked.append(given)
+
+    monkeypatch.setattr(engine.engine_tensorrt, "TensorRtBackend", Backend)
+    assert Model("small", path, cache_dir=tmp_path).engine == "TensorRT on Some GPU"
+    assert asked == [("small", path, tmp_path)]
+    assert Model("small", path, "openvino").engine.startswith("OpenVINO")
+
+
+def test_an_idle_gpu_is_told_of_with_the_remedy(path, a_gpu, monkeypatch, caplog):
+    monkeypatch.setattr(engine.engine_tensorrt, "PACKAGES", ("no_such_package",))
+    assert Model("small", path).engine.startswith("OpenVINO")
+    assert "pip install -r requirements-gpu.txt" in caplog.text
+
+
+def test_tensorrt_asked_for_outright_never_falls_back(path, monkeypatch):
+    monkeypatch.setattr(engine.engine_tensorrt, "find_device", lambda: None)
+    with pytest.raises(ModelError, match=r"no CUDA device.*set node\.pipeline\.engine to openvino"):
+        Model("small", path, "tensorrt")
+    monkeypatch.setattr(engine.engine_tensorrt, "PACKAGES", ("no_such_package",))
+    with pytest.raises(ModelError, match=r"not installed: pip install -r requirements-gpu\.txt"):
+        Model("small", path, "tensorrt")
+
+
+def test_slices_without_brain_stay_zero(path):
+    image = slices(5)
+    image[2] = 0.0
+    found = Model("small", path).run_slices(image)
+    assert not found[2].any()
+    assert (found[[0, 1, 3, 4]].max(axis=(1, 2)) > 0.0).all()
+
+
+def test_calls_from_several_threads_do_not_mix(path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = Model("small", path)
+    studies = [slices(n) for n in (3, 5, 8, 4)]
+    alone = [model.run(study) for study in studies]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(model.run, studies))
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(alone, together, strict=True))
