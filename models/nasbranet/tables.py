@@ -1,0 +1,259 @@
+"""The comparison's results as data and as Markdown: the thesis's tables 4-1, 4-2, 4-5 and 4-6 for our machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from models import frame
+from models.nasbranet.cost import Cost, Speed
+from models.nasbranet.operator_table import SHAPE, OperatorRow
+from models.nasbranet.roster import Entry
+from models.training.metrics import mean_interval
+
+THESIS_SENSITIVITIES = {"operator": 10.42, "halving": 0.01, "width": 5.54}
+"""Thesis table 4-2, ms on a GTX 1080 Ti: what changing one kind of choice changes."""
+NONE = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """All that is known of one network; Dice by patient is empty where no fold has been run."""
+
+    entry: Entry
+    patients: Mapping[str, float]
+    folds_done: int
+    folds: int
+    cost: Cost | None
+    speed: Speed | None
+
+    @property
+    def missing(self) -> bool:
+        """Whether folds are yet to be run."""
+        return self.folds_done < self.folds
+
+    def content(self, reference: Mapping[str, float]) -> dict[str, Any]:
+        """Say it as data for JSON; `reference` is the Dice by patient that this one's is set against."""
+        common = sorted(self.patients.keys() & reference.keys())
+        gaps = [self.patients[p] - reference[p] for p in common]
+        return {
+            "name": self.entry.name,
+            "label": self.entry.label,
+            "dice": _mean(list(self.patients.values())),
+            "patients": len(self.patients),
+            "folds_done": self.folds_done,
+            "folds": self.folds,
+            "difference_to_nasbranet": _mean(gaps),
+            "milliseconds": self.speed and {"median": self.speed.median, "quartiles": list(self.speed.quartiles)},
+            "frames_per_second": self.speed and self.speed.frames_per_second,
+            "flops": self.cost and self.cost.flops,
+            "parameters": self.cost and self.cost.parameters,
+            "resolution": [frame.FRAME_SIZE, frame.FRAME_SIZE],
+            "thesis": self.entry.thesis and asdict(self.entry.thesis),
+            "lacks": self.entry.lacks,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything the comparison found."""
+
+    device: Mapping[str, str]
+    settings: Mapping[str, Any]
+    rows: Sequence[Row]
+    operators: Sequence[OperatorRow]
+    searched: Mapping[str, tuple[float, int]] | None
+    """Of each operator of the search: its time relative to a convolution's (median), and over how many shapes."""
+    sensitivities: Mapping[str, float] | None
+    command: str
+    """What was run, without its networks; DIR and OUT stand for folders, so that a report can be shown to others."""
+
+    def content(self) -> dict[str, Any]:
+        """Say it as data for JSON."""
+        reference = next((row.patients for row in self.rows if row.entry.name == "nasbranet"), {})
+        rows = [(row.entry.tables, row.content(reference)) for row in self.rows]
+        return {
+            "device": dict(self.device),
+            "settings": dict(self.settings),
+            "commands": self.commands(),
+            "table_4_1": [_operator(row) for row in self.operators],
+            "table_4_1_searched": self.searched
+            and {name: {"relative_time": ratio, "shapes": n} for name, (ratio, n) in self.searched.items()},
+            "table_4_2": self.sensitivities and dict(self.sensitivities),
+            "table_4_5": [content for tables, content in rows if "4-5" in tables],
+            "table_4_6": [content for tables, content in rows if "4-6" in tables],
+        }
+
+    def commands(self) -> list[str]:
+        """Say what has to be run for the folds that are missing."""
+        ready = [row.entry.name for row in self.rows if row.missing and row.entry.make is not None]
+        lacking = [row.entry.name for row in self.rows if row.missing and row.entry.make is None]
+        found = [f"{self.command} --networks {','.join(ready)}"] if ready else []
+        return found + ([f"{self.command} --teacher PLAN --networks {','.join(lacking)}"] if lacking else [])
+
+    def markdown(self) -> str:
+        """Say it as Markdown."""
+        content = self.content()
+        device = ", ".join(f"{key} {value}" for key, value in self.device.items())
+        settings = ", ".join(f"{key} {value}" for key, value in self.settings.items() if key != "cases")
+        parts = [
+            "# NASBraNet compared",
+            f"Device: {device}.\n\nSettings: {settings}. Thesis columns: private data, GTX 1080 Ti with TensorRT.",
+            _operator_table(content["table_4_1"]),
+            _searched_table(self.searched),
+            _sensitivity_table(self.sensitivities),
+            _network_table(content["table_4_5"]),
+            _ablation_table(content["table_4_6"]),
+            _missing(content["commands"]),
+        ]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def relative_times(entries: Mapping[Any, float], base: str = "conv") -> dict[str, tuple[float, int]]:
+    """Set each operator's time against a convolution's of the same shape: (median ratio, shapes), by operator.
+
+    Keys have op, height, width, c_in, c_out and stride (models.nasbranet.latency).
+    """
+    shapes: dict[tuple[int, ...], dict[str, float]] = {}
+    for key, milliseconds in entries.items():
+        shape = (key.height, key.width, key.c_in, key.c_out, key.stride)
+        shapes.setdefault(shape, {})[str(key.op)] = milliseconds
+    ratios: dict[str, list[float]] = {}
+    for times in shapes.values():
+        if base in times:
+            for name, milliseconds in times.items():
+                ratios.setdefault(name, []).append(milliseconds / times[base])
+    return {name: (float(np.median(values)), len(values)) for name, values in ratios.items()}
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any] | None:
+    if not values:
+        return None
+    mean, interval = mean_interval(values)
+    return {"mean": mean, "interval": list(interval)}
+
+
+def _operator(row: OperatorRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "milliseconds": {"median": row.speed.median, "quartiles": list(row.speed.quartiles)},
+        "flops": row.flops,
+        "parameters": row.parameters,
+        "reach": row.reach,
+        "thesis_ms": row.thesis_ms,
+    }
+
+
+def _operator_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    title = f"## Table 4-1: operators, input {' x '.join(map(str, SHAPE))}"
+    if not rows:
+        return f"{title}\n\nnot measured"
+    base, thesis_base = rows[0]["milliseconds"]["median"], rows[0]["thesis_ms"]
+    body = [
+        [
+            row["name"], _with_quartiles(row["milliseconds"]), _change(row["milliseconds"]["median"], base),
+            _giga(row["flops"]), _mega(row["parameters"]), str(row["reach"]),
+            f"{row['thesis_ms']:.2f} ({_change(row['thesis_ms'], thesis_base)})",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    head = ["operator", "ms (quartiles)", "against conv", "GFLOPs", "parameters, M", "reach", "thesis, ms"]
+    return f"{title}\n\n{_table(head, body)}"
+
+
+def _searched_table(searched: Mapping[str, tuple[float, int]] | None) -> str:
+    if not searched:
+        return ""
+    body = [[name, f"{ratio:.2f}", str(shapes)] for name, (ratio, shapes) in searched.items()]
+    return f"Of the search's own table:\n\n{_table(['operator', 'time, of conv (median)', 'shapes'], body)}"
+
+
+def _sensitivity_table(sensitivities: Mapping[str, float] | None) -> str:
+    title = "## Table 4-2: what a choice changes in the supernet's expected time, ms"
+    if not sensitivities:
+        return f"{title}\n\nnot measured: give a latency table (--latency-table)"
+    body = [
+        [name, f"{value:.3f}", f"{THESIS_SENSITIVITIES[name]:.2f}" if name in THESIS_SENSITIVITIES else NONE]
+        for name, value in sensitivities.items()
+    ]
+    return f"{title}\n\n{_table(['choice', 'ours', 'thesis'], body)}"
+
+
+def _network_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = [
+        "network", "Dice (95 % interval)", "patients", "folds", "difference to NASBraNet, same patients",
+        "frames/s", "ms (quartiles)", "resolution", "thesis: Dice, frames/s",
+    ]  # fmt: skip
+    body = [
+        [
+            row["label"], _dice(row["dice"], row["lacks"]), str(row["patients"]), f"{row['folds_done']}/{row['folds']}",
+            _dice(row["difference_to_nasbranet"], NONE, signed=True), _number(row["frames_per_second"]),
+            _with_quartiles(row["milliseconds"]), " x ".join(map(str, row["resolution"])), _thesis(row["thesis"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return f"## Table 4-5: networks\n\n{_table(head, body)}"
+
+
+def _ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ["setting", "Dice (95 % interval)", "folds", "frames/s", "GFLOPs", "parameters, M", "thesis"]
+    body = [
+        [
+            row["label"], _dice(row["dice"], row["lacks"]), f"{row['folds_done']}/{row['folds']}",
+            _number(row["frames_per_second"]), _giga(row["flops"]), _mega(row["parameters"]), _thesis(row["thesis"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    remark = "Ours count a multiplication and an addition as two; the thesis's GFLOPs, by its table 4-1, as one."
+    return f"## Table 4-6: ablation\n\n{_table(head, body)}\n\n{remark}"
+
+
+def _missing(commands: Sequence[str]) -> str:
+    return "Not yet run in full; to do so:\n\n" + "\n".join(f"    {c}" for c in commands) if commands else ""
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _dice(value: Mapping[str, Any] | None, otherwise: str, *, signed: bool = False) -> str:
+    if value is None:
+        return otherwise or "not run"
+    form = "+.3f" if signed else ".3f"
+    low, high = (f"{end:{form}}" for end in value["interval"])
+    return f"{value['mean']:{form}} ({low} to {high})"
+
+
+def _with_quartiles(times: Mapping[str, Any] | None) -> str:
+    if times is None:
+        return NONE
+    low, high = times["quartiles"]
+    return f"{times['median']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _thesis(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return NONE
+    text = f"{figures['dice_percent']:.1f} %, {figures['frames_per_second']:.1f}"
+    cost = f", {figures['flops_g']} G, {figures['parameters_m']} M"
+    return text if figures["flops_g"] is None else text + cost
+
+
+def _change(value: float, base: float) -> str:
+    return f"{100.0 * (value / base - 1.0):+.0f} %"
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}"
+
+
+def _giga(value: float | None) -> str:
+    return NONE if value is None else f"{value / 1e9:.2f}"
+
+
+def _mega(value: float | None) -> str:
+    return NONE if value is None else f"{value / 1e6:.2f}"

@@ -1,0 +1,365 @@
+"""The comparison: costs, turns, variants of plans, and the tables, from tiny networks on made-up patients."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import namedtuple
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer import Typer
+from typer.testing import CliRunner
+
+from models import frame
+from models.engine import ModelError
+from models.nasbranet import compare as comparison
+from models.nasbranet import operator_table, variants
+from models.nasbranet.cost import Speed, cost, time_files, time_models
+from models.nasbranet.latency import LatencyTable, keys_of
+from models.nasbranet.network import NASBraNet
+from models.nasbranet.plan import PLANS, NetworkPlan
+from models.nasbranet.roster import Entry, ThesisFigures, roster
+from models.nasbranet.space import SearchSpace
+from models.nasbranet.tables import THESIS_SENSITIVITIES, Report, Row, relative_times
+from models.training.data import Case, DataError
+from models.training.folds import Study, write_json
+from models.training.loop import Schedule
+
+THESIS = NetworkPlan.load("thesis")
+
+CONVOLUTIONS = [  # 2 x kernel x channels in x channels out x places, and the weights
+    (nn.Conv2d(2, 4, 3, padding=1), 2 * 9 * 2 * 4 * 8 * 6, 9 * 2 * 4 + 4),
+    (nn.Conv2d(2, 4, 3, 2, padding=1, bias=False), 2 * 9 * 2 * 4 * 4 * 3, 9 * 2 * 4),
+    (nn.Conv2d(2, 4, 1, groups=2, bias=False), 2 * 1 * 4 * 8 * 6, 4),
+    (nn.ConvTranspose2d(2, 4, 2, 2, bias=False), 2 * 4 * 2 * 4 * 8 * 6, 4 * 2 * 4),
+]
+
+
+@pytest.mark.parametrize(("layer", "flops", "parameters"), CONVOLUTIONS)
+def test_costs_are_those_counted_by_hand(layer, flops, parameters):
+    found = cost(layer, (1, 2, 8, 6))
+    assert (found.flops, found.parameters) == (flops, parameters)
+    assert layer.training
+
+
+def test_speed_is_the_median_with_its_spread():
+    speed = Speed((10.0, 20.0, 20.0, 30.0, 500.0))
+    assert speed.median == 20.0
+    assert speed.quartiles == (20.0, 30.0)
+    assert speed.frames_per_second == 50.0
+
+
+def test_networks_are_timed_in_turns(monkeypatch):
+    called = []
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("models.nasbranet.cost.time.perf_counter", lambda: clock.now)
+
+    class Timed:
+        def __init__(self, name, seconds):
+            self.name, self.seconds = name, seconds
+
+        def run(self, image):
+            assert image.shape == (1, 2, 4, 4)
+            called.append(self.name)
+            clock.now += self.seconds
+
+    models = {n: Timed(n, s) for n, s in (("a", 0.001), ("b", 0.002), ("c", 0.003))}
+    found = time_models(models, (1, 2, 4, 4), rounds=20)
+    turns = [called[i : i + 3] for i in range(0, len(called), 3)]
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
+    assert len({tuple(turn) for turn in turns}) > 2  # no network always follows the same one
+    assert {n: round(Speed(times).median, 6) for n, times in found.items()} == {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert all(len(times) == 20 for times in found.values())  # the warm rounds do not count
+
+
+def test_times_on_different_engines_are_refused(monkeypatch, tmp_path):
+    """Where a GPU takes one network and leaves the other to the CPU."""
+    opened = lambda name, path, engine, cache: SimpleNamespace(engine=f"engine of {path.name}")  # noqa: E731
+    monkeypatch.setattr("models.nasbranet.cost.Model", opened)
+    with pytest.raises(ModelError, match="engine of a, engine of b"):
+        time_files({"one": tmp_path / "b", "two": tmp_path / "a"}, (1, 2, 4, 4), 3)
+
+
+def test_a_fixed_width_keeps_operators_and_scales():
+    plan = variants.fixed_width(THESIS, 32)
+    assert {c.expansion for b in plan.branches for c in b} == {plan.stem_expansion, plan.head_expansion} == {32}
+    shape = [[(c.op, c.scale) for c in b] for b in THESIS.branches]
+    assert [[(c.op, c.scale) for c in b] for b in plan.branches] == shape
+    assert plan.shared == THESIS.shared
+    assert plan.name != THESIS.name
+
+
+def test_a_single_branch_is_the_one_that_sees_farthest():
+    plan = variants.single_branch(THESIS)
+    assert plan.branches == (THESIS.branches[1],)
+    assert plan.shared == 0
+    assert NASBraNet(plan).eval()(torch.zeros(1, 2, 32, 32)).shape == (1, 2, 32, 32)
+
+
+def test_a_pruned_teacher_is_as_narrow_as_can_be():
+    plan = variants.pruned(variants.fixed_width(THESIS, 48))
+    assert {c.expansion for b in plan.branches for c in b} == {16}
+    wide, narrow = (cost(NASBraNet(p), (1, 2, 32, 32)) for p in (THESIS, plan))
+    assert narrow.flops < wide.flops
+    assert narrow.parameters < wide.parameters
+
+
+@pytest.mark.parametrize("name", variants.ablation(THESIS))
+def test_the_kept_plans_are_what_the_published_plan_makes(name, tmp_path):
+    plan = variants.ablation(THESIS)[name]
+    assert NetworkPlan.load(PLANS / f"thesis_{name}.json") == plan
+    variants.save(plan, tmp_path / "plan.json")
+    assert NetworkPlan.load(tmp_path / "plan.json") == plan
+
+
+def test_the_ablation_orders_costs_as_the_thesis_does():
+    costs = {e.name: cost(e.make(), (1, 2, 64, 64)) for e in roster(THESIS, THESIS) if "4-6" in e.tables}
+    assert costs["nasbranet"].flops < costs["single_32"].flops < costs["double_32"].flops
+    assert costs["nasbranet"].parameters < costs["single_32"].parameters < costs["double_32"].parameters
+    assert costs["nasbranet"] == costs["nasbranet_taught"]
+
+
+def test_without_a_teacher_what_it_teaches_is_told_to_lack_it():
+    entries = roster(THESIS, None)
+    assert {e.name for e in entries if e.make is None} == {"teacher", "teacher_pruned", "nasbranet_taught"}
+    assert "teacher" not in [e.name for e in comparison.choose(entries, "all")]
+    with pytest.raises(DataError, match=r"nasbranet_taught cannot be built.*--teacher"):
+        comparison.choose(entries, "nasbranet_taught")
+    with pytest.raises(DataError, match="no network resnet; there are unet"):
+        comparison.choose(entries, "unet,resnet")
+
+
+def test_the_teacher_comes_first_whenever_it_is_needed():
+    assert [e.name for e in comparison.choose(roster(THESIS, THESIS), "nasbranet_taught,unet")] == [
+        "unet",
+        "teacher",
+        "nasbranet_taught",
+    ]
+
+
+Key = namedtuple("Key", "op height width c_in c_out stride")
+
+
+def test_operator_times_are_set_against_a_convolution_of_the_same_shape():
+    small, large = (8, 8, 4, 4, 1), (16, 16, 4, 4, 1)
+    entries = {
+        Key("conv", *small): 2.0, Key("zoom", *small): 1.0, Key("conv", *large): 10.0, Key("zoom", *large): 8.0,
+        Key("zoom", 99, 99, 1, 1, 2): 7.0,
+    }  # fmt: skip
+    assert relative_times(entries) == {"conv": (1.0, 2), "zoom": (pytest.approx(0.65), 2)}
+
+
+def test_operators_cost_what_the_thesis_says_relative_to_a_convolution():
+    plain, grouped, dilated, zoomed = operator_table.measure_operators(rounds=2, shape=(1, 16, 8, 8))
+    assert plain.flops == 2 * 9 * 16 * 16 * 64
+    assert grouped.flops == plain.flops // 2
+    assert grouped.parameters == plain.parameters // 2
+    assert (dilated.flops, dilated.parameters) == (plain.flops, plain.parameters)
+    assert zoomed.flops == plain.flops // 4
+    assert all(row.speed.median > 0 for row in (plain, grouped, dilated, zoomed))
+
+
+def row(name, patients, done, **other):
+    entry = Entry(name=name, label=name.upper(), make=None, tables=("4-5", "4-6"), **other)
+    return Row(entry=entry, patients=patients, folds_done=done, folds=5, cost=None, speed=None)
+
+
+def test_a_difference_is_taken_on_the_patients_both_were_judged_on():
+    ours = row("nasbranet", {"p1": 0.9, "p2": 0.8, "p3": 0.1}, 5)
+    other = row(
+        "unet", {"p1": 0.8, "p2": 0.7, "p9": 1.0}, 2, thesis=ThesisFigures(dice_percent=75.6, frames_per_second=91.7)
+    )
+    report = Report(
+        device={}, settings={}, rows=[ours, other], operators=(), searched=None, sensitivities=None, command="run it"
+    )
+    found = report.content()["table_4_5"][1]
+    assert found["difference_to_nasbranet"]["mean"] == pytest.approx(-0.1)
+    assert found["dice"]["mean"] == pytest.approx(2.5 / 3)
+    text = report.markdown()
+    assert "| UNET | 0.833 (" in text
+    assert "| -0.100 (-0.100 to -0.100) |" in text
+    assert "75.6 %, 91.7" in text
+    assert "run it --teacher PLAN --networks unet\n" in text
+
+
+def tiny(name, **other):
+    """The smallest network that a plan allows."""
+    branch = [{"op": "conv", "scale": s, "expansion": 2} for s in (2, 4)]
+    plan = NetworkPlan.model_validate(
+        {
+            "name": name, "source": "test", "in_channels": 2, "classes": 2, "stem_expansion": 2, "head_expansion": 2,
+            "shared": 0, "branches": [branch],
+        }
+    )  # fmt: skip
+    return Entry(name=name, label=name, make=partial(NASBraNet, plan), tables=("4-5", "4-6"), plan=plan, **other)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Four patients of two sites, two slices each, a square tumour on one; deepbet replaced by a threshold."""
+    monkeypatch.setattr(frame, "brain_mask", lambda stack, spacing: stack > 20)
+    rng = np.random.default_rng(0)
+    home = tmp_path / "data"
+    home.mkdir()
+    with (home / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["case", "patient", "has_t1c", "site", "grade"])
+        for i in range(4):
+            table.writerow([f"case{i}", f"patient{i}", "True", "AB"[i % 2], "G2"])
+            make_case(home / f"case{i}", rng)
+    return home
+
+
+def make_case(folder, rng):
+    folder.mkdir()
+    r, c = np.mgrid[:256, :256]
+    brain = (r - 128) ** 2 + (c - 120) ** 2 < 70**2
+    for z in range(2):
+        tumour = brain & (abs(r - 110) < 15) & (abs(c - 120) < 15) & (z == 1)
+        image = np.where(brain, 90 + rng.normal(0, 8, brain.shape), 0.0) + 90 * tumour
+        Image.fromarray(np.stack([image] * 3, -1).astype(np.uint8)).save(folder / f"{z:03d}.webp", lossless=True)
+        Image.fromarray((tumour * 255).astype(np.uint8)).save(folder / f"{z:03d}_mask.png")
+
+
+@pytest.fixture
+def run(folder, tmp_path, monkeypatch):
+    """Call the command with a roster of tiny networks; returns what it exits with."""
+    entries = [
+        tiny("unet", thesis=ThesisFigures(dice_percent=75.6, frames_per_second=91.7)),
+        tiny("nasbranet"), tiny("teacher"), tiny("nasbranet_taught", taught=True),
+        Entry(name="lost", label="lost", make=None, tables=("4-6",), lacks="nobody has it"),
+    ]  # fmt: skip
+    monkeypatch.setattr(comparison, "roster", lambda plan, teacher: entries)
+    measure = partial(operator_table.measure_operators, shape=(1, 4, 8, 8))
+    monkeypatch.setattr(comparison, "measure_operators", measure)
+    app = Typer(pretty_exceptions_enable=False)
+    app.command()(comparison.compare)
+    always = ["--data", folder, "--out", tmp_path / "out", "--cache", tmp_path / "cache", "--folds", "2"]
+    always += ["--epochs", "1x0.5", "--batch", "1", "--workers", "0"]
+
+    def call(*arguments):
+        return CliRunner().invoke(app, [str(a) for a in (*always, *arguments)])
+
+    return call
+
+
+def test_a_comparison_trains_resumes_and_tells_what_is_missing(run, tmp_path):
+    out = tmp_path / "out"
+    done = run("--networks", "unet", "--folds-run", "1", "--rounds", "2", "--engine", "openvino")
+    assert done.exit_code == 0, done.output
+    content = json.loads((out / "compare.json").read_text())
+    unet, ours, *_ = content["table_4_5"]
+    assert (unet["folds_done"], unet["patients"]) == (1, 2)
+    assert 0.0 <= unet["dice"]["interval"][0] <= unet["dice"]["mean"] <= unet["dice"]["interval"][1] <= 1.0
+    assert ours["dice"] is None
+    ready, lacking = content["commands"]
+    assert ready.endswith("--networks unet,nasbranet,teacher,nasbranet_taught")
+    assert lacking.endswith("--teacher PLAN --networks lost")
+    assert str(tmp_path) not in ready + lacking + (out / "compare.md").read_text()
+    assert unet["frames_per_second"] == pytest.approx(1000 / unet["milliseconds"]["median"])
+    assert unet["flops"] == ours["flops"] > 0
+    assert content["table_4_2"] is None
+    assert "OpenVINO" in content["device"]["engine"]
+    assert [r["name"] for r in content["table_4_6"]][-1] == "lost"
+    text = (out / "compare.md").read_text()
+    assert all(f"## Table {n}" in text for n in ("4-1", "4-2", "4-5", "4-6"))
+    assert "| nasbranet | not run | 0 | 0/2 |" in text
+    assert "| lost | nobody has it | 0/2 | - | - | - | - |" in text
+    assert "not measured: give a latency table" in text
+
+    before = (out / "unet" / "fold_0" / "last.pt").stat().st_mtime_ns
+    done = run("--networks", "unet,nasbranet", "--folds-run", "2", "--rounds", "0")
+    assert done.exit_code == 0, done.output
+    assert (out / "unet" / "fold_0" / "last.pt").stat().st_mtime_ns == before
+    content = json.loads((out / "compare.json").read_text())
+    assert content["commands"][0].endswith("--networks teacher,nasbranet_taught")
+    unet, ours, *_ = content["table_4_5"]
+    assert (unet["folds_done"], unet["patients"]) == (2, 4)
+    # The same network under two names, from the same seed, on the same folds: no difference at all.
+    assert unet["difference_to_nasbranet"] == {"mean": 0.0, "interval": [0.0, 0.0]}
+    assert unet["frames_per_second"] is None
+
+
+def test_a_patient_imaged_twice_counts_once(tmp_path):
+    cases = [Case(f"case{i}", "AAB"[i], "", "", True, tmp_path) for i in range(3)]
+    study = Study(cases=cases, schedule=Schedule(stages=((1, 1.0),)))
+    for fold, scores in ((1, {"case0": 0.5, "case1": 0.7}), (4, {"case2": 0.9})):
+        write_json(tmp_path / "unet" / f"fold_{fold}" / "result.json", {"cases": scores, "stages": [[1, 1.0]]})
+    patients, done = comparison.collect(study, tiny("unet"), tmp_path)
+    assert patients == {"A": pytest.approx(0.6), "B": 0.9}
+    assert done == 2
+
+
+def test_results_of_other_settings_are_refused(run):
+    assert run("--folds-run", "0", "--rounds", "0").exit_code == 0
+    done = run("--folds-run", "0", "--rounds", "0", "--seed", "1")
+    assert isinstance(done.exception, DataError)
+    assert "another seed" in str(done.exception)
+
+
+def test_results_of_another_plan_are_refused_even_where_that_network_is_not_trained_now(run, tmp_path):
+    assert run("--networks", "nasbranet", "--folds-run", "0", "--rounds", "0").exit_code == 0
+    path = tmp_path / "out" / "nasbranet" / "network.json"
+    path.write_text(path.read_text().replace('"zoom"', '"skip"').replace('"conv"', '"zoom"'))
+    assert "another plan" in str(run("--networks", "unet", "--folds-run", "0", "--rounds", "0").exception)
+
+
+def test_a_fold_of_another_schedule_is_refused(run, tmp_path):
+    assert run("--networks", "unet", "--folds-run", "1", "--rounds", "0").exit_code == 0
+    path = tmp_path / "out" / "unet" / "fold_0" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stages": [[36, 1.0]]}))
+    assert "another schedule" in str(run("--folds-run", "0", "--rounds", "0").exception)
+
+
+def test_the_taught_learn_from_the_teacher_of_their_own_fold(run, tmp_path, monkeypatch):
+    opened = []
+    load = comparison.load_network
+    monkeypatch.setattr(comparison, "load_network", lambda plan, path: opened.append(path) or load(plan, path))
+    done = run("--networks", "nasbranet_taught,nasbranet", "--folds-run", "2", "--rounds", "0")
+    assert done.exit_code == 0, done.output
+    out = tmp_path / "out"
+    assert opened == [out / "teacher" / f"fold_{fold}" / "last.pt" for fold in (0, 1)]
+    taught, alone = (
+        torch.load(out / name / "fold_0" / "last.pt", weights_only=True)["network"]
+        for name in ("nasbranet_taught", "nasbranet")
+    )
+    assert any(not torch.equal(taught[key], alone[key]) for key in alone)
+
+
+SPACE = SearchSpace(layers=6, expansions=(16, 24), student_head=16, teacher_stem=24, size=32)
+RELATIVE = {"skip": 0.25, "conv": 1.0, "zoom": 0.5, "conv x2": 2.0, "zoom x2": 0.75}
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """A latency table of a small space, where an operator's time is the same everywhere; and the space, as files."""
+    times = {key: RELATIVE[str(key.op)] for key in keys_of(SPACE)}
+    LatencyTable({"device": "none"}, times).save(tmp_path / "table.json")
+    (tmp_path / "space.json").write_text(SPACE.model_dump_json())
+    return tmp_path / "table.json", tmp_path / "space.json"
+
+
+def test_a_latency_table_fills_table_4_2(run, tmp_path, measured):
+    table, space = measured
+    done = run("--folds-run", "0", "--rounds", "0", "--latency-table", table, "--space", space)
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "| zoom x2 | 0.75 | " in text
+    assert "| conv x2 | 2.00 | " in text
+    # Three outputs, each reached through six cells: all slowest against all fastest. Widths change nothing here.
+    assert f"| operator | {3 * 6 * (2.0 - 0.25):.3f} | 10.42 |" in text
+    assert "| width | 0.000 | 5.54 |" in text
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())["table_4_2"]
+    assert set(found) == set(THESIS_SENSITIVITIES)
+
+
+def test_a_table_of_another_space_is_refused(run, measured):
+    done = run("--folds-run", "0", "--rounds", "0", "--latency-table", measured[0])
+    assert isinstance(done.exception, DataError)
+    assert "another search space" in str(done.exception)
