@@ -5,7 +5,7 @@ Source: O. Ronneberger et al., "U-Net", MICCAI 2015, arXiv:1505.04597, figure 1:
 Of MONAI's networks BasicUNet is the one that has this form: `UNet` halves by strided convolutions inside residual
 units, `DynUNet` halves by strided convolutions too, `AttentionUnet` and `FlexibleUNet` add or replace parts.
 BasicUNet's finest up-convolution alone is other than the paper's (it keeps 128 channels where the paper halves to
-64: 4 % more work at 224 x 224), so that one block is built anew from MONAI's own part.
+64: 6 % more work at 224 x 224), so that one block is built anew from MONAI's own part.
 Other than in the paper convolutions are padded, so that the output has the input's size, and are followed by batch
 normalisation, without which no network of the comparison trains under the common schedule.
 """
