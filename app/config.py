@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigError
+from models.engine_base import EngineChoice
 from operators.quality_limits import QualityLimits
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
 
@@ -159,6 +160,9 @@ class PipelineConfig(_Section):
     """Studies in the graph at a time; the rest wait on disk, so memory does not grow with the queue."""
     segmenter: str = "nasbranet"
     """Which weights under the models folder segment."""
+    engine: EngineChoice = "auto"
+    """What runs the networks: auto (TensorRT where a CUDA device and the package are present, else OpenVINO), openvino
+    (CPU) or tensorrt (NVIDIA GPU; an error where it cannot be); docs/engines.md."""
 
 
 class Settings(BaseSettings):
@@ -210,6 +214,11 @@ class Settings(BaseSettings):
     def archive_dir(self) -> Path:
         """The embedded small archive: every result, a folder per study."""
         return self.data_dir / "archive"
+
+    @property
+    def engines_dir(self) -> Path:
+        """Engines built for this machine's GPU, so that the next start does not build them again."""
+        return self.data_dir / "engines"
 
     @property
     def journal_path(self) -> Path:

@@ -75,7 +75,7 @@ def _model(settings: Settings) -> Check:
             )
         if card.exists() and model.version not in card.read_text(encoding="utf-8"):
             raise NodeError(f"{model.path} is not the file that its model card describes (SHA-256 {model.version}...)")
-        return f"{model.name} {model.version} opens on OpenVINO (CPU)"
+        return f"{model.name} {model.version} opens on {model.engine}"
 
     return _attempt("segmentation model", look, "restore models/weights from the repository")
 

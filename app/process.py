@@ -23,7 +23,9 @@ from operators.stage import Job
 def open_segmenter(settings: Settings) -> Model:
     """Open the configured segmentation model; raises ConfigError with the remedy."""
     try:
-        return open_model(settings.pipeline.segmenter, settings.models_dir)
+        return open_model(
+            settings.pipeline.segmenter, settings.models_dir, settings.pipeline.engine, settings.engines_dir
+        )
     except ModelError as error:
         raise ConfigError(f"{error}; `python -m app doctor` tells more") from error
 

@@ -47,13 +47,19 @@ def describe_job(job: Job) -> dict[str, Any]:
         **describe_selection(job.selection),
         **_describe_findings(job.findings),
         "markers": {str(m.name): _describe_marker(m) for m in job.markers},
-        "segmenter": {"name": job.tumour.model, "version": job.tumour.model_version} if job.tumour else None,
+        "segmenter": _describe_segmenter(job),
         "checks": [_describe_check(check) for check in job.checks],
         "notes": [*job.notes, *(job.stack.notes if job.stack else ())],
         "seconds": _rounded(job.seconds),
         "preprocess_seconds": _rounded(job.stack.seconds) if job.stack else {},
         "files": {kind: str(path) for kind, path in job.results.items()},
     }
+
+
+def _describe_segmenter(job: Job) -> dict[str, str] | None:
+    if job.tumour is None:
+        return None
+    return {"name": job.tumour.model, "version": job.tumour.model_version, "engine": job.engine}
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -29,6 +29,7 @@ class SegmentOperator(StageOperator):
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
-        """Add `job.tumour`."""
+        """Add `job.tumour` and `job.engine`."""
         job.tumour = segment(needed(job.stack), needed(job.view), self._model)
+        job.engine = self._model.engine
         job.view = None  # tens of MB that no later stage needs

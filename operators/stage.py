@@ -56,6 +56,8 @@ class Job:
     view: NetworkView | None = None
     """What the segmenting network sees; dropped once it has."""
     tumour: TumourMap | None = None
+    engine: str = ""
+    """What ran the segmenting network: engine, version, device and precision."""
     markers: tuple[Marker, ...] = ()
     findings: Findings | None = None
     results: dict[str, Path] = field(default_factory=dict)

@@ -236,7 +236,7 @@ def _refer(reference: Dataset, source: SourceVolume) -> Dataset:
 def write_segs(job: Job, version: str, made_at: datetime) -> None:
     """Write a job's segmentations into its output folder and list them in its results."""
     stack, tumour, volumes = needed(job.stack), needed(job.tumour), needed(job.volumes)
-    origin = origin_of(volumes, tumour, version, made_at)
+    origin = origin_of(volumes, tumour, version, made_at).also(job.engine)
     for contrast in SERIES_NUMBERS:
         mask = segment_on_source(stack, tumour, volumes[contrast], contrast)
         seg = build_seg(mask, volumes[contrast], contrast, tumour, origin)

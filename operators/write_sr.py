@@ -156,6 +156,11 @@ def closing_items(selection: Selection | None, notes: Sequence[str], as_text: Wr
         yield text_item(codes.PROCESSING_NOTE, as_text(note))
 
 
+def _engine_note(job: Job) -> tuple[str, ...]:
+    """Say what ran the network: another engine or precision may place a voxel at the edge differently."""
+    return (f"The segmenting network ran on {job.engine}.",) if job.engine else ()
+
+
 def quality_items(checks: Sequence[Check]) -> Iterator[sr.TextContentItem]:
     """Say what the quality checks warn of."""
     for check in checks:
@@ -181,7 +186,7 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
     # Ahead of the measurements, which come last: nobody should read those first.
     for item in (text_item(codes.LIMITS_OF_USE, LIMITS_OF_USE), *quality_items(job.checks)):
         content.insert(len(content) - 1, item)
-    content.extend(closing_items(job.selection, (*job.notes, *stack.notes), as_text))
+    content.extend(closing_items(job.selection, (*job.notes, *stack.notes, *_engine_note(job)), as_text))
     _separate(report[0])
     return report
 
@@ -225,7 +230,7 @@ def write_sr(job: Job, version: str, made_at: datetime) -> None:
     assessed = (f"{m.name} {m.model} {m.model_version}" for m in job.markers if m.model)
     origin = origin_of(needed(job.volumes), needed(job.tumour), version, made_at)
     segs = [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in ("SEG T1C", "SEG FLAIR")]
-    job.results["SR"] = save(build_sr(job, segs, origin.also(*assessed)), job.output_folder / "sr.dcm")
+    job.results["SR"] = save(build_sr(job, segs, origin.also(job.engine, *assessed)), job.output_folder / "sr.dcm")
 
 
 class WriteSrOperator(StageOperator):

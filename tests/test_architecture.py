@@ -70,6 +70,10 @@ def test_libraries_stay_where_they_belong(module):
         )
     if module.parts[0] == "app":
         assert "torch" not in tops(module)
+    if tops(module) & {"tensorrt", "tensorrt_rtx", "cuda"}:
+        assert name.startswith("models/engine_")
+    if tops(module) & {"nncf", "onnxruntime"}:
+        assert name == "models/nasbranet/quantise.py"
     if uses(module, "monai.deploy"):
         assert name in {"app/pipeline.py", "operators/stage.py"}
     if "yaml" in tops(module) or "os.environ" in (ROOT / module).read_text() or "getenv" in (ROOT / module).read_text():

@@ -39,6 +39,7 @@ def test_process_gives_its_contract_as_json(processed):
     assert set(found["chosen"]) == set(Contrast)
     assert all(entry["reason"] for entry in found["chosen"].values())
     assert found["volumes_ml"]["tumour"] > 10
+    assert found["segmenter"]["engine"].startswith(("OpenVINO", "tensorrt"))
     assert found["diameters_mm"]["long"] >= found["diameters_mm"]["short"] > 0
     assert {m["value"] for m in found["markers"].values()} == {"not assessed"}
     assert all(m["reason"] for m in found["markers"].values())

@@ -36,9 +36,9 @@ CASES = {
 
 def written(folder, **made):
     """A job with its results written."""
-    checks = made.pop("checks", ())
+    checks, engine = made.pop("checks", ()), made.pop("engine", "")
     job = job_of(folder, **made)
-    job.checks = checks
+    job.checks, job.engine = checks, engine
     write_segs(job, "1.0", MADE_AT)
     write_sr(job, "1.0", MADE_AT)
     return job
@@ -177,6 +177,19 @@ def test_limits_of_use_come_before_any_number(tmp_path):
     (limits,) = texts(report, codes.LIMITS_OF_USE)
     assert "Research use only" in limits
     assert "tissue" in limits
+
+
+def test_what_ran_the_network_is_told_and_makes_other_objects(tmp_path):
+    jobs = []
+    for i, engine in enumerate(("", "OpenVINO 1 on CPU, f32", "other")):
+        (tmp_path / str(i)).mkdir()
+        jobs.append(written(tmp_path / str(i), markers=OPEN, engine=engine))
+    reports = [pydicom.dcmread(job.results["SR"]) for job in jobs]
+    assert [texts(report, codes.PROCESSING_NOTE) for report in reports] == [
+        [], ["The segmenting network ran on OpenVINO 1 on CPU, f32."], ["The segmenting network ran on other."],
+    ]  # fmt: skip
+    assert len({pydicom.dcmread(job.results["SEG T1C"]).SOPInstanceUID for job in jobs}) == 3
+    assert len({report.SOPInstanceUID for report in reports}) == 3
 
 
 def test_series_used_and_notes_are_told(tmp_path):
