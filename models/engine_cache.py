@@ -59,7 +59,9 @@ class EngineCache:
 
     def _keep(self, path: Path, key: EngineKey, plan: bytes) -> None:
         """Write an engine whole or not at all, behind a line that tells its key and digest."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One by one: `parents=True` would leave a missing data folder open to all.
+        for folder in (*reversed(self._folder.parents), self._folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as part:
             part.write(_header(key, plan) + plan)
         Path(part.name).replace(path)

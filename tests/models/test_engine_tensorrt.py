@@ -141,6 +141,11 @@ def test_a_damaged_engine_is_built_anew(damage, tmp_path, caplog):
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_every_folder_made_on_the_way_is_private(tmp_path):
+    EngineCache(tmp_path / "data" / "engines").engine(KEY, lambda: b"built")
+    assert [p.stat().st_mode & 0o777 for p in (tmp_path / "data", tmp_path / "data" / "engines")] == [0o700, 0o700]
+
+
 def test_a_folder_that_cannot_be_written_costs_only_the_next_build(tmp_path, caplog):
     (tmp_path / "engines").write_bytes(b"a file, where a folder should be")
     assert EngineCache(tmp_path / "engines").engine(KEY, lambda: b"built") == b"built"
