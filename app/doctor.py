@@ -12,7 +12,7 @@ from pathlib import Path
 import app
 from app.config import Destination, SenderConfig, Settings
 from app.errors import NodeError
-from app.process import open_reference, open_segmenter
+from app.process import open_reference, open_refinement, open_segmenter
 from app.sender import echo
 
 
@@ -68,6 +68,7 @@ def _cuda_runtime() -> Check:
 def _model(settings: Settings) -> Check:
     def look() -> str:
         model = open_segmenter(settings)
+        open_refinement(settings)
         card = Path(app.__file__).parents[1] / "models" / "cards" / f"{model.name}.md"
         if open_reference(settings) is None:
             raise NodeError(

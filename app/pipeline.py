@@ -15,6 +15,7 @@ from monai.deploy.core import Application
 
 from models.engine import Model
 from models.novelty import Reference
+from models.refine import Refinement
 from operators.build_volumes import BuildVolumesOperator
 from operators.classify import ClassifyOperator
 from operators.domain import Contrast
@@ -58,11 +59,13 @@ class GliomaPipeline(Application):
         threads: int = 4,
         rules: Rules = (),
         reference: Reference | None = None,
+        refinement: Refinement | None = None,
         limits: QualityLimits,
     ) -> None:
         """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._rules, self._reference, self._limits = rules, reference, limits
+        self._refinement = refinement or Refinement()
         self._worker = worker
         self._worker.start()
         self._composed = threading.Event()
@@ -81,7 +84,7 @@ class GliomaPipeline(Application):
             BuildVolumesOperator(self, name="volumes"),
             PreprocessOperator(self, name="preprocess", worker=self._worker),
             QualityOperator(self, name="quality", reference=self._reference, limits=self._limits),
-            SegmentOperator(self, name="segment", model=self._segmenter),
+            SegmentOperator(self, name="segment", model=self._segmenter, refinement=self._refinement),
             ClassifyOperator(self, name="classify", classifiers={}),
             MeasureOperator(self, name="measure"),
             KeyImageOperator(self, name="key image"),

@@ -15,6 +15,7 @@ from app.errors import ConfigError, InputError
 from app.pipeline import GliomaPipeline
 from models.engine import Model, ModelError, open_model
 from models.novelty import NoveltyError, Reference, load_reference
+from models.refine import Refinement, RefinementError, load_refinement
 from operators import cleaning
 from operators.native import Worker
 from operators.stage import Job
@@ -39,6 +40,14 @@ def open_reference(settings: Settings) -> Reference | None:
         raise ConfigError(f"{error}: python -m models.nasbranet describe-inputs") from error
 
 
+def open_refinement(settings: Settings) -> Refinement:
+    """Read how probabilities become a lesion; raises ConfigError where the file is damaged."""
+    try:
+        return load_refinement(settings.inputs_dir / f"{settings.pipeline.segmenter}.refinement.json")
+    except RefinementError as error:
+        raise ConfigError(f"{error}; make it anew by python -m models.nasbranet refine") from error
+
+
 def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> GliomaPipeline:
     """Build the graph as the settings say; raises ConfigError as `open_segmenter` does."""
     return GliomaPipeline(
@@ -50,6 +59,7 @@ def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> Glio
         threads=settings.pipeline.scheduler_threads,
         rules=settings.series_rules,
         reference=open_reference(settings),
+        refinement=open_refinement(settings),
         limits=settings.quality,
     )
 

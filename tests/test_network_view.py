@@ -11,9 +11,9 @@ import SimpleITK as sitk
 from PIL import Image
 
 from models import frame
-from models.training.judge import network_view
 from models.novelty import features, likeness
 from models.training import data
+from models.training.judge import network_view
 from operators.build_volumes import build_volumes
 from operators.domain import Contrast, Stack
 from operators.errors import UnusableImage

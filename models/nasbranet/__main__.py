@@ -1,18 +1,15 @@
-"""Command line of NASBraNet: train, evaluate, export, benchmark."""
+"""Command line of NASBraNet: search, train, compare, evaluate, refine, export, quantise, benchmark, tune."""
 
 from __future__ import annotations
 
 import json
 import logging
-import platform
-import time
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress, track
@@ -20,10 +17,14 @@ from scipy.ndimage import gaussian_filter
 
 from models import frame, novelty
 from models.engine import Model, ModelError
+from models.nasbranet.benchmark import benchmark, tune
+from models.nasbranet.compare import compare
 from models.nasbranet.crossval import cross_validate
 from models.nasbranet.export import export_onnx, load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
+from models.nasbranet.quantise import quantise
+from models.nasbranet.refine_command import refine
 from models.nasbranet.search_command import latency_table, search
 from models.training import data
 from models.training.augment import Slices
@@ -94,6 +95,8 @@ def train(
 
 app.command(name="cross-validate")(cross_validate)
 app.command()(search)
+app.command()(compare)
+app.command()(refine)
 app.command(name="latency-table")(latency_table)
 
 
@@ -153,23 +156,9 @@ def export(
     console.print(f"{to} {model.version}, {to.stat().st_size / 1e6:.1f} MB, largest difference {gap:.1e}")
 
 
-@app.command()
-def benchmark(
-    weights: Annotated[Path, typer.Option(help="ONNX file")] = WEIGHTS,
-    json_file: Annotated[Path | None, typer.Option("--json", help="result file")] = None,
-    runs: Annotated[int, typer.Option(help="timed runs a batch size")] = 20,
-) -> None:
-    """Time the network on this machine's CPU, in ms a slice (median), at several batch sizes."""
-    model = Model(weights.parent.name, weights)
-    figures: dict[str, float] = {}
-    for batch in (1, 4, 26):
-        image = np.random.default_rng(0).standard_normal((batch, 2, frame.FRAME_SIZE, frame.FRAME_SIZE), np.float32)
-        model.run(image)
-        seconds = [_seconds(model, image) for _ in range(runs)]
-        figures[str(batch)] = 1000.0 * float(np.median(seconds)) / batch
-        console.print(f"batch {batch}: {figures[str(batch)]:.1f} ms a slice")
-    if json_file is not None:
-        write_json(json_file, {"ms_per_slice": figures, "processor": platform.processor(), "version": model.version})
+app.command()(benchmark)
+app.command()(tune)
+app.command()(quantise)
 
 
 @app.command()
@@ -189,12 +178,6 @@ def describe_inputs(
     reference = fit_reference(np.array(figures))
     reference.save(to)
     console.print(f"{to}: {reference.cases} cases; warns above {reference.warn:.2f}, stops above {reference.stop:.2f}")
-
-
-def _seconds(model: Model, image: NDArray[np.float32]) -> float:
-    begun = time.perf_counter()
-    model.run(image)
-    return time.perf_counter() - begun
 
 
 def run() -> None:

@@ -22,9 +22,9 @@ from rich.progress import track
 from rich.table import Table
 from scipy import ndimage
 
-from models.training.judge import network_view
 from models.novelty import features, load_reference
 from models.training import data
+from models.training.judge import network_view
 
 View = NDArray[np.float32]
 

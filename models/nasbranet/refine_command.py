@@ -1,0 +1,70 @@
+"""The command that chooses post-processing and calibrates confidence from a cross-validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from models import frame
+from models.training import data
+from models.training.folds import read_prediction
+from models.training.refine_fit import Choice, Held, choose
+
+REFINEMENT = Path(frame.__file__).parent / "inputs" / "nasbranet.refinement.json"
+
+
+def refine(
+    data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
+    run: Annotated[Path, typer.Option(help="a cross-validation's folder")],
+    to: Annotated[Path, typer.Option(help="JSON file to write; the node reads it beside the network")] = REFINEMENT,
+    doubtful: Annotated[float, typer.Option(help="expected Dice below which a reader is warned")] = 0.7,
+    cache: Annotated[Path, typer.Option(help="where prepared cases are kept between runs")] = Path("runs/prepared"),
+) -> None:
+    """Choose post-processing on patients that each fold's network never saw, and calibrate its confidence on them."""
+    console = Console(stderr=True)
+    held = [
+        read_held(case, fold, kept, cache)
+        for case, fold, kept in track(_predictions(data_folder, run), "reading predictions", console=console)
+    ]
+    if not held:
+        raise data.DataError(f"{run} holds no fold that is done; run cross-validate first")
+    choice = choose(held, doubtful)
+    to.write_text(choice.refinement.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    for line in describe(choice):
+        console.print(line)
+    console.print(f"written to {to}")
+
+
+def read_held(case: data.Case, fold: int, kept: Path, cache: Path) -> Held:
+    """Bring a kept prediction back to the grid of the drawn tumour."""
+    prepared = data.prepare(case, cache)
+    _, truth = case.read()
+    maps = [frame.from_frame(m, prepared.placement, *truth.shape[1:]) for m in read_prediction(kept)]
+    return Held(case.name, fold, np.stack(maps), truth, (data.ASSUMED_SLICE_MM, *prepared.placement.pixel_mm))
+
+
+def describe(choice: Choice) -> list[str]:
+    """Say what was chosen and what it is worth."""
+    r = choice.refinement
+    return [
+        f"mirror images {'averaged' if r.flips else 'not used'}; hysteresis {r.low} to {r.high}; "
+        f"lesions under {r.smallest_ml} ml dropped",
+        f"Dice {choice.plain:.4f} as it is, {choice.nested:.4f} with what the other folds chose",
+        f"confidence and Dice: correlation {choice.correlation:.2f}, mean difference {choice.calibration_error:.3f}",
+        f"warned below {r.doubtful}: {choice.warned} of {r.patients}, {choice.warned_rightly} of them rightly; "
+        f"{choice.below} lie below",
+    ]
+
+
+def _predictions(data_folder: Path, run: Path) -> list[tuple[data.Case, int, Path]]:
+    by_name = {case.name: case for case in data.read_cases(data_folder)}
+    found = []
+    for kept in sorted(run.glob("fold_*/predictions/*.npz")):
+        if kept.stem in by_name and (kept.parents[1] / "result.json").exists():
+            found.append((by_name[kept.stem], int(kept.parents[1].name.removeprefix("fold_")), kept))
+    return found
