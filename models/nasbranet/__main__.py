@@ -25,6 +25,7 @@ from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.nasbranet.quantise import quantise
 from models.nasbranet.refine_command import refine
+from models.nasbranet.report import report
 from models.nasbranet.search_command import latency_table, search
 from models.training import data
 from models.training.augment import Slices
@@ -97,6 +98,7 @@ app.command(name="cross-validate")(cross_validate)
 app.command()(search)
 app.command()(compare)
 app.command()(refine)
+app.command()(report)
 app.command(name="latency-table")(latency_table)
 
 

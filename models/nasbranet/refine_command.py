@@ -29,7 +29,7 @@ def refine(
     console = Console(stderr=True)
     held = [
         read_held(case, fold, kept, cache)
-        for case, fold, kept in track(_predictions(data_folder, run), "reading predictions", console=console)
+        for case, fold, kept in track(predictions(data_folder, run), "reading predictions", console=console)
     ]
     if not held:
         raise data.DataError(f"{run} holds no fold that is done; run cross-validate first")
@@ -61,7 +61,8 @@ def describe(choice: Choice) -> list[str]:
     ]
 
 
-def _predictions(data_folder: Path, run: Path) -> list[tuple[data.Case, int, Path]]:
+def predictions(data_folder: Path, run: Path) -> list[tuple[data.Case, int, Path]]:
+    """List what the folds that are done kept: case, fold and file."""
     by_name = {case.name: case for case in data.read_cases(data_folder)}
     found = []
     for kept in sorted(run.glob("fold_*/predictions/*.npz")):

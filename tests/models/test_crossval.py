@@ -1,0 +1,110 @@
+"""Cross-validation, the choice of post-processing and the card's figures, from end to end on made-up patients."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from models.nasbranet import __main__ as command
+from models.refine import Refinement
+from models.training import data
+from models.training.folds import Study, read_prediction
+from models.training.loop import Schedule
+from tests.models.test_training import cases, small_plan
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(command.app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def done(folder, tmp_path):
+    """Three folds of a tiny network on three patients, one with FLAIR alone beside them."""
+    with (folder / "labels.csv").open("a", newline="") as file:
+        csv.writer(file).writerow(["case9", "patient9", "False", "A", "G2"])
+    (folder / "case9").symlink_to(folder / "case0")
+    plan = tmp_path / "small.json"
+    plan.write_text(small_plan().model_dump_json())
+    arguments = ["cross-validate", "--data", folder, "--out", tmp_path / "cv", "--plan", plan, "--folds", 3]
+    arguments += ["--epochs", "1x0.5", "--cache", tmp_path / "cache"]
+    ran = invoke(*arguments)
+    assert ran.exit_code == 0, ran.output
+    return tmp_path / "cv", arguments
+
+
+def test_every_patient_is_judged_once_by_a_network_that_never_saw_them(done, folder):
+    cv, _ = done
+    result = json.loads((cv / "result.json").read_text())
+    assert set(result["cases"]) == {"case0", "case1", "case2"}
+    assert result["folds_done"] == 3
+    for fold in range(3):
+        parts = json.loads((cv / f"fold_{fold}" / "split.json").read_text())
+        assert not set(parts["training"]) & set(parts["validation"])
+        assert "case9" in parts["training"], "who has no T1C teaches in every fold"
+        kept = read_prediction(cv / f"fold_{fold}" / "predictions" / f"{parts['validation'][0]}.npz")
+        assert kept.shape == (2, 4, 224, 224)
+        assert 0.0 <= kept.min() <= kept.max() <= 1.0
+
+
+def test_a_second_call_trains_nothing(done):
+    cv, arguments = done
+    before = {path: path.stat().st_mtime_ns for path in cv.glob("fold_*/*.pt")}
+    assert invoke(*arguments).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in cv.glob("fold_*/*.pt")} == before
+
+
+def test_post_processing_is_chosen_and_figures_are_written(done, folder, tmp_path):
+    cv, _ = done
+    chosen = tmp_path / "inputs" / "net.refinement.json"
+    chosen.parent.mkdir()
+    shared = ["--data", folder, "--run", cv, "--cache", tmp_path / "cache"]
+    ran = invoke("refine", *shared, "--to", chosen)
+    assert ran.exit_code == 0, ran.output
+    assert Refinement.load(chosen).patients == 3
+    out, worst = tmp_path / "card", tmp_path / "worst"
+    out.mkdir()
+    ran = invoke("report", *shared, "--out", out, "--refinement", chosen, "--worst", worst)
+    assert ran.exit_code == 0, ran.output
+    figures = json.loads((out / "nasbranet.crossval.json").read_text())
+    assert set(figures["patients"]) == {"patient0", "patient1", "patient2"}
+    assert figures["dice_mean"] == pytest.approx(np.mean(list(figures["patients"].values())), abs=1e-3)
+    assert "| G2 | 3 |" in ran.output
+    with Image.open(out / "nasbranet.crossval.png") as picture:
+        assert picture.width > 800
+    assert len(list(worst.glob("*.png"))) == 3
+
+
+def test_without_a_finished_fold_nothing_is_chosen(folder, tmp_path):
+    with pytest.raises(data.DataError, match="cross-validate first"):
+        CliRunner().invoke(
+            command.app, ["refine", "--data", str(folder), "--run", str(tmp_path)], catch_exceptions=False
+        )
+
+
+def test_who_teaches_by_flair_alone_is_never_judged():
+    everyone = cases(20)
+    study = Study(cases=data.usable(everyone), helpers=data.flair_only(everyone), schedule=Schedule())
+    for fold in range(5):
+        training, held = study.split(fold)
+        assert all(case.has_t1c for case in held)
+        assert {c.name for c in everyone if not c.has_t1c} <= {c.name for c in training}
+
+
+def test_a_helper_who_is_also_judged_is_refused():
+    everyone = cases(20, per_patient=2)  # c3 has no T1C, and c2 is the same patient
+    study = Study(cases=data.usable(everyone), helpers=data.flair_only(everyone))
+    judged = [fold for fold in range(5) if "c2" in {c.name for c in data.split(study.cases, 5, fold, 0)[1]}]
+    with pytest.raises(data.DataError, match="1 patients"):
+        study.split(judged[0])
+
+
+def test_a_case_without_t1c_is_prepared_from_flair_alone(folder, tmp_path):
+    case = data.Case("case0", "p", "A", "G2", False, folder / "case0")
+    prepared = data.prepare(case, tmp_path / "cache")
+    assert not prepared.images[:, 0].any()
+    assert prepared.images[:, 1].any()
