@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from scipy import ndimage
 
 from models import frame
 from models.novelty import features, likeness
@@ -68,6 +70,21 @@ def test_equal_arrays_are_seen_equally(tmp_path, monkeypatch):
     assert view.images.shape == trained.shape
     assert (view.images.any(axis=1) == trained.any(axis=1)).mean() > 0.9999
     assert np.abs(view.images - trained).max() < 0.01  # prepared cases are kept in half precision
+
+
+def test_a_study_that_came_without_skull_is_not_widened():
+    """Around its brain lies nothing but background, which would look to the network like no tissue it knows."""
+    images = head_slices()
+    t1c, flair = (images[..., c].astype(np.float32) for c in (data.T1C, data.FLAIR))
+    brain = t1c > 60
+    whole = stack_of(t1c, flair, brain, 1.0)
+    bare = replace(whole, images={c: image * brain for c, image in whole.images.items()}, stripped=True)
+    framed = frame.to_frame(brain, frame.place(brain, (1.0, 1.0)), linear=False) > 0.5
+    assert view_of(whole).images[:, 0][~framed].any()
+    assert not view_of(bare).images[:, 0][~framed].any()
+    inside = ndimage.binary_erosion(framed, np.ones((1, 5, 5)))  # at the edge, background is mixed in
+    seen, seen_bare = (view_of(stack).images[:, 0][inside] for stack in (whole, bare))
+    assert np.abs(seen - seen_bare).max() < 0.01, "the brain itself looks the same"
 
 
 def test_no_brain_is_an_error():

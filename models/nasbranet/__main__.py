@@ -20,6 +20,7 @@ from models.engine import Model, ModelError
 from models.nasbranet.benchmark import benchmark, tune
 from models.nasbranet.compare import compare
 from models.nasbranet.crossval import cross_validate
+from models.nasbranet.evaluate import WEIGHTS, evaluate
 from models.nasbranet.export import export_onnx, load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
@@ -29,16 +30,13 @@ from models.nasbranet.report import report
 from models.nasbranet.search_command import latency_table, search
 from models.training import data
 from models.training.augment import Slices
-from models.training.folds import write_json
-from models.training.judge import judge, network_view, patient_dice, segmenter
+from models.training.judge import judge, network_view, segmenter
 from models.training.loop import Schedule, Trainer
-from models.training.metrics import mean_interval
 from models.training.novelty_fit import fit_reference
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
 
-WEIGHTS = Path(frame.__file__).parent / "weights" / "nasbranet" / "model.onnx"
 INPUTS = Path(frame.__file__).parent / "inputs" / "nasbranet.json"
 Data = Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")]
 Cache = Annotated[Path, typer.Option(help="where prepared cases are kept between runs")]
@@ -102,40 +100,7 @@ app.command()(report)
 app.command(name="latency-table")(latency_table)
 
 
-@app.command()
-def evaluate(
-    data_folder: Data,
-    json_file: Annotated[Path, typer.Option("--json", help="result file")],
-    weights: Annotated[Path, typer.Option(help="ONNX file")] = WEIGHTS,
-    split: Annotated[Path | None, typer.Option(help="a training's split.json: only its validation cases count")] = None,
-    leave_out: LeaveOut = None,
-    bias_field: BiasField = True,
-    cache: Cache = Path("runs/prepared"),
-) -> None:
-    """Measure Dice by patient (3-D over a patient's slices), its mean and 95 % interval over patients."""
-    everyone = data.read_cases(data_folder)
-    cases = data.usable(everyone, leave_out or ())
-    if split is not None:
-        cases = data.of_split(cases, split, "validation")
-    if not cases:
-        raise data.DataError(f"{data_folder} has no case with a true T1C to evaluate on")
-    model = Model(weights.parent.name, weights)
-    by_case = {
-        case.name: patient_dice(model.run_slices, data.prepare(case, cache, bias_field=bias_field))
-        for case in track(cases, "evaluating", console=console)
-    }
-    patients: dict[str, list[float]] = {}
-    for case in cases:
-        patients.setdefault(case.patient, []).append(by_case[case.name])
-    by_patient = {patient: float(np.mean(values)) for patient, values in patients.items()}
-    mean, interval = mean_interval(list(by_patient.values()))
-    result = {
-        "dice_mean": mean, "dice_interval": list(interval), "patients": by_patient, "cases": by_case,
-        "left_out": [c.name for c in everyone if c.name not in by_case],
-        "model": model.name, "version": model.version,
-    }  # fmt: skip
-    write_json(json_file, result)
-    console.print(f"Dice {mean:.3f} ({interval[0]:.3f} to {interval[1]:.3f}), {len(by_patient)} patients")
+app.command()(evaluate)
 
 
 @app.command()

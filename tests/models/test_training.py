@@ -10,7 +10,8 @@ from models import frame
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import CellPlan, NetworkPlan, Op
 from models.training import data
-from models.training.augment import CROP, Slices
+from models.training.augment import CROP, RandMissingChanneld, RandTightMaskd, Slices
+from models.training.challenges import CHALLENGES
 from models.training.loop import Schedule, Trainer
 from models.training.losses import focal_loss, segmentation_loss
 from models.training.metrics import dice, mean_interval
@@ -169,9 +170,84 @@ def test_evaluate_writes_its_contract(folder, tmp_path, monkeypatch):
     weights = tmp_path / "small" / "model.onnx"
     export_onnx(NASBraNet(small_plan()).eval(), weights)
     result = tmp_path / "result.json"
-    arguments = ["evaluate", "--data", str(folder), "--weights", str(weights), "--json", str(result)]
+    arguments = ["evaluate", "--challenges", "--data", str(folder), "--weights", str(weights), "--json", str(result)]
     done = CliRunner().invoke(command.app, [*arguments, "--cache", str(tmp_path / "cache")])
     assert done.exit_code == 0, done.output
     found = json.loads(result.read_text())
     assert set(found["patients"]) == {"patient0", "patient1", "patient2"}
+    assert set(found["challenges"]) == set(CHALLENGES) - {"as it is"}
     assert found["dice_interval"][0] <= found["dice_mean"] <= found["dice_interval"][1]
+
+
+@pytest.mark.parametrize("name", CHALLENGES)
+def test_a_challenge_changes_what_it_says_and_keeps_to_the_brain(name):
+    rng = np.random.default_rng(0)
+    r, c = np.mgrid[:64, :64]
+    brain = np.hypot(r - 32, c - 30) < 24
+    view = (rng.normal(0.0, 1.0, (3, 2, 64, 64)) * brain).astype(np.float32)
+    before = view.copy()
+    spoilt = CHALLENGES[name](view)
+    assert np.array_equal(view, before), "what was given stays as it was"
+    assert spoilt.shape == view.shape
+    assert spoilt.dtype == np.float32
+    assert not spoilt[..., ~brain].any()
+    changed = [channel for channel in (0, 1) if not np.array_equal(spoilt[:, channel], view[:, channel])]
+    assert changed == {"as it is": [], "without T1C": [0], "other contrast": [1]}.get(name, [0, 1])
+
+
+def test_masks_are_drawn_in_and_channels_left_out_as_often_as_said():
+    tight, missing = RandTightMaskd(["brain"], 0.3, 5), RandMissingChanneld(["image"], 0.1, 0)
+    tight.set_random_state(0)
+    missing.set_random_state(0)
+    r, c = np.mgrid[:64, :64]
+    disc = torch.from_numpy((np.hypot(r - 32, c - 32) < 20).astype(np.float32))[None]
+    areas = [float(tight({"brain": disc})["brain"].sum()) for _ in range(400)]
+    drawn_in = [area for area in areas if area < float(disc.sum())]
+    assert 0.22 < len(drawn_in) / 400 < 0.38
+    assert np.pi * 12**2 < min(drawn_in) < np.pi * 15.5**2, "five pixels at most"
+    left = [bool(missing({"image": torch.ones(2, 4, 4)})["image"][0].any()) for _ in range(400)]
+    assert 0.05 < left.count(False) / 400 < 0.15
+    assert missing({"image": torch.ones(2, 4, 4)})["image"][1].all()
+
+
+def test_a_case_without_t1c_never_shows_one(folder, tmp_path):
+    case = data.Case("case0", "p", "A", "G2", False, folder / "case0")
+    slices = Slices([data.prepare(case, tmp_path / "cache")], 0.5, seed=0)
+    assert all(not slices[i][0][0].any() for i in range(len(slices)))
+    assert any(slices[i][0][1].any() for i in range(len(slices)))
+
+
+def test_patience_stops_and_keeps_the_best(folder, tmp_path):
+    network = NASBraNet(small_plan())
+    slices = Slices([data.prepare(c, tmp_path / "cache") for c in data.read_cases(folder)], 0.5, seed=0)
+    schedule = Schedule(stages=((8, 0.5),), batch=3, workers=0, patience=2)
+    trainer = Trainer(network, slices, schedule, tmp_path / "run")
+    told = iter([0.5, 0.7, 0.6, 0.65, 0.9])
+    best = {}
+
+    def validate():
+        if trainer.epoch == 2:
+            best.update({k: v.clone() for k, v in network.state_dict().items()})
+        return next(told)
+
+    with Progress(disable=True) as progress:
+        trainer.run(progress, validate, every=1)
+    assert trainer.epoch == 4, "two validations brought nothing better than .7"
+    assert all(torch.equal(v, network.state_dict()[k]) for k, v in best.items())
+
+
+def test_a_teacher_teaches_and_does_not_learn(folder, tmp_path):
+    torch.manual_seed(1)
+    teacher, student = NASBraNet(small_plan()), NASBraNet(small_plan())
+    slices = Slices([data.prepare(c, tmp_path / "cache") for c in data.read_cases(folder)], 0.5, seed=0)
+    taught = {k: v.clone() for k, v in teacher.state_dict().items()}
+    trainer = Trainer(student, slices, Schedule(stages=((1, 0.5),), batch=3, workers=0), tmp_path / "run", teacher)
+    image, target = next(trainer._batches(0.5))
+    with torch.no_grad():
+        lesson = trainer._loss(image, target)
+        trainer.teacher = None
+        assert lesson > trainer._loss(image, target), "the lesson is part of the loss"
+    trainer.teacher = teacher
+    with Progress(disable=True) as progress:
+        trainer.run(progress)
+    assert all(torch.equal(v, teacher.state_dict()[k]) for k, v in taught.items())
