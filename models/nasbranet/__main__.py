@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import track
 from scipy.ndimage import gaussian_filter
 
 from models import frame, novelty
@@ -22,16 +20,14 @@ from models.nasbranet.compare import compare
 from models.nasbranet.crossval import cross_validate
 from models.nasbranet.evaluate import WEIGHTS, evaluate
 from models.nasbranet.export import export_onnx, load_network
-from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.nasbranet.quantise import quantise
 from models.nasbranet.refine_command import refine
 from models.nasbranet.report import report
 from models.nasbranet.search_command import latency_table, search
+from models.nasbranet.train import train
 from models.training import data
-from models.training.augment import Slices
-from models.training.judge import judge, network_view, segmenter
-from models.training.loop import Schedule, Trainer
+from models.training.judge import network_view, segmenter
 from models.training.novelty_fit import fit_reference
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -41,7 +37,6 @@ INPUTS = Path(frame.__file__).parent / "inputs" / "nasbranet.json"
 Data = Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")]
 Cache = Annotated[Path, typer.Option(help="where prepared cases are kept between runs")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="leave out cases whose name has this in it; repeatable")]
-BiasField = Annotated[bool, typer.Option(help="remove the bias field (N4), as the node does; without: to measure it")]
 PlanName = Annotated[str, typer.Option("--plan", help="a plan of models/plans by name, or a JSON file")]
 
 
@@ -50,48 +45,7 @@ def main() -> None:
     """Train, judge and export the network that segments."""
 
 
-@app.command()
-def train(
-    data_folder: Data,
-    out: Annotated[Path, typer.Option(help="folder for checkpoints and the log; an interrupted run resumes")],
-    plan: PlanName = "thesis",
-    leave_out: LeaveOut = None,
-    folds: Annotated[int, typer.Option(help="validation is one of this many parts")] = 5,
-    fold: Annotated[int, typer.Option(help="which part")] = 0,
-    seed: int = 0,
-    epochs: Annotated[str, typer.Option(help="epochs x image scale, one after another")] = "14x0.5,10x0.75,12x1",
-    empty_share: Annotated[float, typer.Option(help="tumour-free slices per tumour slice, drawn anew")] = 0.4,
-    init: Annotated[Path | None, typer.Option(help="begin from this training's weights (its last.pt)")] = None,
-    peak_rate: Annotated[float, typer.Option(help="highest learning rate of the one-cycle schedule")] = 2e-3,
-    within: Annotated[Path | None, typer.Option(help="a split.json: only its training cases take part")] = None,
-    bias_field: BiasField = True,
-    cache: Cache = Path("runs/prepared"),
-) -> None:
-    """Train a plan's network; the last epoch's weights count, none is chosen on the validation patients."""
-    stages = tuple((int(n), float(s)) for n, s in (part.split("x") for part in epochs.split(",")))
-    cases = data.usable(data.read_cases(data_folder), leave_out or ())
-    if within is not None:
-        cases = data.of_split(cases, within, "training")
-    training, held = data.split(cases, folds, fold, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    names = {"training": [c.name for c in training], "validation": [c.name for c in held]}
-    (out / "split.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
-    prepared = [
-        data.prepare(c, cache, bias_field=bias_field) for c in track(training, "preparing cases", console=console)
-    ]
-    watched = [
-        data.prepare(c, cache, bias_field=bias_field) for c in track(held, "preparing validation", console=console)
-    ]
-    torch.manual_seed(seed)
-    network = NASBraNet(NetworkPlan.load(plan)) if init is None else load_network(NetworkPlan.load(plan), init)
-    schedule = Schedule(stages=stages, peak_rate=peak_rate, seed=seed)
-    trainer = Trainer(network, Slices(prepared, empty_share, seed), schedule, out)
-    if trainer.resume():
-        console.print(f"resuming after epoch {trainer.epoch}")
-    with Progress(console=console) as progress:
-        trainer.run(progress, lambda: float(np.mean(list(judge(segmenter(network), watched).values()))))
-
-
+app.command()(train)
 app.command(name="cross-validate")(cross_validate)
 app.command()(search)
 app.command()(compare)
