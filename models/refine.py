@@ -66,13 +66,14 @@ class Refinement(BaseModel):
 
     def mask(self, probability: FloatArray, spacing_mm: tuple[float, float, float]) -> BoolArray:
         """Give the lesions (slices, rows, columns); `spacing_mm` is their (slice, row, column) spacing."""
-        labels, count = ndimage.label(probability > self.low, _TOUCHING)
-        if not count:
-            return np.zeros(probability.shape, bool)
-        numbers = np.arange(1, count + 1)
-        peaks = np.asarray(ndimage.maximum(probability, labels, numbers))
-        millilitres = np.bincount(labels.ravel(), minlength=count + 1)[1:] * float(np.prod(spacing_mm)) / 1000.0
-        kept: BoolArray = np.isin(labels, numbers[(peaks > self.high) & (millilitres >= self.smallest_ml)])
+        labels, peaks, millilitres = lesions(probability, self.low, spacing_mm)
+        kept = self.keeps(peaks, millilitres)
+        found: BoolArray = np.concatenate([[False], kept])[labels]
+        return found
+
+    def keeps(self, peaks: NDArray[np.float64], millilitres: NDArray[np.float64]) -> BoolArray:
+        """Say which lesions stay, by the greatest probability and the volume of each."""
+        kept: BoolArray = (peaks > self.high) & (millilitres >= self.smallest_ml)
         return kept
 
     def apply(self, probability: FloatArray, spacing_mm: tuple[float, float, float]) -> FloatArray:
@@ -88,6 +89,18 @@ class Refinement(BaseModel):
         if not self.expected or not mask.any():
             return value
         return float(np.interp(value, self.expected, self.observed))
+
+
+def lesions(
+    probability: FloatArray, low: float, spacing_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
+    """Number the connected regions above `low` (0 is none); with each one's greatest probability and volume in ml."""
+    labels: NDArray[np.int32]
+    labels, count = ndimage.label(probability > low, _TOUCHING)
+    peaks = np.asarray(ndimage.maximum(probability, labels, np.arange(1, count + 1)), float)
+    voxels = np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(float)
+    millilitres: NDArray[np.float64] = voxels * float(np.prod(spacing_mm)) / 1000.0
+    return labels, peaks, millilitres
 
 
 def mirrored(images: FloatArray) -> FloatArray:

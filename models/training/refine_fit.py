@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.isotonic import IsotonicRegression
 
-from models.refine import FloatArray, Refinement, average_flips
+from models.refine import FloatArray, Refinement, average_flips, expected_dice, lesions
 from models.training.metrics import dice
 
 LOWS, HIGHS, SMALLEST_ML = (0.3, 0.4, 0.5), (0.5, 0.6, 0.7, 0.8, 0.9), (0.0, 0.1, 0.3, 0.5, 1.0)
@@ -65,7 +66,7 @@ def choose(held: Sequence[Held], doubtful: float = 0.7) -> Choice:
         Refinement(flips=flips, low=low, high=high, smallest_ml=ml)
         for flips, low, high, ml in product((False, True), LOWS[::-1], HIGHS, SMALLEST_ML)
     ]
-    scores = np.array([[_dice(case, option) for option in options] for case in held])
+    scores = np.array([_scores(case, options) for case in held])
     folds = np.array([case.fold for case in held])
     best = _best(scores)
     nested, confidences = np.zeros(len(held)), np.zeros(len(held))
@@ -75,7 +76,8 @@ def choose(held: Sequence[Held], doubtful: float = 0.7) -> Choice:
         calibrated = _calibrate([c for c in held if c.fold != fold] or held, options[picked], doubtful)
         for i in np.flatnonzero(folds == fold):
             nested[i] = scores[i, picked]
-            confidences[i] = _confidence(held[int(i)], calibrated)
+            expected, _ = _judged(held[int(i)], options[picked])
+            confidences[i] = np.interp(expected, calibrated.expected, calibrated.observed)
     warned = confidences < doubtful
     return Choice(
         _calibrate(held, options[best], doubtful),
@@ -92,19 +94,34 @@ def _best(scores: NDArray[np.float64]) -> int:
     return best if means[best] >= means[0] + PAYS else 0
 
 
-def _dice(case: Held, option: Refinement) -> float:
-    return dice(option.mask(case.probability(flips=option.flips), case.spacing_mm), case.truth)
+def _scores(case: Held, options: Sequence[Refinement]) -> list[float]:
+    """Dice with each option; regions are numbered once for all options that share them."""
+    regions = {}
+    for flips, low in {(o.flips, o.low) for o in options}:
+        labels, peaks, millilitres = lesions(case.probability(flips=flips), low, case.spacing_mm)
+        size = np.bincount(labels.ravel(), minlength=len(peaks) + 1)[1:]
+        shared = np.bincount(labels[case.truth], minlength=len(peaks) + 1)[1:]
+        regions[flips, low] = peaks, millilitres, size, shared
+    found = []
+    for option in options:
+        peaks, millilitres, size, shared = regions[option.flips, option.low]
+        kept = option.keeps(peaks, millilitres)
+        total = int(size[kept].sum()) + int(case.truth.sum())
+        found.append(2.0 * int(shared[kept].sum()) / total if total else 1.0)
+    return found
 
 
-def _confidence(case: Held, refinement: Refinement) -> float:
-    probability = case.probability(flips=refinement.flips)
-    return refinement.confidence(probability, refinement.mask(probability, case.spacing_mm))
+@lru_cache(maxsize=4096)
+def _judged(case: Held, option: Refinement) -> tuple[float, float]:
+    """Expected and observed Dice of a patient, post-processed."""
+    probability = case.probability(flips=option.flips)
+    mask = option.mask(probability, case.spacing_mm)
+    return expected_dice(probability, mask), dice(mask, case.truth)
 
 
 def _calibrate(held: Sequence[Held], option: Refinement, doubtful: float) -> Refinement:
     """Fit the observed Dice as a rising function of the expected one."""
-    expected = np.array([_confidence(case, option) for case in held])
-    observed = np.array([_dice(case, option) for case in held])
+    expected, observed = np.array([_judged(case, option) for case in held]).T
     fit = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(expected, observed)
     return option.model_copy(
         update={

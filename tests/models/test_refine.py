@@ -7,6 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from models.refine import Refinement, RefinementError, expected_dice, load_refinement
+from models.training import refine_fit
+from models.training.metrics import dice
 from models.training.refine_fit import Held, choose
 
 ONE_ML = (10.0, 10.0, 10.0)
@@ -145,3 +147,10 @@ def test_confidence_follows_the_dice_of_patients_it_was_not_fitted_on():
     assert choice.calibration_error < 0.08
     assert choice.warned > 0
     assert choice.warned_rightly >= choice.warned - 2
+
+
+def test_scores_are_those_of_the_masks_themselves():
+    options = [Refinement(low=low, high=0.7, smallest_ml=ml) for low in (0.3, 0.5) for ml in (0.0, 0.2)]
+    for case in patients(6, speckle=True):
+        direct = [dice(option.mask(case.maps[0], case.spacing_mm), case.truth) for option in options]
+        assert refine_fit._scores(case, options) == pytest.approx(direct)
