@@ -22,6 +22,9 @@ def refine(
     data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
     run: Annotated[Path, typer.Option(help="a cross-validation's folder")],
     to: Annotated[Path, typer.Option(help="JSON file to write; the node reads it beside the network")] = REFINEMENT,
+    only: Annotated[
+        list[int] | None, typer.Option(help="choose on this fold's patients; repeatable, default all")
+    ] = None,
     doubtful: Annotated[float, typer.Option(help="expected Dice below which a reader is warned")] = 0.7,
     cache: Annotated[Path, typer.Option(help="where prepared cases are kept between runs")] = Path("runs/prepared"),
 ) -> None:
@@ -30,6 +33,7 @@ def refine(
     held = [
         read_held(case, fold, kept, cache)
         for case, fold, kept in track(predictions(data_folder, run), "reading predictions", console=console)
+        if not only or fold in only
     ]
     if not held:
         raise data.DataError(f"{run} holds no fold that is done; run cross-validate first")

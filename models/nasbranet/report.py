@@ -70,6 +70,8 @@ def report(
                 f"| {value or 'unknown'} | {len(group)} | {middle:.3f} ({a:.3f} to {b:.3f}) | {min(group):.3f} |"
             )
     if worst is not None:
+        for old in worst.glob("[0-9][0-9]_*.png"):
+            old.unlink()
         chosen = sorted(held, key=lambda pair: scores[pair[0].name])[:10]
         for number, (case, kept) in enumerate(chosen, 1):
             path = worst / f"{number:02d}_{case.name}.png"
