@@ -19,8 +19,8 @@ from models.engine_openvino import CpuSettings, OpenVinoBackend
 from models.nasbranet.benchmark import benchmark, tune
 from models.nasbranet.compare import compare
 from models.nasbranet.crossval import cross_validate
-from models.nasbranet.evaluate import WEIGHTS, evaluate
-from models.nasbranet.export import export_onnx, load_network
+from models.nasbranet.evaluate import evaluate
+from models.nasbranet.export import WEIGHTS, export_onnx, load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.nasbranet.quantise import quantise

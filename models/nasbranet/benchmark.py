@@ -7,7 +7,6 @@ then slows all of them alike.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import platform
 import re
@@ -30,11 +29,11 @@ from models.engine_base import Backend, FloatArray
 from models.engine_cuda import find_device
 from models.engine_openvino import CpuSettings, Hint, OpenVinoBackend, Precision
 from models.engine_tensorrt import TensorRtBackend
-from models.nasbranet.export import TumourProbability
+from models.nasbranet.export import WEIGHTS, TumourProbability
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
+from models.training.folds import write_json
 
-WEIGHTS = Path(frame.__file__).parent / "weights" / "nasbranet" / "model.onnx"
 console = Console(stderr=True)
 Weights = Annotated[Path, typer.Option(help="ONNX file")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="result file")]
@@ -138,7 +137,8 @@ def benchmark(
         console.print(f"{name}: {told}", highlight=False)
     for name, reason in missing.items():
         console.print(f"{name}: not run: {reason}", highlight=False)
-    _write(json_file, result)
+    if json_file is not None:
+        write_json(json_file, result)
     return result
 
 
@@ -192,11 +192,6 @@ def tune(
         mark = " (ships)" if name == str(CpuSettings()) else ""
         console.print(f"{figure['ms_per_slice']:7.1f} ms a slice  {name}{mark}", highlight=False)
     result = {"device": device_header(), "slices": slices, "rounds": rounds, "settings": figures}
-    _write(json_file, result)
+    if json_file is not None:
+        write_json(json_file, result)
     return result
-
-
-def _write(path: Path | None, result: dict[str, Any]) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import openvino as ov
 import torch
 import typer
@@ -35,6 +34,7 @@ from models.nasbranet.space import SearchSpace
 from models.nasbranet.tables import Report, Row, relative_times
 from models.training import data
 from models.training.folds import Study, run_fold, write_json
+from models.training.judge import per_patient
 from models.training.loop import Schedule
 
 COMMAND = ("python", "-m", "models.nasbranet", "compare")
@@ -147,14 +147,13 @@ def collect(study: Study, entry: Entry, out: Path) -> tuple[dict[str, float], in
     """
     paths = [_fold_folder(out, entry, fold) / "result.json" for fold in range(study.folds)]
     finished = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-    patient = {case.name: case.patient for case in study.cases}
-    values: dict[str, list[float]] = {}
+    known = {case.name for case in study.cases}
+    by_case: dict[str, float] = {}
     for result in finished:
-        if tuple(map(tuple, result["stages"])) != study.schedule.stages or result["cases"].keys() - patient.keys():
+        if tuple(map(tuple, result["stages"])) != study.schedule.stages or result["cases"].keys() - known:
             raise data.DataError(f"{out / entry.name} holds a fold of another schedule or of other cases")
-        for name, dice in result["cases"].items():
-            values.setdefault(patient[name], []).append(dice)
-    return {name: float(np.mean(found)) for name, found in values.items()}, len(finished)
+        by_case |= result["cases"]
+    return per_patient(study.cases, by_case), len(finished)
 
 
 def _taught_by(entries: Sequence[Entry], fold: int, out: Path) -> NASBraNet:

@@ -13,15 +13,14 @@ from rich.progress import track
 
 from models import frame
 from models.engine import Model
+from models.nasbranet.export import WEIGHTS
 from models.nasbranet.refine_command import REFINEMENT
 from models.refine import Refinement, load_refinement
 from models.training import data
 from models.training.challenges import CHALLENGES
 from models.training.folds import write_json
-from models.training.judge import network_view
+from models.training.judge import network_view, per_patient
 from models.training.metrics import dice, mean_interval
-
-WEIGHTS = Path(frame.__file__).parent / "weights" / "nasbranet" / "model.onnx"
 
 
 def evaluate(
@@ -84,11 +83,3 @@ def case_dice(model: Model, settings: Refinement, prepared: data.Prepared, chall
     probability = frame.from_frame(framed, prepared.placement, *truth.shape[1:])
     spacing = (data.ASSUMED_SLICE_MM, *prepared.placement.pixel_mm)
     return dice(settings.mask(probability, spacing), truth)
-
-
-def per_patient(cases: list[data.Case], by_case: dict[str, float]) -> dict[str, float]:
-    """Average the cases of each patient."""
-    patients: dict[str, list[float]] = {}
-    for case in cases:
-        patients.setdefault(case.patient, []).append(by_case[case.name])
-    return {patient: float(np.mean(values)) for patient, values in patients.items()}

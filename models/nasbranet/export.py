@@ -14,6 +14,8 @@ from models import frame
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 
+WEIGHTS = Path(frame.__file__).parent / "weights" / "nasbranet" / "model.onnx"
+"""The network that ships."""
 _REMARKS = ("doc_string", "metadata_props")
 """Fields of ONNX messages that no engine reads; torch's exporter keeps stack traces there, with its machine's paths."""
 
@@ -43,21 +45,29 @@ def export_onnx(network: nn.Module, path: Path) -> None:
     Any network that maps (B, C, 224, 224) to logits will do; C is its plan's, or 2 where it has none.
     """
     plan = network.plan if isinstance(network, NASBraNet) else None
-    example = torch.zeros(2, plan.in_channels if plan else 2, frame.FRAME_SIZE, frame.FRAME_SIZE)
+    shape = (plan.in_channels if plan else 2, frame.FRAME_SIZE, frame.FRAME_SIZE)
+    about = {"frame": str(frame.VERSION)} | ({"plan": plan.name, "source": plan.source} if plan else {})
+    write_onnx(TumourProbability(network), shape, path, "tumour", about)
+
+
+def write_onnx(
+    module: nn.Module, shape: tuple[int, ...], path: Path, output: str, about: Mapping[str, str] | None = None
+) -> None:
+    """Write any module as ONNX, whole or not at all: `image` (N, *shape) in, N free, `output` out; no remarks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.onnx.export(
-        TumourProbability(network).eval(),
-        (example,),
+        module.eval(),
+        (torch.zeros(2, *shape),),
         part,
         input_names=["image"],
-        output_names=["tumour"],
+        output_names=[output],
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
         dynamo=True,
         external_data=False,
         verbose=False,
     )
-    clean(part, {"frame": str(frame.VERSION)} | ({"plan": plan.name, "source": plan.source} if plan else {}))
+    clean(part, about)
     part.replace(path)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from models.engine import EngineChoice
 from models.nasbranet.cost import Speed, cost, time_files
-from models.nasbranet.export import clean
+from models.nasbranet.export import write_onnx
 from models.nasbranet.ops import resize
 
 SHAPE = (1, 256, 32, 64)
@@ -66,26 +66,10 @@ def measure_operators(
     with TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"operator{number}.onnx" for number, name in enumerate(built)}
         for name, (module, _, _) in built.items():
-            _export(module, files[name], shape)
+            write_onnx(module, shape[1:], files[name], "out")
         speeds = time_files(files, shape, rounds, engine)
     costs = {name: cost(module, shape) for name, (module, _, _) in built.items()}
     return [
         OperatorRow(name, speeds[name], costs[name].flops, costs[name].parameters, reach, thesis_ms)
         for name, (_, reach, thesis_ms) in built.items()
     ]
-
-
-def _export(module: nn.Module, path: Path, shape: tuple[int, ...]) -> None:
-    """Write one operator as ONNX; `export_onnx` is for whole networks, with their softmax."""
-    torch.onnx.export(
-        module.eval(),
-        (torch.zeros(2, *shape[1:]),),
-        path,
-        input_names=["image"],
-        output_names=["out"],
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    clean(path)

@@ -20,10 +20,11 @@ from rich.progress import track
 
 from models.engine_base import Backend, FloatArray, ModelError, run_slices
 from models.engine_openvino import CpuSettings, OpenVinoBackend
-from models.nasbranet.benchmark import WEIGHTS, device_header, figures_of, noise, take_turns
-from models.nasbranet.export import clean
+from models.nasbranet.benchmark import device_header, figures_of, noise, take_turns
+from models.nasbranet.export import WEIGHTS, clean
 from models.training import data
-from models.training.judge import network_view, patient_dice
+from models.training.folds import write_json
+from models.training.judge import network_view, patient_dice, per_patient
 
 LARGEST_LOSS = 0.005
 """INT8 is not worth more than this of mean Dice."""
@@ -68,8 +69,7 @@ def quantise(
     if result["kept"]:
         part.replace(to)
     part.unlink(missing_ok=True)
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(json_file, result)
     for name, value in dice.items():
         console.print(f"{name}: Dice {value:.4f}, {result['time'][name]['ms_per_slice']:.1f} ms a slice")  # type: ignore[index]
     console.print(f"INT8 costs {loss:.4f} of Dice: {f'written to {to}' if result['kept'] else 'not written'}")
@@ -115,7 +115,6 @@ def quantise_file(weights: Path, to: Path, images: FloatArray) -> None:
 
 def judged(backend: Backend, cases: list[data.Case], cache: Path) -> float:
     """Mean 3-D Dice over patients; a patient's cases count as one."""
-    found: dict[str, list[float]] = {}
-    for case in track(cases, "judging", console=console):
-        found.setdefault(case.patient, []).append(patient_dice(partial(run_slices, backend), data.prepare(case, cache)))
-    return float(np.mean([np.mean(values) for values in found.values()]))
+    segment = partial(run_slices, backend)
+    by_case = {c.name: patient_dice(segment, data.prepare(c, cache)) for c in track(cases, "judging", console=console)}
+    return float(np.mean(list(per_patient(cases, by_case).values())))

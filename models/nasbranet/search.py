@@ -10,7 +10,6 @@ Source: thesis sections 4.3.3 to 4.3.6; FasterSeg (ICLR 2020).
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from models.nasbranet.space import SearchSpace
 from models.nasbranet.supernet import HEADS, Supernet
 from models.training.augment import Slices
 from models.training.data import Prepared
+from models.training.folds import write_json
 from models.training.judge import map_dice, network_view
 from models.training.losses import focal_loss
 from models.training.resize import shrink_labels, shrink_pair
@@ -105,6 +105,8 @@ class Search:
             self.net.architecture_parameters(), settings.architecture_rate, betas=(0.5, 0.999)
         )
         self.epoch = 0
+        made_with = {"space": space.model_dump(), "settings": asdict(settings), "device": dict(table.device)}
+        write_json(folder / "settings.json", made_with)
 
     @property
     def state(self) -> Path:
@@ -243,12 +245,6 @@ class Search:
         state = {"net": self.net.state_dict(), "weights": self.weights.state_dict(), "draws": self.draws.get_state()}
         torch.save(state | {"architecture": self.architecture.state_dict(), "epoch": self.epoch}, part)
         part.replace(self.state)
-        settings = {
-            "space": self.space.model_dump(),
-            "settings": asdict(self.settings),
-            "device": dict(self.table.device),
-        }
-        (self.folder / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
     def _record(self, loss: float, candidates: Sequence[Candidate]) -> None:
         log = self.folder / "log.csv"

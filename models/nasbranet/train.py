@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.training import data
 from models.training.augment import Slices
+from models.training.folds import write_json
 from models.training.judge import judge, segmenter
 from models.training.loop import Schedule, Trainer
 
@@ -60,9 +60,8 @@ def train(
         helpers = data.flair_only(everyone, leave_out or ())
         data.refuse_shared_patients(helpers, held)
         training = [*training, *helpers]
-    out.mkdir(parents=True, exist_ok=True)
     names = {"training": [c.name for c in training], "validation": [c.name for c in held]}
-    (out / "split.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
+    write_json(out / "split.json", names)
     torch.manual_seed(seed)
     network = NASBraNet(NetworkPlan.load(plan)) if init is None else load_network(NetworkPlan.load(plan), init)
     learnt = None if teacher is None else load_network(NetworkPlan.load(teacher_plan), teacher / "last.pt")

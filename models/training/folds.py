@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from models.refine import Segmenter, mirrored
 from models.training import data
 from models.training.augment import Slices
-from models.training.judge import Segmenter, map_dice, network_view, segmenter
+from models.training.judge import map_dice, network_view, segmenter
 from models.training.loop import Schedule, Trainer
 from models.training.network import SegmentationNetwork
 
@@ -77,7 +78,7 @@ def run_fold(
 
 def predict(segment: Segmenter, view: NDArray[np.float32]) -> NDArray[np.float32]:
     """Ask a network twice: (2, slices, size, size), of the image as it is and of its mirror image, turned back."""
-    return np.stack([segment(view), segment(np.ascontiguousarray(view[..., ::-1]))[..., ::-1]])
+    return np.stack([segment(view), segment(mirrored(view))[..., ::-1]])
 
 
 def keep_prediction(path: Path, maps: NDArray[np.float32]) -> None:

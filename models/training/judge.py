@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models import frame
-from models.training.data import FIELD, Prepared
+from models.refine import Segmenter
+from models.training.data import FIELD, Case, Prepared
 from models.training.metrics import dice
 from models.training.network import SegmentationNetwork
-
-Segmenter = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Maps (slices, channels, size, size) to tumour probabilities (slices, size, size)."""
 
 
 def network_view(prepared: Prepared) -> NDArray[np.float32]:
@@ -39,6 +37,15 @@ def patient_dice(segment: Segmenter, prepared: Prepared) -> float:
 def judge(segment: Segmenter, cases: Iterable[Prepared]) -> dict[str, float]:
     """Dice of each case by name."""
     return {prepared.case.name: patient_dice(segment, prepared) for prepared in cases}
+
+
+def per_patient(cases: Iterable[Case], by_case: Mapping[str, float]) -> dict[str, float]:
+    """Average the cases of each patient; cases without a value are left out."""
+    patients: dict[str, list[float]] = {}
+    for case in cases:
+        if case.name in by_case:
+            patients.setdefault(case.patient, []).append(by_case[case.name])
+    return {patient: float(np.mean(values)) for patient, values in patients.items()}
 
 
 def segmenter(network: SegmentationNetwork) -> Segmenter:

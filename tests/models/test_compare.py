@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import namedtuple
 from functools import partial
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from typer import Typer
 from typer.testing import CliRunner
@@ -30,6 +27,7 @@ from models.nasbranet.tables import THESIS_SENSITIVITIES, Report, Row, relative_
 from models.training.data import Case, DataError
 from models.training.folds import Study, write_json
 from models.training.loop import Schedule
+from tests.models.conftest import make_patients
 
 THESIS = NetworkPlan.load("thesis")
 
@@ -204,27 +202,9 @@ def tiny(name, **other):
 def folder(tmp_path, monkeypatch):
     """Four patients of two sites, two slices each, a square tumour on one; deepbet replaced by a threshold."""
     monkeypatch.setattr(frame, "brain_mask", lambda stack, spacing: stack > 20)
-    rng = np.random.default_rng(0)
     home = tmp_path / "data"
     home.mkdir()
-    with (home / "labels.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["case", "patient", "has_t1c", "site", "grade"])
-        for i in range(4):
-            table.writerow([f"case{i}", f"patient{i}", "True", "AB"[i % 2], "G2"])
-            make_case(home / f"case{i}", rng)
-    return home
-
-
-def make_case(folder, rng):
-    folder.mkdir()
-    r, c = np.mgrid[:256, :256]
-    brain = (r - 128) ** 2 + (c - 120) ** 2 < 70**2
-    for z in range(2):
-        tumour = brain & (abs(r - 110) < 15) & (abs(c - 120) < 15) & (z == 1)
-        image = np.where(brain, 90 + rng.normal(0, 8, brain.shape), 0.0) + 90 * tumour
-        Image.fromarray(np.stack([image] * 3, -1).astype(np.uint8)).save(folder / f"{z:03d}.webp", lossless=True)
-        Image.fromarray((tumour * 255).astype(np.uint8)).save(folder / f"{z:03d}_mask.png")
+    return make_patients(home, 4, 2, sites="AB")
 
 
 @pytest.fixture
