@@ -22,8 +22,9 @@ run: venv
 demo: venv
 	$(PY) -m app demo
 
+# A lost test process ends the run at once, by name: xdist's replacement of it can leave the run waiting for ever.
 test: system venv lint
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 lint: venv
 	$(VENV)/bin/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from models.nasbranet.export import load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.training import data
-from models.training.folds import Study, run_fold, write_json
+from models.training.folds import Study, refuse_other_folds, run_fold, write_json
 from models.training.loop import Schedule
 from models.training.metrics import mean_interval
 
@@ -32,6 +33,10 @@ def cross_validate(
     only: Annotated[list[int] | None, typer.Option(help="train only this fold; repeatable, default all")] = None,
     epochs: Annotated[str, typer.Option(help="epochs x image scale, one after another")] = EPOCHS,
     seed: Annotated[int, typer.Option(help="of the folds, the weights and the augmentation")] = 0,
+    peak_rate: Annotated[float, typer.Option(help="highest learning rate of the one-cycle schedule")] = 2e-3,
+    start_from: Annotated[
+        Path | None, typer.Option(help="a cross-validation with the same folds: each fold begins with its weights")
+    ] = None,
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases with this in their name")] = None,
     teacher_run: Annotated[
         Path | None, typer.Option(help="cross-validation of a teacher: each fold learns from that fold's network")
@@ -53,17 +58,25 @@ def cross_validate(
         cases=data.usable(everyone, leave_out or ()),
         helpers=data.flair_only(everyone, leave_out or ()),
         folds=folds,
-        schedule=Schedule.parse(epochs, seed=seed),
+        schedule=Schedule.parse(epochs, seed=seed, peak_rate=peak_rate),
         cache=cache,
     )
+
+    def first(fold: int) -> NASBraNet:
+        if start_from is None:
+            return NASBraNet(network)
+        refuse_other_folds(study, fold, start_from / f"fold_{fold}")
+        return load_network(network, start_from / f"fold_{fold}" / "last.pt")
+
     with Progress(console=console) as progress:
         for fold in only if only else range(folds):
             teacher = None
             if teacher_run is not None:
                 teacher = load_network(NetworkPlan.load(teacher_plan), teacher_run / f"fold_{fold}" / "last.pt")
-            run_fold(study, fold, lambda: NASBraNet(network), out / f"fold_{fold}", progress, teacher)
+            run_fold(study, fold, partial(first, fold), out / f"fold_{fold}", progress, teacher)
     result = gather(out)
-    write_json(out / "result.json", result | {"plan": network.name, "epochs": epochs, "seed": seed})
+    began = {} if start_from is None else {"started_from": start_from.name}
+    write_json(out / "result.json", result | {"plan": network.name, "epochs": epochs, "seed": seed} | began)
     low, high = result["dice_interval"]
     console.print(f"Dice {result['dice_mean']:.3f} ({low:.3f} to {high:.3f}), {len(result['cases'])} patients")
 

@@ -76,6 +76,15 @@ def run_fold(
     return scores
 
 
+def refuse_other_folds(study: Study, fold: int, folder: Path) -> None:
+    """Raise DataError unless `folder` holds a training that saw none of this fold's held-out patients."""
+    split = folder / "split.json"
+    if not split.exists():
+        raise data.DataError(f"{folder} holds no training to begin from")
+    seen = data.of_split([*study.cases, *study.helpers], split, "training")
+    data.refuse_shared_patients(seen, study.split(fold)[1])
+
+
 def predict(segment: Segmenter, view: NDArray[np.float32]) -> NDArray[np.float32]:
     """Ask a network twice: (2, slices, size, size), of the image as it is and of its mirror image, turned back."""
     return np.stack([segment(view), segment(mirrored(view))[..., ::-1]])

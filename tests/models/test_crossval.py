@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -56,6 +57,28 @@ def test_a_second_call_trains_nothing(done):
     before = {path: path.stat().st_mtime_ns for path in cv.glob("fold_*/*.pt")}
     assert invoke(*arguments).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in cv.glob("fold_*/*.pt")} == before
+
+
+def test_a_second_cycle_begins_with_each_folds_own_weights(done, tmp_path):
+    cv, arguments = done
+    again = [tmp_path / "again" if a == cv else a for a in arguments]
+    still = [*again, "--start-from", cv, "--peak-rate", 1e-9]
+    assert invoke(*still).exit_code == 0
+    for fold in range(3):
+        first, second = (torch.load(run / f"fold_{fold}/last.pt")["network"] for run in (cv, tmp_path / "again"))
+        weights = [key for key in first if key.endswith("weight")]
+        assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in weights)
+    assert json.loads((tmp_path / "again" / "result.json").read_text())["started_from"] == "cv"
+
+
+def test_weights_that_saw_a_held_out_patient_are_refused(done, tmp_path):
+    cv, arguments = done
+    other = [{cv: tmp_path / "other", 3: 2}.get(a, a) if not isinstance(a, str) else a for a in arguments]
+    ran = invoke(*other, "--start-from", cv)
+    assert ran.exit_code != 0
+    assert "patients are in training and in validation" in str(ran.exception) + ran.output
+    ran = invoke(*other, "--start-from", tmp_path / "nothing")
+    assert "holds no training" in str(ran.exception) + ran.output
 
 
 def test_post_processing_is_chosen_and_figures_are_written(done, folder, tmp_path):
