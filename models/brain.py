@@ -122,10 +122,12 @@ def _on_openvino(network: torch.nn.Module, side: int) -> torch.nn.Module:
     import openvino as ov
     import torch
 
+    from models.engine_openvino import core
+
     # Half the cores: registration runs beside it. Single precision, or masks would depend on the machine.
     settings = {"INFERENCE_NUM_THREADS": max(1, (os.cpu_count() or 2) // 2), "INFERENCE_PRECISION_HINT": "f32"}
     converted = ov.convert_model(network, input=[1, 1, side, side, side])
-    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
+    request = core().compile_model(converted, "CPU", settings).create_infer_request()
 
     class Compiled(torch.nn.Module):
         def __init__(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,19 +36,29 @@ class CpuSettings:
         return f"{self.hint.lower()} hint, batch {self.batch}, {self.precision}"
 
 
+@lru_cache(maxsize=1)
+def core() -> ov.Core:
+    """Give the process's one OpenVINO core, which is never dropped.
+
+    On processors with AVX-512 each core gives its thread a stack for signal handlers, and puts the one before it back
+    when it goes. Of two cores the later one puts back what the earlier one has freed by then, and the next signal that
+    Python handles, the end of any child process, is a segmentation fault (seen in OpenVINO 2026.4.1).
+    """
+    return ov.Core()
+
+
 class OpenVinoBackend:
     """One network compiled for this machine's processor."""
 
     def __init__(self, name: str, path: Path, settings: CpuSettings | None = None) -> None:
         """`path` is ONNX or OpenVINO's own form; raises ModelError where it cannot be read."""
         self.settings = settings or CpuSettings()
-        core = ov.Core()
         # Said outright: left to itself OpenVINO takes bf16 wherever the processor has it, and tells nobody.
-        bf16 = self.settings.precision == "bf16" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        bf16 = self.settings.precision == "bf16" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._precision: Precision = "bf16" if bf16 else "f32"
         options = {"PERFORMANCE_HINT": self.settings.hint, "INFERENCE_PRECISION_HINT": self._precision}
         try:
-            self._compiled = core.compile_model(str(path), "CPU", options)
+            self._compiled = core().compile_model(str(path), "CPU", options)
         except RuntimeError as error:
             raise ModelError(f"model {name} cannot be read: {path} is damaged or not ONNX") from error
         if len(self._compiled.inputs) != 1 or len(self._compiled.outputs) != 1:

@@ -1,37 +1,27 @@
-"""How long the network takes on this machine: engines against one another, and settings of the CPU's engine.
-
-Candidates take turns, round after round, and medians are compared: what else the machine does meanwhile
-then slows all of them alike.
-"""
+"""How long the network takes on this machine: engines against one another, and settings of the CPU's engine."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import platform
-import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import openvino as ov
 import torch
 import typer
 from rich.console import Console
-from rich.progress import track
 
 from models import frame
 from models.engine import CACHE, ModelError
 from models.engine_base import Backend, FloatArray
-from models.engine_cuda import find_device
 from models.engine_openvino import CpuSettings, Hint, OpenVinoBackend, Precision
 from models.engine_tensorrt import TensorRtBackend
 from models.nasbranet.export import WEIGHTS, TumourProbability
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
+from models.nasbranet.timing import device_header, take_turns
 from models.training.folds import write_json
 
 console = Console(stderr=True)
@@ -57,41 +47,6 @@ class TorchEager:
             image = torch.from_numpy(images).to(self._device, self._dtype, memory_format=torch.channels_last)
             result: FloatArray = self._network(image).float().cpu().numpy()
         return result
-
-
-def device_header() -> dict[str, Any]:
-    """Say what machine figures come from: processor and its instructions for networks, cores, load, GPU."""
-    core = ov.Core()
-    flags = set(re.findall(r"[a-z0-9_]+", _processor_flags()))
-    return {
-        "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
-        "instructions": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile"}),
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "gpu": str(find_device()) if find_device() else None,
-        "openvino": ov.get_version().split("-")[0],
-        "torch": torch.__version__,
-        "system": platform.platform(terse=True),
-    }
-
-
-def _processor_flags() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line for line in lines if line.startswith("flags")), "")
-
-
-def take_turns(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time each candidate once a round, after one turn that does not count; seconds of each turn."""
-    for call in candidates.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in track(range(rounds), "measuring", console=console):
-        for name, call in candidates.items():
-            begun = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - begun)
-    return seconds
 
 
 def noise(slices: int, channels: int = 2) -> FloatArray:
@@ -123,7 +78,7 @@ def benchmark(
     turns = {
         f"{b.description} | {size}": partial(b.run, images[size]) for b, size in itertools.product(backends, sizes)
     }
-    seconds = take_turns(turns, rounds)
+    seconds = take_turns(turns, rounds, console)
     result: dict[str, Any] = {"device": device_header(), "model": weights.parent.name, "rounds": rounds}
     result["engines"] = {
         b.description: {str(size): figures_of(seconds[f"{b.description} | {size}"], size) for size in sizes}
@@ -186,7 +141,7 @@ def tune(
         for precision, hint, b in itertools.product(chosen, hints, batches.split(","))
     ]
     turns = {str(c): partial(OpenVinoBackend(weights.parent.name, weights, c).run, study) for c in candidates}
-    seconds = take_turns(turns, rounds)
+    seconds = take_turns(turns, rounds, console)
     figures = {name: figures_of(times, slices) for name, times in seconds.items()}
     for name, figure in sorted(figures.items(), key=lambda item: item[1]["ms_per_slice"]):
         mark = " (ships)" if name == str(CpuSettings()) else ""

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import openvino as ov
 import torch
 import typer
 from rich.console import Console
@@ -32,6 +31,7 @@ from models.nasbranet.plan import NetworkPlan
 from models.nasbranet.roster import TEACHER, Entry, roster
 from models.nasbranet.space import SearchSpace
 from models.nasbranet.tables import Report, Row, relative_times
+from models.nasbranet.timing import device_header
 from models.training import data
 from models.training.folds import Study, run_fold, write_json
 from models.training.judge import per_patient
@@ -216,8 +216,8 @@ def _command(study: Study, plan: str, teacher: str | None, leave_out: Sequence[s
 def _device(speeds: Mapping[str, Speed]) -> dict[str, str]:
     """Name what was timed on; all networks were on one engine, or there would be no times."""
     engine = next((speed.engine for speed in speeds.values()), "none timed")
-    processor = str(ov.Core().get_property("CPU", "FULL_DEVICE_NAME"))
-    return {"processor": processor, "engine": engine, "torch": torch.__version__}
+    header = device_header()
+    return {"processor": header["processor"], "engine": engine, "torch": header["torch"]}
 
 
 def _from_latency_table(path: Path | None, space: Path | None) -> dict[str, Any]:

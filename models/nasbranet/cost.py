@@ -1,31 +1,25 @@
-"""What networks cost: parameters, FLOPs, and time on the backend that the node runs.
-
-A network's time means little on a machine whose speed drifts, so several networks are timed in turns: each round
-gives every network its share of the same few seconds, in an order drawn anew.
-"""
+"""What networks cost: parameters, FLOPs, and time on the backend that the node runs."""
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import frame
 from models.engine import EngineChoice, Model, ModelError
 from models.nasbranet.export import export_onnx
+from models.nasbranet.timing import take_turns
 
 INPUT = (1, 2, frame.FRAME_SIZE, frame.FRAME_SIZE)
 """One slice of T1C and FLAIR."""
-WARM_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -99,24 +93,8 @@ def time_files(
     return {name: Speed(values, models[name].engine) for name, values in times.items()}
 
 
-def time_models(
-    models: Mapping[str, Model], shape: tuple[int, ...], rounds: int, seed: int = 0
-) -> dict[str, tuple[float, ...]]:
-    """Time opened models on noise of one shape: each round calls each once, in an order drawn anew; ms per call."""
-    image = np.random.default_rng(seed).standard_normal(shape, np.float32)
-    times: dict[str, list[float]] = {name: [] for name in models}
-    order = list(models)
-    dealer = random.Random(seed)
-    for turn in range(WARM_ROUNDS + rounds):
-        dealer.shuffle(order)
-        for name in order:
-            seconds = _seconds(models[name], image)
-            if turn >= WARM_ROUNDS:
-                times[name].append(1000.0 * seconds)
-    return {name: tuple(values) for name, values in times.items()}
-
-
-def _seconds(model: Model, image: NDArray[np.float32]) -> float:
-    begun = time.perf_counter()
-    model.run(image)
-    return time.perf_counter() - begun
+def time_models(models: Mapping[str, Model], shape: tuple[int, ...], rounds: int) -> dict[str, tuple[float, ...]]:
+    """Time opened models on noise of one shape, in turns; ms per call."""
+    image = np.random.default_rng(0).standard_normal(shape, np.float32)
+    seconds = take_turns({name: partial(model.run, image) for name, model in models.items()}, rounds)
+    return {name: tuple(1000.0 * value for value in values) for name, values in seconds.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.training import data
 from models.training.folds import Study, refuse_other_folds, run_fold, write_json
+from models.training.judge import per_patient
 from models.training.loop import Schedule
 from models.training.metrics import mean_interval
 
@@ -74,20 +76,22 @@ def cross_validate(
             if teacher_run is not None:
                 teacher = load_network(NetworkPlan.load(teacher_plan), teacher_run / f"fold_{fold}" / "last.pt")
             run_fold(study, fold, partial(first, fold), out / f"fold_{fold}", progress, teacher)
-    result = gather(out)
+    result = gather(out, study.cases)
     began = {} if start_from is None else {"started_from": start_from.name}
     write_json(out / "result.json", result | {"plan": network.name, "epochs": epochs, "seed": seed} | began)
     low, high = result["dice_interval"]
-    console.print(f"Dice {result['dice_mean']:.3f} ({low:.3f} to {high:.3f}), {len(result['cases'])} patients")
+    console.print(f"Dice {result['dice_mean']:.3f} ({low:.3f} to {high:.3f}), {result['patients']} patients")
 
 
-def gather(out: Path) -> dict[str, Any]:
+def gather(out: Path, cases: Sequence[data.Case]) -> dict[str, Any]:
     """Put the folds that are done together: Dice of each case, mean and 95 % interval over patients."""
-    cases: dict[str, float] = {}
-    for done in sorted(out.glob("fold_*/result.json")):
-        cases |= json.loads(done.read_text(encoding="utf-8"))["cases"]
-    mean, interval = mean_interval(list(cases.values()))
+    finished = sorted(out.glob("fold_*/result.json"))
+    found: dict[str, float] = {}
+    for done in finished:
+        found |= json.loads(done.read_text(encoding="utf-8"))["cases"]
+    patients = list(per_patient(cases, found).values())
+    mean, interval = mean_interval(patients)
     return {
-        "dice_mean": mean, "dice_interval": list(interval), "lowest": float(np.min(list(cases.values()))),
-        "cases": dict(sorted(cases.items())), "folds_done": len(list(out.glob("fold_*/result.json"))),
+        "dice_mean": mean, "dice_interval": list(interval), "lowest": float(np.min(patients)),
+        "patients": len(patients), "cases": dict(sorted(found.items())), "folds_done": len(finished),
     }  # fmt: skip

@@ -10,7 +10,6 @@ Source: thesis section 4.3.3, tables 4-1 and 4-2, equation 4-9; FasterSeg (ICLR 
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,10 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.engine_openvino import core
 from models.nasbranet.architecture import Architecture, Widths
 from models.nasbranet.ops import build_op
 from models.nasbranet.plan import NetworkPlan, Op
 from models.nasbranet.space import OPS, SCALES, Node, SearchSpace
+from models.nasbranet.timing import device_header
 
 
 class Key(NamedTuple):
@@ -92,16 +93,14 @@ def measure_table(
     for key in sorted(keys):
         entries[key] = time_operator(key, seconds, threads)
         advance()
-    return LatencyTable(device_header(threads), entries)
+    return LatencyTable(_measured_on(threads), entries)
 
 
-def device_header(threads: int) -> dict[str, str | int]:
-    """Say what the times were measured on."""
-    import openvino as ov
-
+def _measured_on(threads: int) -> dict[str, str | int]:
+    header = device_header()
     return {
-        "device": str(ov.Core().get_property("CPU", "FULL_DEVICE_NAME")), "backend": f"openvino {ov.__version__}",
-        "threads": threads, "dtype": "float32", "batch": 1, "system": platform.platform(terse=True),
+        "device": header["processor"], "backend": f"openvino {header['openvino']}", "threads": threads,
+        "dtype": "float32", "batch": 1, "system": header["system"],
     }  # fmt: skip
 
 
@@ -120,7 +119,7 @@ def time_module(module: nn.Module, shape: tuple[int, ...], seconds: float, threa
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     with torch.no_grad():
         converted = ov.convert_model(module.eval(), example_input=torch.zeros(shape), input=[list(shape)])
-    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
+    request = core().compile_model(converted, "CPU", settings).create_infer_request()
     image = np.random.default_rng(0).standard_normal(shape, np.float32)
     for _ in range(10):
         request.infer([image], share_inputs=True)

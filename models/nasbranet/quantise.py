@@ -15,13 +15,13 @@ from typing import Annotated, Any
 import numpy as np
 import onnx
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from models.engine_base import Backend, FloatArray, ModelError, run_slices
 from models.engine_openvino import CpuSettings, OpenVinoBackend
-from models.nasbranet.benchmark import device_header, figures_of, noise, take_turns
+from models.nasbranet.benchmark import console, figures_of, noise
 from models.nasbranet.export import WEIGHTS, clean
+from models.nasbranet.timing import device_header, take_turns
 from models.training import data
 from models.training.folds import write_json
 from models.training.judge import network_view, patient_dice, per_patient
@@ -29,7 +29,6 @@ from models.training.judge import network_view, patient_dice, per_patient
 LARGEST_LOSS = 0.005
 """INT8 is not worth more than this of mean Dice."""
 STUDY_SLICES = 26
-console = Console(stderr=True)
 
 
 def quantise(
@@ -59,7 +58,7 @@ def quantise(
     dice = {name: judged(backend, validation, cache) for name, backend in candidates.items()}
     study = noise(STUDY_SLICES)
     turns = {name: partial(backend.run, study) for name, backend in candidates.items()}
-    seconds = take_turns(turns, rounds)
+    seconds = take_turns(turns, rounds, console)
     loss = dice["f32"] - dice["int8"]
     result = {
         "device": device_header(), "dice": dice, "loss": loss, "kept": loss < LARGEST_LOSS,

@@ -21,6 +21,7 @@ from models.nasbranet.refine_command import REFINEMENT, predictions, read_held
 from models.refine import Refinement, load_refinement
 from models.training import data
 from models.training.folds import write_json
+from models.training.judge import per_patient
 from models.training.metrics import dice, mean_interval
 from models.training.refine_fit import Held
 
@@ -45,16 +46,17 @@ def report(
     held = [(case, read_held(case, fold, kept, cache)) for case, fold, kept in predictions(data_folder, run)]
     if not held:
         raise data.DataError(f"{run} holds no fold that is done; run cross-validate first")
-    scores = {case.name: refined_dice(kept, settings) for case, kept in held}
-    cases = {case.name: case for case, _ in held}
+    by_case = {case.name: refined_dice(kept, settings) for case, kept in held}
+    scores = per_patient([case for case, _ in held], by_case)
+    cases = {case.patient: case for case, _ in held}
     mean, (low, high) = mean_interval(list(scores.values()))
-    plain = gather(run)
+    plain = gather(run, [case for case, _ in held])
     write_json(
         out / f"{name}.json",
         {
             "dice_mean": mean, "dice_interval": [low, high], "without_refinement": plain["dice_mean"],
             "refinement": settings.model_dump(exclude={"expected", "observed"}),
-            "patients": {cases[n].patient: round(s, 4) for n, s in sorted(scores.items())},
+            "patients": {patient: round(score, 4) for patient, score in sorted(scores.items())},
         },
     )  # fmt: skip
     draw_patients(scores, cases, out / f"{name}.png")
@@ -72,11 +74,11 @@ def report(
     if worst is not None:
         for old in worst.glob("[0-9][0-9]_*.png"):
             old.unlink()
-        chosen = sorted(held, key=lambda pair: scores[pair[0].name])[:10]
+        chosen = sorted(held, key=lambda pair: by_case[pair[0].name])[:10]
         for number, (case, kept) in enumerate(chosen, 1):
             path = worst / f"{number:02d}_{case.name}.png"
             draw_case(case, kept, settings, path)
-            console.print(f"{scores[case.name]:.3f} {path}")
+            console.print(f"{by_case[case.name]:.3f} {path}")
 
 
 def refined_dice(held: Held, settings: Refinement) -> float:
@@ -86,10 +88,10 @@ def refined_dice(held: Held, settings: Refinement) -> float:
 
 
 def by(scores: Mapping[str, float], cases: Mapping[str, data.Case], key: str) -> dict[str, list[float]]:
-    """Group scores by an attribute of their case, in the attribute's order."""
+    """Group patients' scores by an attribute of their cases, in the attribute's order."""
     groups: dict[str, list[float]] = defaultdict(list)
-    for name, value in scores.items():
-        groups[str(getattr(cases[name], key))].append(value)
+    for patient, value in scores.items():
+        groups[str(getattr(cases[patient], key))].append(value)
     return dict(sorted(groups.items()))
 
 

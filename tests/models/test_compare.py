@@ -56,7 +56,7 @@ def test_speed_is_the_median_with_its_spread():
 def test_networks_are_timed_in_turns(monkeypatch):
     called = []
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("models.nasbranet.cost.time.perf_counter", lambda: clock.now)
+    monkeypatch.setattr("models.nasbranet.timing.time.perf_counter", lambda: clock.now)
 
     class Timed:
         def __init__(self, name, seconds):

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -6,6 +10,8 @@ from models.engine import Model, ModelError, open_model
 from models.engine_cuda import CudaDevice
 from models.engine_openvino import CpuSettings, OpenVinoBackend
 from tests.models.support_engine import small_onnx
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +48,28 @@ def test_precision_is_never_left_to_the_library(path):
 def test_a_processor_without_bf16_computes_in_f32_and_says_so(path, monkeypatch):
     from models import engine_openvino
 
-    class OldCore(engine_openvino.ov.Core):
-        def get_property(self, *asked):
-            return ["FP32", "INT8"] if asked[1:] == ("OPTIMIZATION_CAPABILITIES",) else super().get_property(*asked)
+    class OldProcessor:
+        compile_model = staticmethod(engine_openvino.core().compile_model)
 
-    monkeypatch.setattr(engine_openvino.ov, "Core", OldCore)
+        def get_property(self, *_):
+            return ["FP32", "INT8"]
+
+    monkeypatch.setattr(engine_openvino, "core", OldProcessor)
     backend = OpenVinoBackend("small", path, CpuSettings(precision="bf16"))
     assert backend.description.endswith("f32")
     assert backend._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+
+def test_networks_that_go_in_any_order_leave_signal_handlers_alone(path):
+    """Two OpenVINO cores, dropped in the order they came, make the next handled signal a segmentation fault."""
+    code = (
+        "import gc, os, signal; from pathlib import Path; from models.engine_openvino import OpenVinoBackend;"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'));"
+        f"first, second = (OpenVinoBackend('small', Path({str(path)!r})) for _ in range(2));"
+        "del first; gc.collect(); del second; gc.collect(); os.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "handled")
 
 
 def test_without_a_gpu_the_cpu_is_taken(path):

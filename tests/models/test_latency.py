@@ -8,7 +8,9 @@ from itertools import pairwise, product
 import pytest
 import torch
 
+from models.nasbranet import latency
 from models.nasbranet.architecture import Architecture
+from models.nasbranet.cost import cost
 from models.nasbranet.latency import (
     Key,
     LatencyTable,
@@ -130,16 +132,23 @@ def test_a_table_comes_back_as_it_was_saved(tmp_path):
     assert json.loads((tmp_path / "t.json").read_text())["columns"][0] == "op"
 
 
-def test_operators_are_told_apart_by_name_and_measured_for_real():
-    """Defect 1 of the released code: zoom x2 was charged what plain conv x2 takes."""
+def test_operators_are_measured_for_real():
     keys = {Key(op, 56, 56, 48, 48, 1) for op in OPS}
-    table = measure_table(keys, 0.05)
-    assert len(table.entries) == 5
-    assert table[Key(Op.SKIP, 56, 56, 48, 48, 1)] == 0.0, "the final network has nothing there"
-    assert table[Key(Op.CONV_X2, 56, 56, 48, 48, 1)] > table[Key(Op.CONV, 56, 56, 48, 48, 1)]
-    assert table[Key(Op.CONV_X2, 56, 56, 48, 48, 1)] > table[Key(Op.ZOOM_X2, 56, 56, 48, 48, 1)]
-    assert time_operator(Key(Op.SKIP, 56, 56, 48, 64, 1), 0.05) > 0.0, "widths differ: a 1x1 convolution"
+    table = measure_table(keys, 0.02)
+    assert table.entries.keys() == keys
+    assert {key.op for key, ms in table.entries.items() if not ms > 0.0} == {Op.SKIP}, "the network has nothing there"
+    assert time_operator(Key(Op.SKIP, 56, 56, 48, 64, 1), 0.02) > 0.0, "widths differ: a 1x1 convolution"
     assert "openvino" in table.device["backend"]
+
+
+def test_operators_are_told_apart_by_name(monkeypatch):
+    """Defect 1 of the released code: zoom x2 was charged what plain conv x2 takes."""
+    monkeypatch.setattr(latency, "time_module", lambda module, shape, *_: float(cost(module, shape).flops))
+    work = {op: time_operator(Key(op, 56, 56, 48, 48, 1), 1.0) for op in OPS}
+    plain = 2.0 * 9 * 48 * 48 * 56 * 56
+    assert work == pytest.approx(
+        {Op.SKIP: 0.0, Op.CONV: plain, Op.CONV_X2: 2 * plain, Op.ZOOM: plain / 4, Op.ZOOM_X2: plain / 2}
+    )
 
 
 def test_sensitivities_see_what_the_table_holds():

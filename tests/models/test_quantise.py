@@ -6,7 +6,8 @@ import pytest
 
 from models.engine_openvino import CpuSettings, OpenVinoBackend
 from models.nasbranet import quantise as tool
-from models.nasbranet.benchmark import benchmark, device_header, figures_of, take_turns, tune
+from models.nasbranet.benchmark import benchmark, figures_of, tune
+from models.nasbranet.timing import WARM_ROUNDS, device_header, take_turns
 from models.training.data import DataError
 from tests.models.support_engine import small_onnx
 
@@ -85,9 +86,11 @@ def test_a_split_that_shares_a_patient_is_refused(small_study):
 
 def test_candidates_take_turns():
     order = []
-    seconds = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
-    assert order == ["a", "b"] * 4  # one round to warm up
-    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+    seconds = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 30)
+    rounds = ["".join(order[i : i + 2]) for i in range(0, len(order), 2)]
+    assert len(rounds) == 30 + WARM_ROUNDS
+    assert set(rounds) == {"ab", "ba"}, "both in each round, in an order drawn anew"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 30, "b": 30}
 
 
 def test_figures_are_medians_in_ms_a_slice():
