@@ -27,8 +27,8 @@ UNKNOWN_AGE = 0.45
 class InputMode(Enum):
     """What a network is shown of the slices (thesis section 3.3.1).
 
-    The thesis calls ROI's channels and MIX's further ones alike "four mask images"; here they are the images
-    within the tumour, zero outside, in both.
+    The thesis calls ROI's channels and MIX's further ones alike "four mask images"; of one tumour outline that would
+    make ROI four times the same channel, so ROI's are the images within the tumour, and MIX's are the outline itself.
     """
 
     IMG = "img"
@@ -36,7 +36,7 @@ class InputMode(Enum):
     ROI = "roi"
     """The images within the tumour: one channel a sequence."""
     MIX = "mix"
-    """Both: two channels a sequence, all images first."""
+    """Images and outline: two channels a sequence, all images first; a missing sequence has no outline either."""
 
     def channels(self, sequences: int) -> int:
         """Return how many channels a number of sequences makes."""
@@ -99,8 +99,9 @@ def input_channels(batch: SliceBatch, mode: InputMode, sequences: Sequence[str])
     images = torch.where(shown, batch.images[:, indices], 0.0)
     if mode is InputMode.IMG:
         return images
-    tumour = images * batch.mask
-    return tumour if mode is InputMode.ROI else torch.cat([images, tumour], dim=1)
+    if mode is InputMode.ROI:
+        return images * batch.mask
+    return torch.cat([images, shown * batch.mask], dim=1)
 
 
 def encode_metadata(sex: str | None, age_years: float | None) -> tuple[float, float]:

@@ -44,7 +44,7 @@ class StagedNetwork(nn.Module):
 
 
 class SideNetworks(nn.Module):
-    """A network for each of `SIDES`, on the sequence and its tumour image."""
+    """A network for each of `SIDES`, on the sequence and the tumour's outline."""
 
     def __init__(self, backbone: Backbone, classes: int) -> None:
         super().__init__()

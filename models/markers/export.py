@@ -12,7 +12,7 @@ from models import frame
 from models.markers.batch import SEQUENCES, SliceBatch
 from models.markers.network import MarkerNetwork
 from models.markers.prediction import class_maps
-from models.nasbranet.export import clean
+from models.training.onnx_file import write_onnx
 
 INPUTS = ("images", "mask", "present", "metadata")
 OUTPUTS = ("probabilities", "maps")
@@ -35,21 +35,7 @@ def export_onnx(
     network: MarkerNetwork, path: Path, about: Mapping[str, str] | None = None, size: int = frame.FRAME_SIZE
 ) -> None:
     """Write a network as one ONNX file, whole or not at all: a free number of slices of `size` squared, float32."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     many = len(SEQUENCES)
-    shapes = ((2, many, size, size), (2, 1, size, size), (2, many), (2, 2))
-    slices = torch.export.Dim("slices", min=1, max=1024)
-    torch.onnx.export(
-        WithMaps(network).eval(),
-        tuple(torch.ones(*shape) for shape in shapes),
-        part,
-        input_names=list(INPUTS),
-        output_names=list(OUTPUTS),
-        dynamic_shapes=tuple({0: slices} for _ in shapes),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    clean(part, {"frame": str(frame.VERSION), "sequences": " ".join(network.sequences)} | dict(about or {}))
-    part.replace(path)
+    shapes = ((many, size, size), (1, size, size), (many,), (2,))
+    described = {"frame": str(frame.VERSION), "sequences": " ".join(network.sequences)} | dict(about or {})
+    write_onnx(WithMaps(network), dict(zip(INPUTS, shapes, strict=True)), path, OUTPUTS, described)

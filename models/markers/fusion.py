@@ -20,7 +20,7 @@ from models.markers.network import MarkerNetwork, PooledHead, Setup
 from models.markers.prediction import Prediction
 
 PAIR = InputMode.MIX.channels(1)
-"""Channels of one sequence with its tumour image."""
+"""Channels of one sequence with the tumour's outline."""
 
 
 def stages(backbone: Backbone, first: int, last: int, inputs: int | None = None) -> nn.Sequential:
@@ -46,7 +46,7 @@ class EarlyFusion(MarkerNetwork):
 
 
 class LateFusion(MarkerNetwork):
-    """One network a sequence with its tumour image; their last maps joined before one fully connected layer."""
+    """One network a sequence with the tumour's outline; their last maps joined before one fully connected layer."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

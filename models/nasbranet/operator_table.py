@@ -15,8 +15,8 @@ from torch import nn
 
 from models.engine import EngineChoice
 from models.nasbranet.cost import Speed, cost, time_files
-from models.nasbranet.export import write_onnx
 from models.nasbranet.ops import resize
+from models.training.onnx_file import write_onnx
 
 SHAPE = (1, 256, 32, 64)
 """The thesis's input."""
@@ -66,7 +66,7 @@ def measure_operators(
     with TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"operator{number}.onnx" for number, name in enumerate(built)}
         for name, (module, _, _) in built.items():
-            write_onnx(module, shape[1:], files[name], "out")
+            write_onnx(module, {"image": shape[1:]}, files[name], ["out"])
         speeds = time_files(files, shape, rounds, engine)
     costs = {name: cost(module, shape) for name, (module, _, _) in built.items()}
     return [

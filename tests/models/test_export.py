@@ -8,9 +8,10 @@ import torch
 
 from models import frame
 from models.engine import Model
-from models.nasbranet.export import TumourProbability, clean, export_onnx
+from models.nasbranet.export import TumourProbability, export_onnx
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import CellPlan, NetworkPlan, Op
+from models.training.onnx_file import clean
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "weights"
 PLACES = re.compile(

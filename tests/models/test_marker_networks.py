@@ -146,7 +146,9 @@ def test_input_modes_show_what_they_say():
     assert torch.equal(image[:, 0], batch.images[:, 1])
     assert torch.equal(tumour[:, 0], batch.images[:, 1] * batch.mask[:, 0])
     assert not image[:, 1].any()
-    assert torch.equal(input_channels(batch, InputMode.MIX, ("T1C", "T2")), torch.cat([image, tumour], 1))
+    mixed = input_channels(batch, InputMode.MIX, ("T1C", "T2"))
+    outline = batch.present[:, [1, 2], None, None] * batch.mask
+    assert torch.equal(mixed, torch.cat([image, outline], 1))
     assert [mode.channels(3) for mode in InputMode] == [3, 3, 6]
 
 
