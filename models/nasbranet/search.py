@@ -10,8 +10,9 @@ Source: thesis sections 4.3.3 to 4.3.6; FasterSeg (ICLR 2020).
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ from models.training.judge import map_dice, network_view
 from models.training.losses import focal_loss
 from models.training.resize import shrink_labels, shrink_pair
 
+STATISTICS = 12
+"""Batches that an architecture's batch normalisation is measured on before the architecture is judged."""
 PAIRS = ((2, 0), (2, 1))
 """Branch pairs that the search decides between, as levels where they end."""
 
@@ -226,9 +229,10 @@ class Search:
 
     def _judge(self, architecture: Architecture) -> list[float]:
         """Mean Dice over the judging patients, head by head."""
-        self.net.eval()
         found: list[list[float]] = []
         widths = architecture.likeliest()
+        batches = (image for image, _ in self._batches(self.groups.weights))
+        renew_statistics(self.net, lambda image: self.net(image, architecture, widths), islice(batches, STATISTICS))
         with torch.inference_mode():
             for prepared in self.groups.judges:
                 view = torch.from_numpy(network_view(prepared))
@@ -258,6 +262,26 @@ class Search:
                 writer.writerow([self.epoch, f"{loss:.4f}", *row])
             if not candidates:
                 writer.writerow([self.epoch, f"{loss:.4f}", "", "", "", "", ""])
+
+
+def renew_statistics(net: nn.Module, run: Callable[[Tensor], object], batches: Iterable[Tensor]) -> None:
+    """Measure every batch normalisation's mean and variance anew for one architecture, and leave `net` evaluating.
+
+    Teacher and student, widest and narrowest share these layers; what training keeps of all of them fits none
+    (J. Yu and T. Huang, "Universally slimmable networks", ICCV 2019, section 3.3).
+    """
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over the batches
+    net.train()
+    with torch.no_grad():
+        for image in batches:
+            run(image)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    net.eval()
 
 
 def head_loss(logits: Sequence[Tensor], target: Tensor) -> Tensor:

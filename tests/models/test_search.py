@@ -158,3 +158,16 @@ def test_a_plan_can_be_drawn(tmp_path):
     draw_plan(NetworkPlan.load("thesis"), tmp_path / "thesis.png")
     with Image.open(tmp_path / "thesis.png") as picture:
         assert picture.width > 800
+
+
+def test_an_architecture_is_judged_with_its_own_statistics(groups, tmp_path):
+    """Teacher and student share batch normalisation: what the one leaves there must not judge the other."""
+    search, _ = run(groups, tmp_path / "s", stop=2)
+    torch.manual_seed(0)
+    expected = search._judge(search.net.student)
+    for layer in search.net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.fill_(50.0)
+    torch.manual_seed(0)
+    assert search._judge(search.net.student) == expected
+    assert {m.momentum for m in search.net.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}

@@ -1,0 +1,88 @@
+"""From a model's score to what may be said: a calibrated probability, and a verdict that may abstain.
+
+The probability is a logistic function of the score (Platt). The verdict is conformal: a class is thinkable when the
+score is not stranger than most held-out patients of that class had, and something is said only where exactly one class
+is thinkable. So of each class at least `coverage` of future patients like those keep their true class thinkable.
+
+Sources: J. Platt, Advances in Large Margin Classifiers, 1999; V. Vovk, "Conditional validity of inductive conformal
+predictors", ACML 2012 (label-conditional validity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+LIMIT = 0.005
+"""Probabilities are held this far from 0 and 1 before they become scores: a forest can say exactly 1."""
+
+
+class CalibrationError(ValueError):
+    """The calibration's file is not what is expected; the message says what is wrong."""
+
+
+class Verdict(StrEnum):
+    """What may be said of a marker."""
+
+    ALTERED = "altered"
+    UNALTERED = "unaltered"
+    INDETERMINATE = "indeterminate"
+
+
+class Calibration(BaseModel):
+    """How one marker's score is read; fitted on patients that the model had not seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    slope: float = Field(gt=0)
+    intercept: float
+    coverage: float = Field(gt=0.5, lt=1, description="share of each class whose own class stays thinkable")
+    altered: tuple[float, ...] = Field(min_length=1, description="scores that held-out altered patients had")
+    unaltered: tuple[float, ...] = Field(min_length=1, description="scores that held-out unaltered patients had")
+    auc: float = Field(ge=0, le=1)
+    auc_interval: tuple[float, float]
+    """95 %, bootstrap by patient."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a calibration; raises CalibrationError with one line where the file is not of the expected form."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise CalibrationError(f"{path.name} is not a marker's calibration; train the marker anew") from error
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the whole interval of the AUC lies above one half."""
+        return self.auc_interval[0] > 0.5
+
+    def probability(self, score: float) -> float:
+        """Give the calibrated probability that the marker is altered."""
+        return float(1.0 / (1.0 + np.exp(-(self.slope * score + self.intercept))))
+
+    def verdict(self, score: float) -> Verdict:
+        """Say which class alone is thinkable; where both are, or neither, the marker is indeterminate."""
+        as_altered = rank(self.altered, score, low_is_strange=True) > 1.0 - self.coverage
+        as_unaltered = rank(self.unaltered, score, low_is_strange=False) > 1.0 - self.coverage
+        if as_altered == as_unaltered:
+            return Verdict.INDETERMINATE
+        return Verdict.ALTERED if as_altered else Verdict.UNALTERED
+
+
+def rank(known: Sequence[float], score: float, *, low_is_strange: bool) -> float:
+    """Give the conformal p-value: the share of a class's scores, the new one included, at least as strange as it."""
+    scores = np.asarray(known)
+    stranger = scores <= score if low_is_strange else scores >= score
+    return (int(stranger.sum()) + 1) / (len(scores) + 1)
+
+
+def to_score(probability: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn a model's probability into its log odds."""
+    held = np.clip(np.asarray(probability, float), LIMIT, 1.0 - LIMIT)
+    odds: NDArray[np.float64] = np.log(held / (1.0 - held))
+    return odds

@@ -1,0 +1,69 @@
+"""A marker model that reads named figures of the image and the patient's age; scikit-learn, kept by skops.
+
+It ships for a marker where it does better than the networks on held-out patients: the marker's card tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skops.io
+from numpy.typing import NDArray
+
+from models.markers.calibration import Calibration, CalibrationError, to_score
+from models.markers.image_features import describe, feature_names
+
+MODEL, CALIBRATION = "model.skops", "calibration.json"
+INPUTS = (*feature_names(), "age")
+"""What the model reads, in order: figures of the tumour, and age in years (not a number where it is not known)."""
+AGES = (1.0, 110.0)
+"""Ages in years outside of these are taken for not known."""
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+class FigureModelError(ValueError):
+    """A model cannot be loaded; the message says which and what to do."""
+
+
+class FigureModel:
+    """One marker's model with its calibration."""
+
+    def __init__(self, marker: str, folder: Path) -> None:
+        """Load `folder`'s model.skops and calibration.json; raises FigureModelError where they cannot be used."""
+        path = folder / MODEL
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of another scikit-learn version: it may answer otherwise
+                self._model: Any = skops.io.load(path, trusted=[])
+            self.calibration = Calibration.load(folder / CALIBRATION)
+        except (OSError, ValueError, TypeError, CalibrationError, UserWarning) as error:
+            raise FigureModelError(f"the model of marker {marker} cannot be read: {path}; train it anew") from error
+        self.marker = marker
+        self.name = f"{marker} figures"
+        self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+    def score(self, view: FloatArray, tumour: BoolArray, age_years: float | None) -> float:
+        """Give the log odds that the marker is altered, not yet calibrated.
+
+        `view` is (slices, 2, H, W) as the segmentation network sees the study, `tumour` (slices, H, W) on the same
+        frame. Raises NoTumour where no tumour lies in the brain.
+        """
+        return float(to_score(altered_probability(self._model, inputs(view, tumour, age_years)[None]))[0])
+
+
+def inputs(view: FloatArray, tumour: BoolArray, age_years: float | None) -> NDArray[np.float64]:
+    """Assemble what a model reads of one study."""
+    known = age_years is not None and AGES[0] <= age_years <= AGES[1]
+    return np.append(describe(view, tumour), age_years if known and age_years is not None else np.nan)
+
+
+def altered_probability(model: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ask a fitted scikit-learn classifier of labels 0 and 1."""
+    found: NDArray[np.float64] = model.predict_proba(rows)[:, 1]
+    return found
