@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +17,8 @@ from models.engine import Model
 from models.novelty import Reference
 from models.refine import Refinement
 from operators.build_volumes import BuildVolumesOperator
-from operators.classify import ClassifyOperator
-from operators.domain import Contrast
+from operators.classify import ClassifyOperator, MarkerClassifier
+from operators.domain import Contrast, MarkerName
 from operators.errors import PipelineError
 from operators.key_image import KeyImageOperator
 from operators.load_study import LoadStudyOperator, load_study
@@ -60,12 +60,14 @@ class GliomaPipeline(Application):
         rules: Rules = (),
         reference: Reference | None = None,
         refinement: Refinement | None = None,
+        classifiers: Mapping[MarkerName, MarkerClassifier] | None = None,
         limits: QualityLimits,
     ) -> None:
         """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._rules, self._reference, self._limits = rules, reference, limits
         self._refinement = refinement or Refinement()
+        self._classifiers = dict(classifiers or {})
         self._worker = worker
         self._worker.start()
         self._composed = threading.Event()
@@ -85,7 +87,7 @@ class GliomaPipeline(Application):
             PreprocessOperator(self, name="preprocess", worker=self._worker),
             QualityOperator(self, name="quality", reference=self._reference, limits=self._limits),
             SegmentOperator(self, name="segment", model=self._segmenter, refinement=self._refinement),
-            ClassifyOperator(self, name="classify", classifiers={}),
+            ClassifyOperator(self, name="classify", classifiers=self._classifiers),
             MeasureOperator(self, name="measure"),
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp),

@@ -14,9 +14,12 @@ from app.config import Settings
 from app.errors import ConfigError, InputError
 from app.pipeline import GliomaPipeline
 from models.engine import Model, ModelError, open_model
+from models.markers.figure_model import FigureModel, FigureModelError
 from models.novelty import NoveltyError, Reference, load_reference
 from models.refine import Refinement, RefinementError, load_refinement
 from operators import cleaning
+from operators.classify import FigureClassifier, MarkerClassifier
+from operators.domain import MarkerName
 from operators.native import Worker
 from operators.stage import Job
 
@@ -48,6 +51,19 @@ def open_refinement(settings: Settings) -> Refinement:
         raise ConfigError(f"{error}; make it anew by python -m models.nasbranet refine") from error
 
 
+def open_classifiers(settings: Settings) -> dict[MarkerName, MarkerClassifier]:
+    """Open a model for each marker that has one; raises ConfigError with the remedy where one is damaged."""
+    found: dict[MarkerName, MarkerClassifier] = {}
+    for name in MarkerName:
+        folder = settings.models_dir / "markers" / name.value
+        if folder.is_dir():
+            try:
+                found[name] = FigureClassifier(name, FigureModel(name.value, folder))
+            except FigureModelError as error:
+                raise ConfigError(f"{error}, or restore models/weights from the repository") from error
+    return found
+
+
 def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> GliomaPipeline:
     """Build the graph as the settings say; raises ConfigError as `open_segmenter` does."""
     return GliomaPipeline(
@@ -60,6 +76,7 @@ def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> Glio
         rules=settings.series_rules,
         reference=open_reference(settings),
         refinement=open_refinement(settings),
+        classifiers=open_classifiers(settings),
         limits=settings.quality,
     )
 

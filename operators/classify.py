@@ -1,36 +1,95 @@
-"""Predict molecular markers; one that has no trained model says so instead of guessing.
+"""Predict molecular markers, and abstain rather than guess.
 
-A classifier takes the stack and the tumour and answers one Marker. This version ships none, so every marker
-is "not assessed" with its reason; the places where results, report and schema carry a marker are real.
+A marker is "not assessed", with its reason, where no model for it is installed, where its model was no better than
+chance on patients it never saw, and where the images or the outline are doubtful. It is "indeterminate" where the
+model's own calibration leaves both answers open. What is said is a suggestion: tissue decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from operators.domain import Marker, MarkerName, MarkerValue, Stack, TumourMap
+from models import frame
+from models.markers.calibration import Verdict
+from models.markers.figure_model import FigureModel
+from models.markers.image_features import NoTumour
+from operators.domain import BoolArray, Check, FloatArray, Marker, MarkerName, MarkerValue, Outcome, TumourMap
+from operators.network_view import NetworkView
+from operators.patient import age_years
 from operators.stage import Job, StageOperator, needed
+
+DECISIVE_CHECKS = ("segmentation", "input")
+"""Checks whose warning takes the ground from under every marker: a wrong outline, or images unlike the training's."""
+VALUES = {
+    Verdict.ALTERED: MarkerValue.ALTERED,
+    Verdict.UNALTERED: MarkerValue.UNALTERED,
+    Verdict.INDETERMINATE: MarkerValue.INDETERMINATE,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a classifier sees of a study."""
+
+    images: FloatArray
+    """(slices, 2, rows, columns): T1C and FLAIR as the segmenting network sees them."""
+    tumour: BoolArray
+    """(slices, rows, columns), on the same frame."""
+    age_years: float | None
 
 
 class MarkerClassifier(Protocol):
     """What a marker model must offer."""
 
-    def __call__(self, stack: Stack, tumour: TumourMap) -> Marker:
+    def __call__(self, evidence: Evidence) -> Marker:
         """Predict one marker; answers "not assessed" with a reason rather than raising on a poor input."""
         ...
 
 
-def classify(stack: Stack, tumour: TumourMap, classifiers: Mapping[MarkerName, MarkerClassifier]) -> tuple[Marker, ...]:
-    """Say of every marker what its model says, or why nothing is said."""
-    if not tumour.mask.any():
+class FigureClassifier:
+    """Answers one marker by a model of named figures."""
+
+    def __init__(self, name: MarkerName, model: FigureModel) -> None:
+        self._name, self._model = name, model
+
+    def __call__(self, evidence: Evidence) -> Marker:
+        """Say which answer alone is thinkable, if one is."""
+        known = self._model.calibration
+        worth = f"AUC {known.auc:.2f}, {known.auc_interval[0]:.2f} to {known.auc_interval[1]:.2f}"
+        if not known.beats_chance:
+            return not_assessed(self._name, f"no model tells it better than chance on patients it never saw ({worth})")
+        try:
+            score = self._model.score(evidence.images, evidence.tumour, evidence.age_years)
+        except NoTumour:
+            return not_assessed(self._name, "no tumour lies within the brain")
+        verdict = known.verdict(score)
+        said = "the images leave both answers open" if verdict is Verdict.INDETERMINATE else "suggested by the images"
+        age = "" if evidence.age_years is not None else "; the patient's age is not known"
+        missed = f"the true answer is ruled out in at most {1.0 - known.coverage:.0%} of patients"
+        return Marker(
+            self._name,
+            VALUES[verdict],
+            f"{said}; {missed} ({worth} on patients never seen){age}",
+            known.probability(score),
+            self._model.name,
+            self._model.version,
+        )
+
+
+def classify(evidence: Evidence, doubt: str, classifiers: Mapping[MarkerName, MarkerClassifier]) -> tuple[Marker, ...]:
+    """Say of every marker what its model says, or why nothing is said; `doubt` is why none may speak, or empty."""
+    if not evidence.tumour.any():
         return tuple(not_assessed(name, "no tumour was found") for name in MarkerName)
-    return tuple(
-        classifiers[name](stack, tumour)
-        if name in classifiers
-        else not_assessed(name, "no model for this marker is installed")
-        for name in MarkerName
-    )
+    return tuple(_answer(name, evidence, doubt, classifiers.get(name)) for name in MarkerName)
+
+
+def doubt_of(checks: Sequence[Check]) -> str:
+    """Say why no marker should be read from this study, or nothing."""
+    doubts = [c.name for c in checks if c.name in DECISIVE_CHECKS and c.outcome is not Outcome.PASS]
+    reasons = {"segmentation": "the outline is doubtful", "input": "the images may be unlike those of training"}
+    return " and ".join(reasons[name] for name in dict.fromkeys(doubts))
 
 
 def not_assessed(name: MarkerName, reason: str) -> Marker:
@@ -38,8 +97,20 @@ def not_assessed(name: MarkerName, reason: str) -> Marker:
     return Marker(name, MarkerValue.NOT_ASSESSED, reason)
 
 
+def evidence_of(view: NetworkView, tumour: TumourMap, age: float | None) -> Evidence:
+    """Bring the tumour to the frame on which the network saw the study."""
+    framed = frame.to_frame(tumour.mask, view.placement, linear=False) > 0.5
+    return Evidence(view.images, framed, age)
+
+
+def _answer(name: MarkerName, evidence: Evidence, doubt: str, classifier: MarkerClassifier | None) -> Marker:
+    if classifier is None:
+        return not_assessed(name, "no model for this marker is installed")
+    return not_assessed(name, doubt) if doubt else classifier(evidence)
+
+
 class ClassifyOperator(StageOperator):
-    """Stack and tumour to markers."""
+    """Network view, tumour and age to markers."""
 
     def __init__(
         self, fragment: Any, *args: Any, classifiers: Mapping[MarkerName, MarkerClassifier], **kwargs: Any
@@ -49,4 +120,6 @@ class ClassifyOperator(StageOperator):
 
     def process(self, job: Job) -> None:
         """Add `job.markers`."""
-        job.markers = classify(needed(job.stack), needed(job.tumour), self._classifiers)
+        evidence = evidence_of(needed(job.view), needed(job.tumour), age_years(needed(job.study)))
+        job.markers = classify(evidence, doubt_of(job.checks), self._classifiers)
+        job.view = None  # tens of MB that no later stage needs

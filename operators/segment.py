@@ -53,4 +53,3 @@ class SegmentOperator(StageOperator):
         job.tumour, check = segment(needed(job.stack), needed(job.view), self._model, self._refinement)
         job.checks = (*job.checks, check)
         job.engine = self._model.engine
-        job.view = None  # tens of MB that no later stage needs

@@ -54,7 +54,7 @@ class Job:
     """What a reader should know of how the series were read."""
     checks: tuple[Check, ...] = ()
     view: NetworkView | None = None
-    """What the segmenting network sees; dropped once it has."""
+    """What the segmenting network sees; dropped once markers have been read from it too."""
     tumour: TumourMap | None = None
     engine: str = ""
     """What ran the segmenting network: engine, version, device and precision."""

@@ -29,6 +29,8 @@ from models.markers.calibration import Calibration, to_score
 from models.markers.figure_model import altered_probability
 
 FLOATS = NDArray[np.float64]
+FLATTEST = 1e-3
+"""Least slope of a calibration."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +138,11 @@ def calibrate(
     # A label of .9 is a patient who counts .9 for and .1 against.
     rows, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], len(scores))
     model = LogisticRegression(C=1e4, max_iter=1000).fit(rows, labels, np.concatenate([weights, 1.0 - weights]))
+    slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if slope < FLATTEST:  # the score tells nothing, or the contrary of what it should: the prior is left
+        slope, intercept = FLATTEST, float(to_score(weights.mean()))
     return Calibration(
-        slope=max(float(model.coef_[0, 0]), 1e-3), intercept=float(model.intercept_[0]), coverage=coverage,
+        slope=slope, intercept=intercept, coverage=coverage,
         altered=tuple(round(float(s), 4) for s in sorted(scores[altered])),
         unaltered=tuple(round(float(s), 4) for s in sorted(scores[~altered])),
         auc=auc, auc_interval=auc_interval,

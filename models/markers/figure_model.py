@@ -9,6 +9,7 @@ import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import skops.io
@@ -18,6 +19,8 @@ from models.markers.calibration import Calibration, CalibrationError, to_score
 from models.markers.image_features import describe, feature_names
 
 MODEL, CALIBRATION = "model.skops", "calibration.json"
+TRUSTED = ("numpy.dtype", "sklearn.tree._tree.Tree")
+"""Types beyond those that skops builds unasked: what a forest is kept as."""
 INPUTS = (*feature_names(), "age")
 """What the model reads, in order: figures of the tumour, and age in years (not a number where it is not known)."""
 AGES = (1.0, 110.0)
@@ -40,9 +43,9 @@ class FigureModel:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of another scikit-learn version: it may answer otherwise
-                self._model: Any = skops.io.load(path, trusted=[])
+                self._model: Any = skops.io.load(path, trusted=list(TRUSTED))
             self.calibration = Calibration.load(folder / CALIBRATION)
-        except (OSError, ValueError, TypeError, CalibrationError, UserWarning) as error:
+        except (OSError, ValueError, TypeError, KeyError, BadZipFile, CalibrationError, UserWarning) as error:
             raise FigureModelError(f"the model of marker {marker} cannot be read: {path}; train it anew") from error
         self.marker = marker
         self.name = f"{marker} figures"

@@ -1,0 +1,43 @@
+"""What a study's header says of the patient that a model may use: age, never who it is."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+from pydicom import Dataset
+
+from operators.domain import Study
+
+AGES = (1.0, 110.0)
+"""Ages in years outside of these are slips of the keyboard, or phantoms."""
+_UNITS = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
+"""How many of each of PatientAge's units make a year (PS3.5 section 6.2, VR AS)."""
+
+
+def age_years(study: Study) -> float | None:
+    """Return the patient's age at the study in years, or None where the header does not say or says the absurd."""
+    for series in study.series:
+        for age in (_stated(series.header), _reckoned(series.header)):
+            if age is not None and AGES[0] <= age <= AGES[1]:
+                return age
+    return None
+
+
+def _stated(header: Dataset) -> float | None:
+    """Read PatientAge."""
+    found = re.fullmatch(r"(\d{1,3})([DWMY])", str(header.get("PatientAge") or "").strip().upper())
+    return int(found[1]) / _UNITS[found[2]] if found else None
+
+
+def _reckoned(header: Dataset) -> float | None:
+    """Reckon from PatientBirthDate to StudyDate."""
+    born, seen = _date(header, "PatientBirthDate"), _date(header, "StudyDate")
+    return None if born is None or seen is None else (seen - born).days / 365.25
+
+
+def _date(header: Dataset, keyword: str) -> date | None:
+    try:
+        return date.fromisoformat(re.sub(r"[.\s]", "", str(header.get(keyword) or "")))
+    except ValueError:
+        return None

@@ -1,0 +1,237 @@
+"""Figures of a tumour, the model that reads them, its calibration and its abstention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import skops.io
+
+from models.markers import figure_fit
+from models.markers.calibration import Calibration, CalibrationError, Verdict, rank, to_score
+from models.markers.figure_fit import Patient, calibrate, choose, fit, held_out, nested_calibration
+from models.markers.figure_model import CALIBRATION, INPUTS, MODEL, TRUSTED, FigureModel, FigureModelError, inputs
+from models.markers.image_features import NoTumour, describe, feature_names
+
+
+def head(slices=10, size=64, seed=0):
+    """A round brain of noise, T1C and FLAIR, zero outside."""
+    z, y, x = np.ogrid[:slices, :size, :size]
+    brain = (y - 32) ** 2 + (x - 32) ** 2 + 0 * z <= 28**2
+    view = np.random.default_rng(seed).normal(0, 0.3, (slices, 2, size, size)).astype(np.float32)
+    return view * brain[:, None], brain
+
+
+def ball(centre, radius, shape=(10, 64, 64)):
+    z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    return (4 * (z - centre[0])) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 <= radius**2
+
+
+def named(view, tumour):
+    return dict(zip(feature_names(), describe(view, tumour), strict=True))
+
+
+def test_place_and_size_are_shares_of_the_brain():
+    view, brain = head()
+    tumour = ball((7, 20, 44), 8)
+    found = named(view, tumour)
+    assert found["share of brain"] == pytest.approx(tumour.sum() / brain.sum())
+    assert found["height"] == pytest.approx(0.7)
+    assert found["front to back"] == pytest.approx((20 - 4) / 57)
+    assert found["off midline"] == pytest.approx((44 - 4) / 57 - 0.5)
+    assert found["other side's share"] == 0.0
+    assert named(view, ball((5, 32, 32), 8))["other side's share"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_neither_side_nor_slice_spacing_matters():
+    view, _ = head()
+    tumour = ball((5, 24, 44), 9)
+    here = describe(view, tumour)
+    assert describe(view[..., ::-1], tumour[..., ::-1]) == pytest.approx(here, abs=0.02)
+    doubled = describe(np.repeat(view, 2, axis=0), np.repeat(tumour, 2, axis=0))
+    assert doubled == pytest.approx(here, abs=0.03)
+
+
+def test_enhancement_mismatch_and_edges_are_seen():
+    view, _ = head()
+    tumour = ball((5, 32, 44), 12)
+    core = ball((5, 32, 44), 6)
+    plain = named(view, tumour)
+    bright = view.copy()
+    bright[:, 0][core] = 4.0
+    enhancing = named(bright, tumour)
+    assert plain["enhancing share"] == 0.0
+    assert enhancing["enhancing share"] == pytest.approx(core.sum() / tumour.sum())
+    assert enhancing["T1C core against edge"] > 1.0 > abs(plain["T1C core against edge"])
+    mismatch = view.copy()
+    mismatch[:, 1][tumour] = 3.0
+    mismatch[:, 1][core] = -1.0
+    seen = named(mismatch, tumour)
+    assert seen["dark share on FLAIR"] == pytest.approx(core.sum() / tumour.sum())
+    assert seen["FLAIR core against edge"] < -1.0
+    assert seen["FLAIR against rim"] > 1.0
+    ragged = tumour & (np.random.default_rng(0).random(tumour.shape) > 0.3)
+    assert named(view, ragged)["raggedness"] > 2 * plain["raggedness"]
+
+
+def test_a_tumour_of_one_pixel_is_described_and_none_is_an_error():
+    view, _ = head()
+    one = np.zeros(view[:, 0].shape, bool)
+    one[5, 32, 40] = True
+    assert np.isfinite(describe(view, one)).all()
+    with pytest.raises(NoTumour):
+        describe(view, np.zeros_like(one))
+    outside = np.zeros_like(one)
+    outside[5, 0, 0] = True
+    with pytest.raises(NoTumour):
+        describe(view, outside)
+
+
+@pytest.mark.parametrize(
+    ("age", "read"), [(44.0, 44.0), (None, np.nan), (0.0, np.nan), (999.0, np.nan), (-3.0, np.nan)]
+)
+def test_an_absurd_age_is_not_known(age, read):
+    view, _ = head()
+    assert np.array_equal(inputs(view, ball((5, 32, 44), 9), age)[-1:], [read], equal_nan=True)
+    assert len(inputs(view, ball((5, 32, 44), 9), age)) == len(INPUTS)
+
+
+def patients(count=60, signal=2.0, seed=0):
+    """Made-up figures of which the first speaks for the label."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        drawn = rng.normal(size=len(INPUTS))
+        drawn[0] += signal * (i % 3 == 0)
+        made.append(Patient(f"p{i}", "A", i % 3 == 0, drawn, drawn + rng.normal(0, 0.1, len(INPUTS))))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    """One candidate of each kind, quick to fit."""
+    few = {name: make for name, make in figure_fit.CANDIDATES.items() if "trees" not in name}
+    monkeypatch.setattr(figure_fit, "CANDIDATES", few)
+
+
+def auc(scores, everyone):
+    from sklearn.metrics import roc_auc_score
+
+    return roc_auc_score([p.altered for p in everyone], scores)
+
+
+def test_held_out_scores_find_a_signal_and_none_where_there_is_none():
+    told = patients(signal=3.0)
+    found = held_out(told, repeats=2)
+    assert auc(found.scores, told) > 0.85
+    assert sum(found.chosen.values()) == 10
+    assert 0.3 < auc(held_out(none := patients(90, signal=0.0), repeats=2).scores, none) < 0.7
+
+
+def test_no_patient_is_judged_by_a_model_that_saw_them(monkeypatch):
+    everyone, seen = patients(30), []
+    original = figure_fit.fit
+
+    def spy(teachers, name):
+        seen.append({p.name for p in teachers})
+        return original(teachers, name)
+
+    def judged(model, judges):
+        assert not seen[-1] & {p.name for p in judges}
+        return np.zeros(len(judges))
+
+    monkeypatch.setattr(figure_fit, "fit", spy)
+    monkeypatch.setattr(figure_fit, "_score", judged)
+    held_out(everyone, repeats=1)
+    assert len(seen) == 5 + 5 * 5 * len(figure_fit.CANDIDATES)
+
+
+def test_each_patient_weighs_the_same_whether_found_or_not():
+    everyone = patients(12)
+    unseen = [Patient(p.name, p.site, p.altered, p.drawn) for p in everyone]
+    name = choose(everyone)
+    same = fit([Patient(p.name, p.site, p.altered, p.drawn, p.drawn) for p in everyone], name)
+    rows = np.array([p.drawn for p in everyone])
+    assert np.allclose(fit(unseen, name).predict_proba(rows), same.predict_proba(rows))
+
+
+def test_a_class_with_too_few_patients_is_refused():
+    with pytest.raises(ValueError, match="3 patients of one class are too few for 5 folds"):
+        held_out(patients(9))
+
+
+def test_calibration_is_right_on_average_and_rises():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 2, 4000)
+    altered = rng.random(4000) < 1 / (1 + np.exp(-(0.5 * scores + 1)))
+    found = calibrate(scores, altered, 0.9, 0.8, (0.7, 0.9))
+    assert found.slope == pytest.approx(0.5, abs=0.06)
+    assert found.intercept == pytest.approx(1.0, abs=0.1)
+    assert found.probability(1.0) == pytest.approx(1 / (1 + np.exp(-1.5)), abs=0.03)
+
+
+def test_a_score_that_tells_the_contrary_leaves_the_prior():
+    scores, altered = np.array([3.0, 2.0, 1.0, -1.0] * 5), np.array([False, False, False, True] * 5)
+    found = calibrate(scores, altered, 0.9, 0.3, (0.1, 0.5))
+    assert found.probability(-9.0) == pytest.approx(found.probability(9.0), abs=0.01)
+    assert found.probability(0.0) == pytest.approx(0.27, abs=0.03)
+    assert not found.beats_chance
+
+
+def test_verdicts_keep_the_stated_coverage_of_each_class():
+    rng = np.random.default_rng(1)
+    altered = np.arange(3000) % 4 == 0
+    scores = rng.normal(0, 1, 3000) + 2.0 * altered
+    _, verdicts = nested_calibration(scores, altered, 0.9)
+    said = np.array(verdicts)
+    assert (said[altered] != "unaltered").mean() == pytest.approx(0.9, abs=0.02)
+    assert (said[~altered] != "altered").mean() == pytest.approx(0.9, abs=0.02)
+    assert 0.3 < (said != "indeterminate").mean() < 0.9
+
+
+def calibration(**changed):
+    given = {
+        "slope": 1.0, "intercept": 0.0, "coverage": 0.8, "altered": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0),
+        "unaltered": tuple(-x for x in range(9, 0, -1)), "auc": 0.9, "auc_interval": (0.8, 1.0),
+    }  # fmt: skip
+    return Calibration(**(given | changed))
+
+
+def test_what_is_thinkable_decides_the_verdict():
+    known = calibration()
+    assert rank(known.altered, 1.0, low_is_strange=True) == pytest.approx(0.2)
+    assert known.verdict(5.0) is Verdict.ALTERED
+    assert known.verdict(-5.0) is Verdict.UNALTERED
+    assert known.verdict(0.0) is Verdict.INDETERMINATE, "strange to both"
+    mixed = calibration(unaltered=known.altered)
+    assert mixed.verdict(5.0) is Verdict.INDETERMINATE, "thinkable of both"
+
+
+def test_a_model_comes_back_as_it_was_kept_and_damage_is_one_clear_error(tmp_path):
+    everyone = patients()
+    model = fit(everyone, next(iter(figure_fit.CANDIDATES)))
+    skops.io.dump(model, tmp_path / MODEL)
+    (tmp_path / CALIBRATION).write_text(calibration().model_dump_json())
+    kept = FigureModel("idh", tmp_path)
+    view, _ = head()
+    tumour = ball((5, 32, 44), 9)
+    expected = to_score(model.predict_proba(inputs(view, tumour, None)[None])[:, 1])[0]
+    assert kept.score(view, tumour, None) == pytest.approx(expected)
+    assert len(kept.version) == 12
+    (tmp_path / CALIBRATION).write_text("{}")
+    with pytest.raises(FigureModelError, match="the model of marker idh cannot be read"):
+        FigureModel("idh", tmp_path)
+    with pytest.raises(CalibrationError, match="train the marker anew"):
+        Calibration.load(tmp_path / CALIBRATION)
+    (tmp_path / MODEL).write_bytes(b"no model")
+    with pytest.raises(FigureModelError):
+        FigureModel("idh", tmp_path)
+
+
+def test_forests_are_kept_without_pickle(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    model = fit(patients(30), "extremely randomised trees")
+    skops.io.dump(model, tmp_path / MODEL)
+    assert set(skops.io.get_untrusted_types(file=tmp_path / MODEL)) <= set(TRUSTED)
+    rows = np.array([p.drawn for p in patients(30)])
+    again = skops.io.load(tmp_path / MODEL, trusted=list(TRUSTED))
+    assert np.array_equal(again.predict_proba(rows), model.predict_proba(rows))

@@ -1,0 +1,145 @@
+"""What the node says of markers, when it abstains, and where a patient's age comes from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import skops.io
+from pydicom import Dataset
+from sklearn.dummy import DummyClassifier
+
+from app.config import load_settings
+from app.errors import ConfigError
+from app.process import open_classifiers
+from models.markers.calibration import Calibration
+from models.markers.figure_model import CALIBRATION, INPUTS, MODEL
+from operators.classify import Evidence, FigureClassifier, classify, doubt_of
+from operators.domain import Check, Instance, MarkerName, MarkerValue, Outcome, Series, Study
+from operators.patient import age_years
+
+KNOWN = Calibration(
+    slope=2.0, intercept=0.5, coverage=0.8, altered=tuple(np.linspace(0.5, 5, 19)),
+    unaltered=tuple(np.linspace(-5, 0.5, 19)), auc=0.93, auc_interval=(0.87, 0.98),
+)  # fmt: skip
+
+
+def evidence(age=44.0, tumour=True):
+    images = np.random.default_rng(0).normal(0, 1, (6, 2, 32, 32)).astype(np.float32)
+    mask = np.zeros((6, 32, 32), bool)
+    mask[2:4, 10:20, 8:14] = tumour
+    return Evidence(images, mask, age)
+
+
+class Model:
+    name, version = "idh figures", "0123456789ab"
+
+    def __init__(self, score, calibration=KNOWN):
+        self.calibration, self._score, self.ages = calibration, score, []
+
+    def score(self, images, tumour, age):
+        assert images.shape[0] == tumour.shape[0]
+        self.ages.append(age)
+        return self._score
+
+
+@pytest.mark.parametrize(
+    ("score", "value"),
+    [(3.0, MarkerValue.ALTERED), (-3.0, MarkerValue.UNALTERED), (0.5, MarkerValue.INDETERMINATE)],
+)
+def test_only_a_lone_thinkable_answer_is_given(score, value):
+    found = FigureClassifier(MarkerName.IDH, Model(score))(evidence())
+    assert found.value is value
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-(2 * score + 0.5))))
+    assert (found.model, found.model_version) == ("idh figures", "0123456789ab")
+    assert "AUC 0.93, 0.87 to 0.98" in found.reason
+    assert ("leave both answers open" in found.reason) == (value is MarkerValue.INDETERMINATE)
+
+
+def test_a_model_no_better_than_chance_says_nothing():
+    weak = KNOWN.model_copy(update={"auc": 0.57, "auc_interval": (0.39, 0.76)})
+    found = FigureClassifier(MarkerName.MGMT, Model(9.0, weak))(evidence())
+    assert found.value is MarkerValue.NOT_ASSESSED
+    assert found.reason == "no model tells it better than chance on patients it never saw (AUC 0.57, 0.39 to 0.76)"
+
+
+def test_an_unknown_age_is_told():
+    model = Model(3.0)
+    assert "age is not known" in FigureClassifier(MarkerName.IDH, model)(evidence(age=None)).reason
+    assert model.ages == [None]
+
+
+def check(name, outcome):
+    return Check(name, outcome, "as measured")
+
+
+@pytest.mark.parametrize(
+    ("checks", "doubt"),
+    [
+        ([], ""),
+        ([check("segmentation", Outcome.PASS), check("signal", Outcome.WARN)], ""),
+        ([check("segmentation", Outcome.WARN)], "the outline is doubtful"),
+        (
+            [check("input", Outcome.WARN), check("segmentation", Outcome.WARN)],
+            "the images may be unlike those of training and the outline is doubtful",
+        ),
+    ],
+)
+def test_doubt_about_what_a_marker_is_read_from_silences_it(checks, doubt):
+    assert doubt_of(checks) == doubt
+    markers = classify(evidence(), doubt_of(checks), {MarkerName.IDH: FigureClassifier(MarkerName.IDH, Model(3.0))})
+    by_name = {m.name: m for m in markers}
+    assert set(by_name) == set(MarkerName)
+    assert by_name[MarkerName.IDH].value is (MarkerValue.NOT_ASSESSED if doubt else MarkerValue.ALTERED)
+    assert not doubt or by_name[MarkerName.IDH].reason == doubt
+    assert by_name[MarkerName.MGMT].reason == "no model for this marker is installed"
+
+
+def test_without_a_tumour_no_marker_is_assessed():
+    found = classify(evidence(tumour=False), "", {MarkerName.IDH: FigureClassifier(MarkerName.IDH, Model(3.0))})
+    assert {m.reason for m in found} == {"no tumour was found"}
+
+
+def study(**header):
+    ds = Dataset()
+    for keyword, value in header.items():
+        setattr(ds, keyword, value)
+    return Study("1.2", (Series("1.2.3", 1, "", "MR", (Instance("x.dcm", ds),)),))
+
+
+@pytest.mark.parametrize(
+    ("header", "age"),
+    [
+        ({"PatientAge": "044Y"}, 44.0),
+        ({"PatientAge": "018M"}, 1.5),
+        ({"PatientAge": "044Y", "PatientBirthDate": "19000101", "StudyDate": "20200101"}, 44.0),
+        ({"PatientBirthDate": "19750301", "StudyDate": "20190301"}, 44.0),
+        ({"PatientBirthDate": "1975.03.01", "StudyDate": "20190301"}, 44.0),
+        ({"PatientAge": "000Y", "PatientBirthDate": "19750301", "StudyDate": "20190301"}, 44.0),
+        ({"PatientAge": "999Y"}, None),
+        ({"PatientAge": "forty"}, None),
+        ({"PatientBirthDate": "20300101", "StudyDate": "20190301"}, None),
+        ({"PatientBirthDate": "00000000", "StudyDate": "20190301"}, None),
+        ({"PatientBirthDate": "19750301"}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value")
+def test_age_comes_from_the_header_and_absurd_ones_are_none(header, age):
+    found = age_years(study(**header))
+    assert found is None if age is None else found == pytest.approx(age, abs=0.01)
+
+
+def test_models_are_opened_where_they_lie_and_damage_is_one_error(tmp_path):
+    settings = load_settings(data_dir=tmp_path / "data").model_copy(update={"models_dir": tmp_path})
+    assert open_classifiers(settings) == {}
+    folder = tmp_path / "markers" / "1p19q"
+    folder.mkdir(parents=True)
+    model = DummyClassifier(strategy="prior").fit(np.zeros((4, len(INPUTS))), [0, 1, 1, 1])
+    skops.io.dump(model, folder / MODEL)
+    (folder / CALIBRATION).write_text(KNOWN.model_dump_json())
+    opened = open_classifiers(settings)
+    assert set(opened) == {MarkerName.CODEL_1P19Q}
+    assert opened[MarkerName.CODEL_1P19Q](evidence()).value is MarkerValue.ALTERED
+    (folder / MODEL).write_bytes(b"")
+    with pytest.raises(ConfigError, match="marker 1p19q cannot be read"):
+        open_classifiers(settings)
