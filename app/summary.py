@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from operators.domain import Check, Findings, Marker, Selection
+from operators.integrated import read_together
 from operators.stage import Job
 
 
@@ -47,6 +48,7 @@ def describe_job(job: Job) -> dict[str, Any]:
         **describe_selection(job.selection),
         **_describe_findings(job.findings),
         "markers": {str(m.name): _describe_marker(m) for m in job.markers},
+        "reading": str(read_together(job.markers)) if job.markers else None,
         "segmenter": _describe_segmenter(job),
         "checks": [_describe_check(check) for check in job.checks],
         "notes": [*job.notes, *(job.stack.notes if job.stack else ())],

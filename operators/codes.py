@@ -30,6 +30,7 @@ COMMENT = Code("121106", "DCM", "Comment")
 LIMITS_OF_USE = Code("LIMITS_OF_USE", PRIVATE_SCHEME, "Limits of use")
 SERIES_USED = Code("SERIES_USED", PRIVATE_SCHEME, "Series used")
 PROCESSING_NOTE = Code("PROCESSING_NOTE", PRIVATE_SCHEME, "Note on the images")
+INTEGRATED_READING = Code("READ_TOGETHER", PRIVATE_SCHEME, "Markers read together (WHO CNS 2021)")
 QUALITY_WARNING = Code("QUALITY_WARNING", PRIVATE_SCHEME, "Warning of a quality check")
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")  # CID 7005
 

@@ -19,6 +19,7 @@ from pydicom.sr.coding import Code
 
 from operators import codes
 from operators.domain import Check, Findings, Marker, MarkerName, MarkerValue, Outcome, Selection, Stack, TumourMap
+from operators.integrated import read_together
 from operators.results import PRODUCT, SERIAL_NUMBER, Origin, anonymous, finish, headers_of, origin_of, save, writable
 from operators.stage import Job, StageOperator, needed
 
@@ -168,6 +169,12 @@ def quality_items(checks: Sequence[Check]) -> Iterator[sr.TextContentItem]:
             yield text_item(codes.QUALITY_WARNING, f"{check.name}: {check.reason}")
 
 
+def reading_items(markers: Sequence[Marker]) -> Iterator[sr.TextContentItem]:
+    """Say what the markers suggest together, where any was assessed."""
+    if any(marker.probability is not None for marker in markers):
+        yield text_item(codes.INTEGRATED_READING, str(read_together(markers)))
+
+
 def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str) -> sr.MeasurementReport:
     """Lay the report out in the order in which it is read (TID 1500)."""
     stack, findings = needed(job.stack), needed(job.findings)
@@ -184,7 +191,8 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
     )
     content = report[0].ContentSequence
     # Ahead of the measurements, which come last: nobody should read those first.
-    for item in (text_item(codes.LIMITS_OF_USE, LIMITS_OF_USE), *quality_items(job.checks)):
+    limits = text_item(codes.LIMITS_OF_USE, LIMITS_OF_USE)
+    for item in (limits, *quality_items(job.checks), *reading_items(job.markers)):
         content.insert(len(content) - 1, item)
     content.extend(closing_items(job.selection, (*job.notes, *stack.notes, *_engine_note(job)), as_text))
     _separate(report[0])

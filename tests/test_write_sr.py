@@ -131,6 +131,17 @@ def marker_groups(report):
     return {g.tracking_identifier: g for g in groups}
 
 
+@pytest.mark.parametrize(("markers", "told"), [(OPEN, False), (ASSESSED, True)])
+def test_markers_are_read_together_where_any_was_assessed(tmp_path, markers, told):
+    report = pydicom.dcmread(written(tmp_path, markers=markers).results["SR"])
+    names = [item.ConceptNameCodeSequence[0].CodeValue for item in report.ContentSequence]
+    assert ("READ_TOGETHER" in names) == told
+    if told:
+        said = next(i for i in report.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "READ_TOGETHER")
+        assert "Tissue must confirm" in said.TextValue
+        assert names.index("READ_TOGETHER") < len(names) - 1, "ahead of the measurements"
+
+
 def test_a_marker_that_is_not_assessed_says_so_and_why(tmp_path):
     report = sr.srread(written(tmp_path, markers=OPEN).results["SR"])
     groups = marker_groups(report)
