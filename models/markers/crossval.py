@@ -40,8 +40,10 @@ class Study:
     def split(self, fold: int) -> tuple[list[Subject], list[Subject]]:
         """Divide into (training, held out) by patient, with each class's share kept.
 
-        Raises `DataError` where there are fewer patients of a class than folds.
+        Raises `DataError` where there are fewer patients of a class than folds, or there is no such fold.
         """
+        if not 0 <= fold < self.folds:
+            raise data.DataError(f"there is no fold {fold} of {self.folds}; the first is 0")
         labels = label_of_patients(self.subjects)
         fewest = min(sum(label == wanted for label in labels.values()) for wanted in (0, 1))
         if not 2 <= self.folds <= fewest:

@@ -114,9 +114,8 @@ def _table_5_3(recipe: _Recipes) -> list[Entry]:
     for number, (switches, (accuracy, area)) in enumerate(zip(product((0, 1), repeat=3), figures, strict=True), 1):
         without = tuple(part for part, on in zip(PARTS, switches, strict=True) if not on)
         run = "-".join(["kinet", *(["without", *without] if without else [])])
-        marks = " | ".join(map(str, switches))
         thesis = {"accuracy": accuracy, "auc": area}
-        entries.append(Entry("5-3", f"{number} | {marks}", run, recipe("kinet", SIDES, without), thesis))
+        entries.append(Entry("5-3", f"KiNet {number}", run, recipe("kinet", SIDES, without), thesis))
     return entries
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from models.markers.labels import MARKERS
 from models.markers.metrics import Performance
 from models.markers.outcomes import Outcome
-from models.markers.roster import PAPER_ACCURACY, TABLES, Entry
+from models.markers.roster import PAPER_ACCURACY, PARTS, TABLES, Entry
 
 NONE, MISSING = "-", "not trained yet"
 FIGURES = ("accuracy", "sensitivity", "specificity", "auc", "kappa")
@@ -133,11 +133,16 @@ def _ablation(rows: Sequence[Row]) -> str:
     head = ["no.", "multi-scale loss", "Merge-IN", "metadata", "accuracy", "AUC", "patients", "folds",
             "thesis: accuracy, AUC"]  # fmt: skip
     body = [
-        [*row.entry.label.split(" | "), *_cells(row, ("accuracy", "auc")), _patients(row),
+        [str(number), *_switches(row), *_cells(row, ("accuracy", "auc")), _patients(row),
          f"{row.folds_done}/{row.folds}", _thesis(row)]
-        for row in rows
+        for number, row in enumerate(rows, 1)
     ]  # fmt: skip
     return _table(head, body)
+
+
+def _switches(row: Row) -> list[str]:
+    """Say which of KiNet's parts a row has: 1 or 0."""
+    return ["0" if part in row.entry.recipe.without else "1" for part in PARTS]
 
 
 def _mgmt(found: Mgmt) -> list[str]:
