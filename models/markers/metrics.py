@@ -126,7 +126,7 @@ def calibration_error(labels: Labels, probabilities: Floats, bins: int = CALIBRA
 
 def bin_numbers(probabilities: Floats, bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
     """Return the bin of each probability; the bins' edges are quantiles."""
-    edges = np.unique(np.quantile(probabilities, np.arange(1, bins) / bins))
+    edges = np.quantile(probabilities, np.arange(1, bins) / bins)
     return np.searchsorted(edges, probabilities, side="left").astype(np.int64)
 
 

@@ -105,7 +105,12 @@ class Report:
                 parts.append("The thesis gives one middle fusion and does not say which; its figures stand at both.")
         if self.mgmt is not None:
             parts += [_title("mgmt"), *_mgmt(self.mgmt), self._to_do("mgmt", [self.mgmt.row])]
+        if any(row.folds_done < row.folds for row in self._rows()):
+            parts.append("A command writes the tables it names; without `--tables`, `--folds-run 0` writes all anew.")
         return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _rows(self) -> list[Row]:
+        return [row for rows in self.tables.values() for row in rows] + ([self.mgmt.row] if self.mgmt else [])
 
     def _to_do(self, name: str, rows: Sequence[Row]) -> str:
         if all(row.folds_done == row.folds for row in rows):
@@ -169,8 +174,10 @@ def _mgmt(found: Mgmt) -> list[str]:
     ] or [[MISSING, *[NONE] * len(epochs), NONE]]  # fmt: skip
     remark = (
         "The paper reports accuracy on its own training patients. Ours are one training with a one-cycle schedule, "
-        "its weights kept on the way; MGMT_value is the mean over a held-out patient's slices. Curves: mgmt_curves.png."
+        "its weights kept on the way; MGMT_value is the mean over a held-out patient's slices."
     )
+    if found.curve:
+        remark += " Curves: mgmt_curves.png."
     return [_table(head, body), remark, _table(["patient", *(f"{e} epochs" for e in epochs), "methylated"], by_patient)]
 
 

@@ -13,17 +13,19 @@ import torch
 from rich.progress import Progress
 from typer.testing import CliRunner
 
+from models.json_file import read_json
 from models.markers import __main__ as command
 from models.markers.batch import SEQUENCES
 from models.markers.crossval import Study, fit, gather, run_fold
 from models.markers.data import SliceSet, load_slices
+from models.markers.export_command import difference, from_settings
 from models.markers.labels import MARKERS, find_marker, label_of_patients, read_subjects
 from models.markers.outcomes import Outcome
 from models.markers.pooling import AttentionPooling, MeanPooling, make_pooling
 from models.markers.prediction import Prediction, total_loss
 from models.markers.recipe import Recipe, Schedule
 from models.markers.roster import roster
-from models.markers.trainer import MarkerTrainer, class_weights, patient_probability, read_log
+from models.markers.trainer import MarkerTrainer, class_weights, load_weights, patient_probability, read_log
 from models.markers.zoo import build
 from models.training import data
 from tests.models.conftest import MARKER_COLUMNS
@@ -364,7 +366,10 @@ def test_train_evaluate_and_export_from_the_command_line(invoke, tmp_path):
 
     done = invoke("export", "--run", out, "--to", tmp_path / "model.onnx", trains=False)
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "model.onnx").stat().st_size > 10_000
+    recipe, schedule = from_settings(read_json(out / "settings.json"))
+    final, fold = (load_weights(recipe.make(schedule), out / name / "last.pt") for name in ("final", "fold_0"))
+    assert difference(final.network.eval(), tmp_path / "model.onnx", 32) < 1e-3
+    assert difference(fold.network.eval(), tmp_path / "model.onnx", 32) > 1e-3, "it is the one of all patients"
     assert not list(tmp_path.glob("*.part*"))
 
 
