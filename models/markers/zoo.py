@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from models.markers.backbone import DEPTH_50, LIGHT, Backbone
 from models.markers.batch import SEQUENCES, InputMode
 from models.markers.centralnet import CentralNet
 from models.markers.fusion import EarlyFusion, LateFusion, MiddleFusion
-from models.markers.kinet import KiNet
+from models.markers.kinet import KiNet, Parts
 from models.markers.mgmt import MgmtNet
 from models.markers.network import MarkerNetwork, Setup
 from models.markers.resnest import ResNeSt
@@ -55,15 +56,20 @@ def build(
     dropout: float = 0.0,
     seed: int = 0,
     backbone: str | None = None,
+    parts: Parts | None = None,
 ) -> MarkerNetwork:
     """Build a network with random weights, the same for the same seed.
 
     `sequences` are those the training set has, `dropout` the probability with which training hides one of them,
-    `backbone` another than the source's.
+    `backbone` another than the source's, `parts` what is left of KiNet (table 5-3).
 
-    Raises `ValueError`, with what there is, where a name, size or backbone is none of ours.
+    Raises `ValueError`, with what there is, where a name, size or backbone is none of ours, or `parts` not KiNet's.
     """
     source, make = _pick(NETWORKS, name, "marker network")
+    if parts is not None:
+        if name != "kinet":
+            raise ValueError(f"only kinet has parts to leave out, not {name}")
+        make = partial(KiNet, parts=parts)
     kind = source if backbone is None else _pick(BACKBONES, backbone, "backbone")
     setup = Setup(kind(_pick(SIZES, size, "size")), classes, sequences, dropout, seed)
     with torch.random.fork_rng(devices=[]):

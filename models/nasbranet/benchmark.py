@@ -18,11 +18,11 @@ from models.engine import CACHE, ModelError
 from models.engine_base import Backend, FloatArray
 from models.engine_openvino import CpuSettings, Hint, OpenVinoBackend, Precision
 from models.engine_tensorrt import TensorRtBackend
+from models.json_file import write_json
 from models.nasbranet.export import WEIGHTS, TumourProbability
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.nasbranet.timing import device_header, take_turns
-from models.training.folds import write_json
 
 console = Console(stderr=True)
 Weights = Annotated[Path, typer.Option(help="ONNX file")]

@@ -22,6 +22,7 @@ from rich.progress import Progress
 
 from models import frame
 from models.engine import EngineChoice
+from models.json_file import write_json
 from models.nasbranet.cost import Speed, cost, time_networks
 from models.nasbranet.export import load_network
 from models.nasbranet.latency import LatencyTable, MissingLatency, sensitivities
@@ -33,7 +34,7 @@ from models.nasbranet.space import SearchSpace
 from models.nasbranet.tables import Report, Row, relative_times
 from models.nasbranet.timing import device_header
 from models.training import data
-from models.training.folds import Study, run_fold, write_json
+from models.training.folds import Study, keep_or_refuse, run_fold
 from models.training.judge import per_patient
 from models.training.loop import Schedule
 
@@ -127,17 +128,6 @@ def train_fold(study: Study, fold: int, entries: Sequence[Entry], out: Path) -> 
         console.print(f"{entry.label}: fold {fold + 1} of {study.folds}")
         with Progress(console=console) as progress:
             run_fold(study, fold, entry.make, _fold_folder(out, entry, fold), progress, teacher)
-
-
-def keep_or_refuse(path: Path, content: Mapping[str, Any]) -> None:
-    """Write what a folder's results were made with; raises DataError where it holds results made otherwise."""
-    if not path.exists():
-        write_json(path, dict(content))
-        return
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(content))
-    if other := sorted(key for key in kept.keys() | now.keys() if kept.get(key) != now.get(key)):
-        raise data.DataError(f"{path.parent} holds results of another {', '.join(other)}; choose another --out")
 
 
 def collect(study: Study, entry: Entry, out: Path) -> tuple[dict[str, float], int]:

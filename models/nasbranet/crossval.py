@@ -14,11 +14,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from models.json_file import write_json
 from models.nasbranet.export import load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.training import data
-from models.training.folds import Study, refuse_other_folds, run_fold, write_json
+from models.training.folds import Study, refuse_other_folds, run_fold
 from models.training.judge import per_patient
 from models.training.loop import Schedule
 from models.training.metrics import mean_interval

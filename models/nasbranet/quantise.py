@@ -19,11 +19,11 @@ from rich.progress import track
 
 from models.engine_base import Backend, FloatArray, ModelError, run_slices
 from models.engine_openvino import CpuSettings, OpenVinoBackend
+from models.json_file import write_json
 from models.nasbranet.benchmark import console, figures_of, noise
 from models.nasbranet.export import WEIGHTS
 from models.nasbranet.timing import device_header, take_turns
 from models.training import data
-from models.training.folds import write_json
 from models.training.judge import network_view, patient_dice, per_patient
 from models.training.onnx_file import clean
 

@@ -22,6 +22,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from models.json_file import write_json
 from models.nasbranet.architecture import Architecture, Widths
 from models.nasbranet.decode import decode
 from models.nasbranet.latency import LatencyTable, penalty_ms, plan_ms
@@ -30,7 +31,6 @@ from models.nasbranet.space import SearchSpace
 from models.nasbranet.supernet import HEADS, Supernet
 from models.training.augment import Slices
 from models.training.data import Prepared
-from models.training.folds import write_json
 from models.training.judge import map_dice, network_view
 from models.training.losses import focal_loss
 from models.training.resize import shrink_labels, shrink_pair

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from models.json_file import write_json
 from models.nasbranet.latency import LatencyTable, keys_of, measure_table, sensitivities
 from models.nasbranet.picture import draw_plan
 from models.nasbranet.search import Candidate, Groups, Search, SearchSettings
 from models.nasbranet.space import SearchSpace
 from models.training import data
 from models.training.augment import Slices
-from models.training.folds import write_json
 
 console = Console(stderr=True)
 Data = Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")]

@@ -11,12 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from models.json_file import write_json
 from models.nasbranet.export import load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.training import data
 from models.training.augment import Slices
-from models.training.folds import write_json
 from models.training.judge import judge, segmenter
 from models.training.loop import Schedule, Trainer
 

@@ -132,35 +132,41 @@ def prepare(case: Case, cache: Path, *, bias_field: bool = True) -> Prepared:
     """
     images, tumour = case.read()
     key = f"{frame.VERSION} {FIELD} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2}" + ("" if bias_field else " raw")
-    # Where there is no T1C its channel is a copy of FLAIR, and so is the brain's outline FLAIR's.
-    mask = _kept(cache, f"{case.name}-brain", [images[..., T1C]], MASK_VERSION, lambda: _outline(images))["brain"]
+    mask = outline(case, images, cache)
     made_from = (T1C, FLAIR) if case.has_t1c else (FLAIR,)
     key += "" if case.has_t1c else " flair"
     make = partial(_to_frame, images, tumour, mask, made_from, bias_field=bias_field)
-    arrays = _kept(cache, case.name, [images, tumour], key, make)
+    arrays = kept(cache, case.name, [images, tumour], key, make)
     placement = frame.Placement(tuple(arrays["centre"]), (float(arrays["pixel"]),) * 2)
     return Prepared(case, arrays["images"], arrays["brain"], arrays["tumour"], placement)
 
 
-def _kept(
+def outline(case: Case, images: NDArray[np.uint8], cache: Path) -> NDArray[np.bool_]:
+    """Outline the brain of a case's images, (slices, rows, columns); kept in `cache`."""
+
+    def make() -> dict[str, Any]:
+        # Where there is no T1C its channel is a copy of FLAIR, and so is the brain's outline FLAIR's.
+        return {"brain": frame.brain_mask(images[..., T1C].astype(np.float32), (ASSUMED_SLICE_MM, 1.0, 1.0))}
+
+    mask: NDArray[np.bool_] = kept(cache, f"{case.name}-brain", [images[..., T1C]], MASK_VERSION, make)["brain"]
+    return mask
+
+
+def kept(
     cache: Path, name: str, content: Sequence[NDArray[Any]], key: str, make: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
     """Read arrays from the cache, or make and keep them; content or key changed means another file."""
     digest = hashlib.sha256(key.encode())
     for array in content:
         digest.update(array.tobytes())
-    kept = cache / f"{name}-{digest.hexdigest()[:16]}.npz"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(".part.npz")
+    path = cache / f"{name}-{digest.hexdigest()[:16]}.npz"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.npz")
         np.savez(part, **make())
-        part.replace(kept)
-    with np.load(kept) as arrays:
+        part.replace(path)
+    with np.load(path) as arrays:
         return dict(arrays)
-
-
-def _outline(images: NDArray[np.uint8]) -> dict[str, Any]:
-    return {"brain": frame.brain_mask(images[..., T1C].astype(np.float32), (ASSUMED_SLICE_MM, 1.0, 1.0))}
 
 
 def _to_frame(

@@ -7,7 +7,7 @@ uncertainty can be studied without running it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from models.json_file import write_json
 from models.refine import Segmenter, mirrored
 from models.training import data
 from models.training.augment import Slices
@@ -105,12 +106,15 @@ def read_prediction(path: Path) -> NDArray[np.float32]:
     return maps
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a result file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+def keep_or_refuse(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what a folder's results were made with; raises DataError where it holds results made otherwise."""
+    if not path.exists():
+        write_json(path, dict(content))
+        return
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(content))
+    if other := sorted(key for key in kept.keys() | now.keys() if kept.get(key) != now.get(key)):
+        raise data.DataError(f"{path.parent} holds results of another {', '.join(other)}; choose another --out")
 
 
 def _train(

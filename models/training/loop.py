@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.progress import Progress
@@ -24,6 +25,7 @@ from models.training.network import SegmentationNetwork
 from models.training.resize import shrink_pair
 
 LOGGER = logging.getLogger(__name__)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +80,8 @@ class Trainer:
         teacher: SegmentationNetwork | None = None,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = _placed(network, self.device)
-        self.teacher = None if teacher is None else _placed(teacher, self.device).eval().requires_grad_(False)
+        self.network = placed(network, self.device)
+        self.teacher = None if teacher is None else placed(teacher, self.device).eval().requires_grad_(False)
         self.slices, self.schedule = slices, schedule
         self.state, self.best, self.log = folder / "last.pt", folder / "best.pt", folder / "log.csv"
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +145,7 @@ class Trainer:
         task = progress.add_task(f"epoch {self.epoch + 1}", total=self.steps)
         total = 0.0
         for image, target in self._batches(self.schedule.scale(self.epoch)):
-            with _autocast(self.device):
+            with autocast(self.device):
                 loss = self._loss(image, target)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -195,13 +197,13 @@ class Trainer:
         LOGGER.info("epoch %d loss %.4f dice %s", self.epoch, loss, score)
 
 
-def _autocast(device: torch.device) -> AbstractContextManager[object]:
+def autocast(device: torch.device) -> AbstractContextManager[object]:
     """Compute in bfloat16 where the processor does so natively; elsewhere it would be slower."""
     native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16) if native else nullcontext()
 
 
-def _placed(network: SegmentationNetwork, device: torch.device) -> SegmentationNetwork:
+def placed(network: _Network, device: torch.device) -> _Network:
     """Lay the weights out as convolutions like them, on the device that trains."""
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

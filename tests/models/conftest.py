@@ -10,6 +10,10 @@ from PIL import Image
 
 from models import frame
 
+MARKER_COLUMNS = (
+    "case", "patient", "has_t1", "has_t1c", "site", "grade", "idh", "mgmt", "proliferation_score", "sex", "age",
+)  # fmt: skip
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -40,3 +44,41 @@ def make_case(folder, slices, rng):
         image = np.where(brain, 90 + rng.normal(0, 8, brain.shape), 0.0) + 90 * tumour
         Image.fromarray(np.stack([image] * 3, -1).astype(np.uint8)).save(folder / f"{z:03d}.webp", lossless=True)
         Image.fromarray((tumour * 255).astype(np.uint8)).save(folder / f"{z:03d}_mask.png")
+
+
+def label_patients(home, patients):
+    """Give patients labels in turn; the second has no T1C, the third neither T1 nor an age."""
+    with (home / "labels.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, MARKER_COLUMNS)
+        table.writeheader()
+        for i in range(patients):
+            positive = i % 2 == 0
+            table.writerow(
+                {
+                    "case": f"case{i}", "patient": f"patient{i}", "has_t1": i != 2, "has_t1c": i != 1,
+                    "site": "AB"[i // 2 % 2], "grade": "G3" if positive else "G2",
+                    "idh": "Mutant" if positive else "WT", "mgmt": "Methylated" if positive else "Unmethylated",
+                    "proliferation_score": i / 10, "sex": ("female", "male")[i % 2], "age": "" if i == 2 else 30 + i,
+                }
+            )  # fmt: skip
+            if positive:
+                darken(home / f"case{i}")
+
+
+def darken(folder):
+    """Make the tumour dark in FLAIR alone."""
+    for path in folder.glob("*.webp"):
+        image = np.array(Image.open(path).convert("RGB"))
+        tumour = np.asarray(Image.open(path.with_name(f"{path.stem}_mask.png"))) > 0
+        image[tumour, 1] = 30
+        Image.fromarray(image).save(path, lossless=True)
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory):
+    """A data folder of eight labelled patients and a cache for it, made once; deepbet replaced by a threshold."""
+    home = tmp_path_factory.mktemp("marked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frame, "brain_mask", lambda stack, spacing: stack > 20)
+        label_patients(make_patients(home, 8, 4), 8)
+        yield home, tmp_path_factory.mktemp("cache")

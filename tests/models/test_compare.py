@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from models import frame
 from models.engine import ModelError
+from models.json_file import write_json
 from models.nasbranet import compare as comparison
 from models.nasbranet import operator_table, variants
 from models.nasbranet.cost import Speed, cost, time_files, time_models
@@ -25,7 +26,7 @@ from models.nasbranet.roster import Entry, ThesisFigures, roster
 from models.nasbranet.space import SearchSpace
 from models.nasbranet.tables import THESIS_SENSITIVITIES, Report, Row, relative_times
 from models.training.data import Case, DataError
-from models.training.folds import Study, write_json
+from models.training.folds import Study
 from models.training.loop import Schedule
 from tests.models.conftest import make_patients
 

@@ -1,0 +1,55 @@
+"""Command line of the molecular markers: train, evaluate, compare, export.
+
+Labels are columns of DATA/labels.csv (idh, codel_1p19q, mgmt, proliferation_score, tert, atrx, grade, or one of
+your own). Splits are by patient; figures are of patients that a network never saw, with intervals.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from models.markers.compare import compare
+from models.markers.evaluate_command import evaluate
+from models.markers.export_command import export
+from models.markers.metrics import OneClass
+from models.markers.outcomes import OutcomeError
+from models.markers.train_command import train
+from models.training import data
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+console = Console(stderr=True)
+
+
+@app.callback()
+def main(
+    verbose: Annotated[bool, typer.Option(help="log each epoch")] = False,
+    log: Annotated[Path | None, typer.Option(help="file for the log, instead of the screen")] = None,
+) -> None:
+    """Train, judge, compare and export networks for molecular markers."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, filename=log)
+
+
+app.command()(train)
+app.command()(evaluate)
+app.command()(compare)
+app.command()(export)
+
+
+def run() -> None:
+    """Run the command line: one line and exit status 2 for what the user can mend."""
+    try:
+        app()
+    except (data.DataError, OutcomeError, OneClass, OSError) as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    run()
