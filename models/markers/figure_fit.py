@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from models.markers.calibration import Calibration, to_score
 from models.markers.figure_model import altered_probability
+from models.training.data import DataError
 
 FLOATS = NDArray[np.float64]
 FLATTEST = 1e-3
@@ -90,7 +91,7 @@ def held_out(
 ) -> HeldOut:
     """Judge by nested, repeated cross-validation; `advance` is called after each fold.
 
-    Raises ValueError where a class has fewer patients than folds.
+    Raises DataError where a class has too few patients for that.
     """
     labels = _labels(patients)
     _refuse_few(labels, folds)
@@ -172,5 +173,5 @@ def _labels(patients: Sequence[Patient]) -> NDArray[np.int64]:
 
 def _refuse_few(labels: NDArray[np.int64], folds: int) -> None:
     fewest = int(np.bincount(labels, minlength=2).min())
-    if fewest < folds:
-        raise ValueError(f"{fewest} patients of one class are too few for {folds} folds")
+    if fewest < folds or fewest - -(-fewest // folds) < 2:  # two must be left to choose between candidates with
+        raise DataError(f"{fewest} patients of one class are too few for {folds} folds")

@@ -62,8 +62,13 @@ class FigureModel:
 
 def inputs(view: FloatArray, tumour: BoolArray, age_years: float | None) -> NDArray[np.float64]:
     """Assemble what a model reads of one study."""
+    return with_age(describe(view, tumour), age_years)
+
+
+def with_age(figures: NDArray[np.float64], age_years: float | None) -> NDArray[np.float64]:
+    """Append age to a tumour's figures."""
     known = age_years is not None and AGES[0] <= age_years <= AGES[1]
-    return np.append(describe(view, tumour), age_years if known and age_years is not None else np.nan)
+    return np.append(figures, age_years if known and age_years is not None else np.nan)
 
 
 def altered_probability(model: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:

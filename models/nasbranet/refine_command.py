@@ -12,7 +12,7 @@ from rich.progress import track
 
 from models import frame
 from models.training import data
-from models.training.folds import read_prediction
+from models.training.folds import finished_predictions, read_prediction
 from models.training.refine_fit import Choice, Held, choose
 
 REFINEMENT = Path(frame.__file__).parent / "inputs" / "nasbranet.refinement.json"
@@ -67,9 +67,5 @@ def describe(choice: Choice) -> list[str]:
 
 def predictions(data_folder: Path, run: Path) -> list[tuple[data.Case, int, Path]]:
     """List what the folds that are done kept: case, fold and file."""
-    by_name = {case.name: case for case in data.read_cases(data_folder)}
-    found = []
-    for kept in sorted(run.glob("fold_*/predictions/*.npz")):
-        if kept.stem in by_name and (kept.parents[1] / "result.json").exists():
-            found.append((by_name[kept.stem], int(kept.parents[1].name.removeprefix("fold_")), kept))
-    return found
+    kept = finished_predictions(run)
+    return [(case, *kept[case.name]) for case in data.read_cases(data_folder) if case.name in kept]

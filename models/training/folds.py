@@ -117,6 +117,15 @@ def keep_or_refuse(path: Path, content: Mapping[str, Any]) -> None:
         raise data.DataError(f"{path.parent} holds results of another {', '.join(other)}; choose another --out")
 
 
+def finished_predictions(run: Path) -> dict[str, tuple[int, Path]]:
+    """List what the folds that are done kept: by name of case its fold and file."""
+    return {
+        kept.stem: (int(kept.parents[1].name.removeprefix("fold_")), kept)
+        for kept in sorted(run.glob("fold_*/predictions/*.npz"))
+        if (kept.parents[1] / "result.json").exists()
+    }
+
+
 def _train(
     study: Study,
     training: Sequence[data.Case],

@@ -23,6 +23,14 @@ def network_view(prepared: Prepared) -> NDArray[np.float32]:
     return images * prepared.brain[:, None, inner, inner]
 
 
+def framed_tumour(prepared: Prepared) -> NDArray[np.bool_]:
+    """Cut the drawn tumour to the frame, (slices, size, size), where `network_view` has the images."""
+    rim = (FIELD - frame.FRAME_SIZE) // 2
+    inner = slice(rim, rim + frame.FRAME_SIZE)
+    cut: NDArray[np.bool_] = prepared.tumour[:, inner, inner]
+    return cut
+
+
 def map_dice(probability: NDArray[np.float32], prepared: Prepared) -> float:
     """Dice over all of a patient's slices, of probabilities in the frame (slices, size, size) above one half."""
     _, truth = prepared.case.read()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import skops.io
+from typer.testing import CliRunner
 
-from models.markers import figure_fit
+from models.markers import __main__ as command
+from models.markers import figure_fit, figures_command
 from models.markers.calibration import Calibration, CalibrationError, Verdict, rank, to_score
 from models.markers.figure_fit import Patient, calibrate, choose, fit, held_out, nested_calibration
 from models.markers.figure_model import CALIBRATION, INPUTS, MODEL, TRUSTED, FigureModel, FigureModelError, inputs
 from models.markers.image_features import NoTumour, describe, feature_names
+from models.markers.outcomes import Outcome
+from models.training import data
 
 
 def head(slices=10, size=64, seed=0):
@@ -235,3 +241,38 @@ def test_forests_are_kept_without_pickle(tmp_path, monkeypatch):
     rows = np.array([p.drawn for p in patients(30)])
     again = skops.io.load(tmp_path / MODEL, trusted=list(TRUSTED))
     assert np.array_equal(again.predict_proba(rows), model.predict_proba(rows))
+
+
+def test_the_command_writes_what_the_node_opens(marked, tmp_path):
+    """Made-up patients: judged, calibrated, kept, and read back as the node reads them."""
+    folder, cache = marked
+    ran = CliRunner().invoke(
+        command.app,
+        [str(a) for a in ("figures", "--marker", "idh", "--data", folder, "--out", tmp_path / "idh", "--cache", cache)]
+        + ["--folds", "3", "--repeats", "2"],
+    )
+    assert ran.exit_code == 0, ran.output
+    summary = json.loads((tmp_path / "idh" / "figures.json").read_text())
+    outcome = Outcome.load(tmp_path / "idh" / "outcomes.json")
+    assert len(outcome.patients) == 7, "who has no T1C is not judged"
+    assert sum(summary["settings"]["chosen"].values()) == 6
+    assert summary["auc"]["interval"][0] <= summary["auc"]["value"] <= summary["auc"]["interval"][1]
+    kept = FigureModel("idh", tmp_path / "idh")
+    assert len(kept.calibration.altered) + len(kept.calibration.unaltered) == 7
+    view, _ = head()
+    assert np.isfinite(kept.score(view, ball((5, 32, 44), 9), 50.0))
+
+
+def test_verdicts_are_summed_up():
+    found = figures_command.said(
+        ["altered", "unaltered", "indeterminate", "altered"], np.array([True, True, False, False])
+    )
+    assert found == {
+        "said": 0.75, "right_of_said": pytest.approx(1 / 3), "covered": 0.5, "covered_altered": 0.5,
+        "covered_unaltered": 0.5,
+    }  # fmt: skip
+
+
+def test_a_patient_with_two_cases_is_refused():
+    with pytest.raises(data.DataError, match="two cases"):
+        figures_command.refuse_twins([patients(3)[0], patients(3)[0]])

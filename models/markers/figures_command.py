@@ -1,0 +1,160 @@
+"""The command that fits a marker's figure model, judges it on patients it never saw, and writes what the node runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import skops.io
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from models import frame
+from models.json_file import write_json
+from models.markers.crossval import OUTCOMES
+from models.markers.figure_fit import Patient, calibrate, choose, fit, held_out, nested_calibration
+from models.markers.figure_model import CALIBRATION, MODEL, with_age
+from models.markers.image_features import NoTumour, describe, feature_names
+from models.markers.labels import Subject, find_marker, read_subjects
+from models.markers.metrics import Estimate, measure
+from models.markers.outcomes import Outcome, PatientOutcome
+from models.refine import Refinement, average_flips, load_refinement
+from models.training import data
+from models.training.folds import finished_predictions, read_prediction
+from models.training.judge import framed_tumour, network_view
+
+REFINEMENT = Path(frame.__file__).parent / "inputs" / "nasbranet.refinement.json"
+FIGURES_VERSION = 1
+"""Counts up when figures are reckoned otherwise; kept ones are made anew then."""
+VOXEL_MM = (data.ASSUMED_SLICE_MM, frame.FRAME_PIXEL_MM, frame.FRAME_PIXEL_MM)
+"""Voxels of the frame, for the smallest lesion that post-processing keeps."""
+
+
+def figures(
+    marker: Annotated[str, typer.Option(help="idh, codel, mgmt, proliferation, tert, atrx, grade, or with --column")],
+    data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
+    out: Annotated[Path, typer.Option(help="folder for outcomes.json, figures.json, the model and its calibration")],
+    segmentation: Annotated[
+        Path | None,
+        typer.Option(
+            help="a cross-validation of the segmenting network: patients are judged by its outlines, as in the node"
+        ),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="another column of labels.csv")] = None,
+    positive: Annotated[str | None, typer.Option(help="that column's value of an altered marker")] = None,
+    threshold: Annotated[float | None, typer.Option(help="of a score: altered above it; default the median")] = None,
+    folds: Annotated[int, typer.Option(min=2, help="parts the patients are dealt into")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="how often they are dealt anew; scores are averaged")] = 5,
+    coverage: Annotated[float, typer.Option(help="share of each class whose true answer is never ruled out")] = 0.9,
+    leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases with this in their name")] = None,
+    cache: Annotated[Path, typer.Option(help="where prepared cases are kept between runs")] = Path("runs/prepared"),
+) -> None:
+    """Fit named figures of the tumour, and age, to a marker by a small regularised model.
+
+    Figures are reported of patients that neither the model nor, with --segmentation, the network had seen; the model
+    that is written learns from all of them.
+    """
+    console = Console(stderr=True)
+    question, subjects = read_subjects(data_folder, find_marker(marker, column, positive, threshold), leave_out or ())
+    found = {} if segmentation is None else {n: path for n, (_, path) in finished_predictions(segmentation).items()}
+    with Progress(console=console) as progress:
+        shown = progress.track([s for s in subjects if s.case.has_t1c], description="reading patients")
+        patients = [p for s in shown if (p := read_patient(s, cache, found.get(s.case.name))) is not None]
+        refuse_twins(patients)
+        task = progress.add_task("judging", total=folds * repeats)
+        judged = held_out(patients, folds, repeats, lambda: progress.advance(task))
+    labels = [int(p.altered) for p in patients]
+    auc = measure(labels, _as_shares(judged.scores)).figures["auc"]
+    altered = np.array(labels, bool)
+    probabilities, verdicts = nested_calibration(judged.scores, altered, coverage, folds)
+    settings = {
+        "title": question.title, "threshold": question.threshold, "folds": folds, "repeats": repeats,
+        "coverage": coverage, "chosen": dict(judged.chosen), "judged_by_found_outlines": bool(found),
+    }  # fmt: skip
+    _outcome(marker, patients, probabilities, settings).save(out / OUTCOMES)
+    calibration = calibrate(judged.scores, altered, coverage, auc.value, (auc.low, auc.high))
+    (out / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    best = choose(patients)
+    skops.io.dump(fit(patients, best), out / MODEL)
+    summary = {"marker": marker, "model": best, "auc": _told(auc), **said(verdicts, altered), "settings": settings}
+    write_json(out / "figures.json", summary)
+    console.print(f"{question.title}: AUC {auc}, {len(patients)} patients, {sum(labels)} altered; {best}")
+    console.print(
+        f"said of {summary['said']:.0%} of patients, rightly of {summary['right_of_said']:.0%} of those; "
+        f"true answer kept open or said in {summary['covered']:.0%}"
+    )
+
+
+def read_patient(subject: Subject, cache: Path, prediction: Path | None) -> Patient | None:
+    """Describe a patient's tumour by both outlines; None where none was drawn."""
+    prepared = data.prepare(subject.case, cache)
+    view = network_view(prepared)
+    drawn = _described(subject, view, framed_tumour(prepared), cache)
+    if drawn is None:
+        return None
+    found = None if prediction is None else _found(prediction, load_refinement(REFINEMENT))
+    other = None if found is None else _described(subject, view, found, cache)
+    return Patient(subject.patient, subject.case.site, bool(subject.label), drawn, other)
+
+
+def refuse_twins(patients: Sequence[Patient]) -> None:
+    """Raise DataError where a patient comes twice: folds are dealt by rows here."""
+    if len({p.name for p in patients}) < len(patients):
+        raise data.DataError("a patient has two cases; --leave-out one of them")
+
+
+def said(verdicts: Sequence[str], altered: NDArray[np.bool_]) -> dict[str, Any]:
+    """Sum up verdicts: how often something is said, how often rightly, and how often the truth is not ruled out."""
+    spoken = np.array([v != "indeterminate" for v in verdicts])
+    right = np.array([v == "altered" for v in verdicts]) == altered
+    return {
+        "said": float(spoken.mean()),
+        "right_of_said": float(right[spoken].mean()) if spoken.any() else 0.0,
+        "covered": float((right | ~spoken).mean()),
+        "covered_altered": float((right | ~spoken)[altered].mean()),
+        "covered_unaltered": float((right | ~spoken)[~altered].mean()),
+    }
+
+
+def _found(prediction: Path, refinement: Refinement) -> NDArray[np.bool_]:
+    """Outline what a network found in a patient that it had not seen, as the node would."""
+    plain, back = read_prediction(prediction)
+    return refinement.mask(average_flips(plain, back) if refinement.flips else plain, VOXEL_MM)
+
+
+def _described(
+    subject: Subject, view: NDArray[np.float32], tumour: NDArray[np.bool_], cache: Path
+) -> NDArray[np.float64] | None:
+    """Describe a tumour, or read what was kept of it; None where there is none."""
+
+    def make() -> dict[str, Any]:
+        try:
+            return {"figures": describe(view, tumour)}
+        except NoTumour:
+            return {"figures": np.zeros(0)}
+
+    key = f"{FIGURES_VERSION} {' '.join(feature_names())}"
+    found: NDArray[np.float64] = data.kept(cache, f"{subject.case.name}-figures", [view, tumour], key, make)["figures"]
+    return with_age(found, subject.age_years) if found.size else None
+
+
+def _outcome(
+    marker: str, patients: Sequence[Patient], probabilities: NDArray[np.float64], settings: dict[str, Any]
+) -> Outcome:
+    judged = [
+        PatientOutcome(p.name, p.site, 0, int(p.altered), float(probability))
+        for p, probability in zip(patients, probabilities, strict=True)
+    ]
+    return Outcome(marker, "figures", settings, tuple(judged))
+
+
+def _as_shares(scores: NDArray[np.float64]) -> list[float]:
+    return [float(1.0 / (1.0 + np.exp(-s))) for s in scores]
+
+
+def _told(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "interval": [estimate.low, estimate.high]}
