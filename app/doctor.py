@@ -12,8 +12,10 @@ from pathlib import Path
 import app
 from app.config import Destination, SenderConfig, Settings
 from app.errors import NodeError
-from app.process import open_reference, open_refinement, open_segmenter
+from app.process import open_classifiers, open_reference, open_refinement, open_segmenter
 from app.sender import echo
+
+CARDS = Path(app.__file__).parents[1] / "models" / "cards"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Look at everything the node needs, one check at a time."""
     yield _cuda_runtime()
     yield _model(settings)
+    yield _markers(settings)
     yield _data_folder(settings)
     yield _disk(settings)
     yield _port(settings)
@@ -69,7 +72,7 @@ def _model(settings: Settings) -> Check:
     def look() -> str:
         model = open_segmenter(settings)
         open_refinement(settings)
-        card = Path(app.__file__).parents[1] / "models" / "cards" / f"{model.name}.md"
+        card = CARDS / f"{model.name}.md"
         if open_reference(settings) is None:
             raise NodeError(
                 f"nothing tells what {model.name} was trained on: no {settings.inputs_dir / model.name}.json"
@@ -79,6 +82,19 @@ def _model(settings: Settings) -> Check:
         return f"{model.name} {model.version} opens on {model.engine}"
 
     return _attempt("segmentation model", look, "restore models/weights from the repository")
+
+
+def _markers(settings: Settings) -> Check:
+    def look() -> str:
+        opened = open_classifiers(settings)
+        card = CARDS / "markers.md"
+        described = card.read_text(encoding="utf-8") if card.exists() else ""
+        told = [f"{name} {classifier.version}" for name, classifier in opened.items()]
+        if unknown := [text for text in told if described and text.split()[1] not in described]:
+            raise NodeError(f"{unknown[0]} is not the model that the marker card describes")
+        return f"{', '.join(told) or 'none'} open"
+
+    return _attempt("marker models", look, "restore models/weights from the repository, or see docs/markers.md")
 
 
 def _data_folder(settings: Settings) -> Check:

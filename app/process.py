@@ -18,7 +18,7 @@ from models.markers.figure_model import FigureModel, FigureModelError
 from models.novelty import NoveltyError, Reference, load_reference
 from models.refine import Refinement, RefinementError, load_refinement
 from operators import cleaning
-from operators.classify import FigureClassifier, MarkerClassifier
+from operators.classify import FigureClassifier
 from operators.domain import MarkerName
 from operators.native import Worker
 from operators.stage import Job
@@ -51,9 +51,9 @@ def open_refinement(settings: Settings) -> Refinement:
         raise ConfigError(f"{error}; make it anew by python -m models.nasbranet refine") from error
 
 
-def open_classifiers(settings: Settings) -> dict[MarkerName, MarkerClassifier]:
+def open_classifiers(settings: Settings) -> dict[MarkerName, FigureClassifier]:
     """Open a model for each marker that has one; raises ConfigError with the remedy where one is damaged."""
-    found: dict[MarkerName, MarkerClassifier] = {}
+    found: dict[MarkerName, FigureClassifier] = {}
     for name in MarkerName:
         folder = settings.models_dir / "markers" / name.value
         if folder.is_dir():

@@ -54,6 +54,11 @@ class FigureClassifier:
     def __init__(self, name: MarkerName, model: FigureModel) -> None:
         self._name, self._model = name, model
 
+    @property
+    def version(self) -> str:
+        """Of the model's file."""
+        return self._model.version
+
     def __call__(self, evidence: Evidence) -> Marker:
         """Say which answer alone is thinkable, if one is."""
         known = self._model.calibration

@@ -41,8 +41,14 @@ def test_process_gives_its_contract_as_json(processed):
     assert found["volumes_ml"]["tumour"] > 10
     assert found["segmenter"]["engine"].startswith(("OpenVINO", "tensorrt"))
     assert found["diameters_mm"]["long"] >= found["diameters_mm"]["short"] > 0
-    assert {m["value"] for m in found["markers"].values()} == {"not assessed"}
-    assert all(m["reason"] for m in found["markers"].values())
+    markers = found["markers"]
+    assert set(markers) == {"idh", "1p19q", "mgmt", "proliferation"}
+    assert all(m["reason"] for m in markers.values())
+    assert all((m["value"] == "not assessed") == (m["probability"] is None) for m in markers.values())
+    assert markers["idh"]["model"] == "idh figures"
+    assert markers["mgmt"]["value"] == "not assessed"
+    assert "better than chance" in markers["mgmt"]["reason"]
+    assert found["reading"].endswith(".")
     assert {"load", "select", "volumes", "preprocess", "segment", "write SEG", "write SR"} <= set(found["seconds"])
     assert sorted(p.name for p in out.iterdir()) == ["key_image.png", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
 

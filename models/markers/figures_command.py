@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,9 +69,9 @@ def figures(
         task = progress.add_task("judging", total=folds * repeats)
         judged = held_out(patients, folds, repeats, lambda: progress.advance(task))
     labels = [int(p.altered) for p in patients]
-    auc = measure(labels, _as_shares(judged.scores)).figures["auc"]
     altered = np.array(labels, bool)
     probabilities, verdicts = nested_calibration(judged.scores, altered, coverage, folds)
+    auc = measure(labels, list(probabilities)).figures["auc"]  # of what the node would say, calibration included
     settings = {
         "title": question.title, "threshold": question.threshold, "folds": folds, "repeats": repeats,
         "coverage": coverage, "chosen": dict(judged.chosen), "judged_by_found_outlines": bool(found),
@@ -79,7 +80,7 @@ def figures(
     calibration = calibrate(judged.scores, altered, coverage, auc.value, (auc.low, auc.high))
     (out / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
     best = choose(patients)
-    skops.io.dump(fit(patients, best), out / MODEL)
+    skops.io.dump(fit(patients, best), out / MODEL, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
     summary = {"marker": marker, "model": best, "auc": _told(auc), **said(verdicts, altered), "settings": settings}
     write_json(out / "figures.json", summary)
     console.print(f"{question.title}: AUC {auc}, {len(patients)} patients, {sum(labels)} altered; {best}")
@@ -150,10 +151,6 @@ def _outcome(
         for p, probability in zip(patients, probabilities, strict=True)
     ]
     return Outcome(marker, "figures", settings, tuple(judged))
-
-
-def _as_shares(scores: NDArray[np.float64]) -> list[float]:
-    return [float(1.0 / (1.0 + np.exp(-s))) for s in scores]
 
 
 def _told(estimate: Estimate) -> dict[str, Any]:

@@ -9,6 +9,8 @@ enhancement by IDH and 1p/19q); S. Patel et al., Clin. Cancer Res. 2017 (FLAIR d
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -34,6 +36,15 @@ class NoTumour(ValueError):
     """There is no tumour to describe."""
 
 
+class _Parts(NamedTuple):
+    """The tumour, its edge and core, and the brain around it."""
+
+    mask: BoolArray
+    edge: BoolArray
+    core: BoolArray
+    rim: BoolArray
+
+
 def feature_names() -> tuple[str, ...]:
     """Name the figures that `describe` gives, in its order."""
     place = ("height", "front to back", "off midline", "other side's share", "tall", "long", "wide")
@@ -57,7 +68,8 @@ def describe(view: FloatArray, tumour: BoolArray) -> NDArray[np.float64]:
         raise NoTumour("no tumour lies in the brain")
     chosen = inside.any(axis=(1, 2))
     images, mask, around = np.moveaxis(view[chosen], 1, 0), inside[chosen], brain[chosen]
-    single = [_of_channel(image, mask, around) for image in images]
+    parts = _parts(mask, around)
+    single = [_of_channel(image, parts) for image in images]
     figures = [_place(inside, brain), _shape(mask, brain), *single, _pair(images, mask, brain)]
     return np.concatenate(figures)
 
@@ -81,12 +93,16 @@ def _shape(mask: BoolArray, brain: BoolArray) -> list[float]:
     return [float(area.sum() / brain.sum()), float(np.average(ragged, weights=area))]
 
 
-def _of_channel(image: FloatArray, mask: BoolArray, brain: BoolArray) -> list[float]:
-    values = image[mask].astype(float)
+def _parts(mask: BoolArray, brain: BoolArray) -> _Parts:
     far = np.stack([ndimage.distance_transform_edt(~m) for m in mask])
     deep = np.stack([ndimage.distance_transform_edt(m) for m in mask])
     rim = brain & (far > RIM_PIXELS[0]) & (far <= RIM_PIXELS[1])
-    edge, core = mask & (deep <= EDGE_PIXELS), deep > EDGE_PIXELS
+    return _Parts(mask, mask & (deep <= EDGE_PIXELS), deep > EDGE_PIXELS, rim)
+
+
+def _of_channel(image: FloatArray, parts: _Parts) -> list[float]:
+    mask, edge, core, rim = parts
+    values = image[mask].astype(float)
     slope = np.stack([ndimage.gaussian_gradient_magnitude(section, 1.0) for section in image])
     spots = np.stack([ndimage.gaussian_laplace(section, 2.0) for section in image])
     counts = np.histogram(values, HISTOGRAM)[0] / len(values)
