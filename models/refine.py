@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy import ndimage
 
+REFINEMENT = Path(__file__).parent / "inputs" / "nasbranet.refinement.json"
+"""What ships beside the network."""
+
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Segmenter = Callable[[FloatArray], FloatArray]

@@ -23,12 +23,11 @@ from models.markers.image_features import NoTumour, describe, feature_names
 from models.markers.labels import Subject, find_marker, read_subjects
 from models.markers.metrics import Estimate, measure
 from models.markers.outcomes import Outcome, PatientOutcome
-from models.refine import Refinement, average_flips, load_refinement
+from models.refine import REFINEMENT, Refinement, average_flips, load_refinement
 from models.training import data
 from models.training.folds import finished_predictions, read_prediction
 from models.training.judge import framed_tumour, network_view
 
-REFINEMENT = Path(frame.__file__).parent / "inputs" / "nasbranet.refinement.json"
 FIGURES_VERSION = 1
 """Counts up when figures are reckoned otherwise; kept ones are made anew then."""
 VOXEL_MM = (data.ASSUMED_SLICE_MM, frame.FRAME_PIXEL_MM, frame.FRAME_PIXEL_MM)

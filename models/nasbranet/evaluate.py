@@ -15,8 +15,7 @@ from models import frame
 from models.engine import Model
 from models.json_file import write_json
 from models.nasbranet.export import WEIGHTS
-from models.nasbranet.refine_command import REFINEMENT
-from models.refine import Refinement, load_refinement
+from models.refine import REFINEMENT, Refinement, load_refinement
 from models.training import data
 from models.training.challenges import CHALLENGES
 from models.training.judge import network_view, per_patient

@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.progress import track
 
 from models import frame
+from models.refine import REFINEMENT
 from models.training import data
 from models.training.folds import finished_predictions, read_prediction
 from models.training.refine_fit import Choice, Held, choose
-
-REFINEMENT = Path(frame.__file__).parent / "inputs" / "nasbranet.refinement.json"
 
 
 def refine(

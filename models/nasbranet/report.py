@@ -18,8 +18,8 @@ from scipy import ndimage
 from models import frame
 from models.json_file import write_json
 from models.nasbranet.crossval import gather
-from models.nasbranet.refine_command import REFINEMENT, predictions, read_held
-from models.refine import Refinement, load_refinement
+from models.nasbranet.refine_command import predictions, read_held
+from models.refine import REFINEMENT, Refinement, load_refinement
 from models.training import data
 from models.training.judge import per_patient
 from models.training.metrics import dice, mean_interval

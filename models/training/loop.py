@@ -88,7 +88,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(network.parameters(), schedule.peak_rate, weight_decay=schedule.weight_decay)
         self.steps = len(slices) // schedule.batch
         self.rate = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, schedule.peak_rate, total_steps=max(2, self.steps * schedule.epochs), pct_start=0.2
+            self.optimizer, schedule.peak_rate, total_steps=max(10, self.steps * schedule.epochs), pct_start=0.2
         )
         self.epoch, self.best_score, self.waited = 0, -1.0, 0
 
