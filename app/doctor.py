@@ -72,13 +72,11 @@ def _model(settings: Settings) -> Check:
     def look() -> str:
         model = open_segmenter(settings)
         open_refinement(settings)
-        card = CARDS / f"{model.name}.md"
         if open_reference(settings) is None:
             raise NodeError(
                 f"nothing tells what {model.name} was trained on: no {settings.inputs_dir / model.name}.json"
             )
-        if card.exists() and model.version not in card.read_text(encoding="utf-8"):
-            raise NodeError(f"{model.path} is not the file that its model card describes (SHA-256 {model.version}...)")
+        _check_card(CARDS / f"{model.name}.md", model.version, str(model.path))
         return f"{model.name} {model.version} opens on {model.engine}"
 
     return _attempt("segmentation model", look, "restore models/weights from the repository")
@@ -87,14 +85,17 @@ def _model(settings: Settings) -> Check:
 def _markers(settings: Settings) -> Check:
     def look() -> str:
         opened = open_classifiers(settings)
-        card = CARDS / "markers.md"
-        described = card.read_text(encoding="utf-8") if card.exists() else ""
-        told = [f"{name} {classifier.version}" for name, classifier in opened.items()]
-        if unknown := [text for text in told if described and text.split()[1] not in described]:
-            raise NodeError(f"{unknown[0]} is not the model that the marker card describes")
-        return f"{', '.join(told) or 'none'} open"
+        for name, classifier in opened.items():
+            _check_card(CARDS / "markers.md", classifier.version, f"the model of marker {name}")
+        return f"{', '.join(f'{name} {c.version}' for name, c in opened.items()) or 'none'} open"
 
     return _attempt("marker models", look, "restore models/weights from the repository, or see docs/markers.md")
+
+
+def _check_card(card: Path, version: str, subject: str) -> None:
+    """Raise NodeError where there is a card, and it is of another file."""
+    if card.exists() and version not in card.read_text(encoding="utf-8"):
+        raise NodeError(f"{subject} is not the file that its model card describes (SHA-256 {version}...)")
 
 
 def _data_folder(settings: Settings) -> Check:

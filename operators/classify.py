@@ -22,11 +22,6 @@ from operators.stage import Job, StageOperator, needed
 
 DECISIVE_CHECKS = ("segmentation", "input")
 """Checks whose warning takes the ground from under every marker: a wrong outline, or images unlike the training's."""
-VALUES = {
-    Verdict.ALTERED: MarkerValue.ALTERED,
-    Verdict.UNALTERED: MarkerValue.UNALTERED,
-    Verdict.INDETERMINATE: MarkerValue.INDETERMINATE,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +70,7 @@ class FigureClassifier:
         missed = f"the true answer is ruled out in at most {1.0 - known.coverage:.0%} of patients"
         return Marker(
             self._name,
-            VALUES[verdict],
+            MarkerValue(verdict),
             f"{said}; {missed} ({worth} on patients never seen){age}",
             known.probability(score),
             self._model.name,

@@ -7,10 +7,9 @@ from datetime import date
 
 from pydicom import Dataset
 
+from models.markers.figure_model import AGES
 from operators.domain import Study
 
-AGES = (1.0, 110.0)
-"""Ages in years outside of these are slips of the keyboard, or phantoms."""
 _UNITS = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 """How many of each of PatientAge's units make a year (PS3.5 section 6.2, VR AS)."""
 

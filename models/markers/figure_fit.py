@@ -29,7 +29,7 @@ from models.markers.calibration import Calibration, to_score
 from models.markers.figure_model import altered_probability
 from models.training.data import DataError
 
-FLOATS = NDArray[np.float64]
+Floats = NDArray[np.float64]
 FLATTEST = 1e-3
 """Least slope of a calibration."""
 
@@ -41,11 +41,11 @@ class Patient:
     name: str
     site: str
     altered: bool
-    drawn: FLOATS
-    found: FLOATS | None = None
+    drawn: Floats
+    found: Floats | None = None
 
     @property
-    def judged_by(self) -> FLOATS:
+    def judged_by(self) -> Floats:
         """What the model is shown when this patient judges it."""
         return self.drawn if self.found is None else self.found
 
@@ -80,7 +80,7 @@ CANDIDATES: Mapping[str, Callable[[], Any]] = MappingProxyType(
 class HeldOut:
     """What models said of patients that they never saw."""
 
-    scores: FLOATS
+    scores: Floats
     """(patients,) log odds, averaged over the repeats."""
     chosen: Mapping[str, int]
     """How often each candidate was chosen, over folds and repeats."""
@@ -130,7 +130,7 @@ def fit(patients: Sequence[Patient], name: str) -> Any:
 
 
 def calibrate(
-    scores: FLOATS, altered: NDArray[np.bool_], coverage: float, auc: float, auc_interval: tuple[float, float]
+    scores: Floats, altered: NDArray[np.bool_], coverage: float, auc: float, auc_interval: tuple[float, float]
 ) -> Calibration:
     """Fit the logistic function (with Platt's softened labels) and keep the scores of either class."""
     ones, zeros = int(altered.sum()), int((~altered).sum())
@@ -151,8 +151,8 @@ def calibrate(
 
 
 def nested_calibration(
-    scores: FLOATS, altered: NDArray[np.bool_], coverage: float, folds: int = 5
-) -> tuple[FLOATS, list[str]]:
+    scores: Floats, altered: NDArray[np.bool_], coverage: float, folds: int = 5
+) -> tuple[Floats, list[str]]:
     """Calibrate each patient by the others: probabilities, and verdicts, as they would be for new patients."""
     probabilities, verdicts = np.zeros(len(scores)), [""] * len(scores)
     for train, test in StratifiedKFold(folds, shuffle=True, random_state=0).split(scores, altered):
@@ -163,7 +163,7 @@ def nested_calibration(
     return probabilities, verdicts
 
 
-def _score(model: Any, patients: Sequence[Patient]) -> FLOATS:
+def _score(model: Any, patients: Sequence[Patient]) -> Floats:
     return to_score(altered_probability(model, np.array([p.judged_by for p in patients])))
 
 

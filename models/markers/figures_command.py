@@ -21,7 +21,7 @@ from models.markers.figure_fit import Patient, calibrate, choose, fit, held_out,
 from models.markers.figure_model import CALIBRATION, MODEL, with_age
 from models.markers.image_features import NoTumour, describe, feature_names
 from models.markers.labels import Subject, find_marker, read_subjects
-from models.markers.metrics import Estimate, measure
+from models.markers.metrics import measure
 from models.markers.outcomes import Outcome, PatientOutcome
 from models.refine import REFINEMENT, Refinement, average_flips, load_refinement
 from models.training import data
@@ -80,7 +80,7 @@ def figures(
     (out / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
     best = choose(patients)
     skops.io.dump(fit(patients, best), out / MODEL, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
-    summary = {"marker": marker, "model": best, "auc": _told(auc), **said(verdicts, altered), "settings": settings}
+    summary = {"marker": marker, "model": best, "auc": auc.content(), **said(verdicts, altered), "settings": settings}
     write_json(out / "figures.json", summary)
     console.print(f"{question.title}: AUC {auc}, {len(patients)} patients, {sum(labels)} altered; {best}")
     console.print(
@@ -150,7 +150,3 @@ def _outcome(
         for p, probability in zip(patients, probabilities, strict=True)
     ]
     return Outcome(marker, "figures", settings, tuple(judged))
-
-
-def _told(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "interval": [estimate.low, estimate.high]}

@@ -36,6 +36,10 @@ class Estimate:
     low: float
     high: float
 
+    def content(self) -> dict[str, Any]:
+        """Say it as data for JSON."""
+        return {"value": self.value, "interval": [self.low, self.high]}
+
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
@@ -58,7 +62,7 @@ class Performance:
 
     def content(self) -> dict[str, Any]:
         """Say it as data for JSON."""
-        figures = {name: {"value": e.value, "interval": [e.low, e.high]} for name, e in self.figures.items()}
+        figures = {name: estimate.content() for name, estimate in self.figures.items()}
         return {
             "patients": self.patients, "positives": self.positives, "threshold": self.threshold,
             **figures, "beats_chance": self.beats_chance,
