@@ -19,7 +19,7 @@ from models.markers.labels import NEGATIVE, POSITIVE, Subject, label_of_patients
 from models.markers.pooling import PatientClassifier, in_single_precision
 from models.markers.recipe import Schedule
 from models.training.data import DataError
-from models.training.loop import autocast, placed
+from models.training.loop import autocast, placed, save_whole
 
 LOGGER = logging.getLogger(__name__)
 LOG_HEAD = ("epoch", "loss", "accuracy", "learning_rate")
@@ -81,7 +81,7 @@ class MarkerTrainer:
             self.epoch += 1
             self._record(loss, accuracy)
             if self.epoch in self.schedule.keep:
-                _save(kept_weights(self.folder, self.epoch), {"classifier": self.classifier.state_dict()})
+                save_whole(kept_weights(self.folder, self.epoch), {"classifier": self.classifier.state_dict()})
             self._save_state()
             progress.update(overall, completed=self.epoch)
         progress.remove_task(overall)
@@ -124,7 +124,7 @@ class MarkerTrainer:
             "classifier": self.classifier.state_dict(), "optimizer": self.optimizer.state_dict(),
             "rate": self.rate.state_dict(), "epoch": self.epoch,
         }  # fmt: skip
-        _save(self.state, content)
+        save_whole(self.state, content)
 
     def _record(self, loss: float, accuracy: float) -> None:
         new = not self.log.exists()
@@ -173,9 +173,3 @@ def patient_probability(classifier: PatientClassifier, cases: Sequence[TumourSli
     with torch.inference_mode():
         answer = classifier.eval().pooling.patient(classifier.network(batch))
     return float(answer[POSITIVE])
-
-
-def _save(path: Path, content: dict[str, object]) -> None:
-    part = path.with_suffix(".part")
-    torch.save(content, part)
-    part.replace(path)

@@ -32,6 +32,7 @@ from models.nasbranet.supernet import HEADS, Supernet
 from models.training.augment import Slices
 from models.training.data import Prepared
 from models.training.judge import map_dice, network_view
+from models.training.loop import save_whole
 from models.training.losses import focal_loss
 from models.training.resize import shrink_labels, shrink_pair
 
@@ -245,10 +246,8 @@ class Search:
         return [float(value) for value in np.mean(found, axis=0)]
 
     def _save(self) -> None:
-        part = self.state.with_suffix(".part")
         state = {"net": self.net.state_dict(), "weights": self.weights.state_dict(), "draws": self.draws.get_state()}
-        torch.save(state | {"architecture": self.architecture.state_dict(), "epoch": self.epoch}, part)
-        part.replace(self.state)
+        save_whole(self.state, state | {"architecture": self.architecture.state_dict(), "epoch": self.epoch})
 
     def _record(self, loss: float, candidates: Sequence[Candidate]) -> None:
         log = self.folder / "log.csv"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from rich.progress import Progress
@@ -178,14 +178,12 @@ class Trainer:
         return loss
 
     def _save(self, path: Path) -> None:
-        part = path.with_suffix(".part")
         state = {
             "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
             "rate": self.rate.state_dict(), "epoch": self.epoch,
             "best_score": self.best_score, "waited": self.waited,
         }  # fmt: skip
-        torch.save(state, part)
-        part.replace(path)
+        save_whole(path, state)
 
     def _record(self, loss: float, score: float | None) -> None:
         new = not self.log.exists()
@@ -195,6 +193,13 @@ class Trainer:
                 writer.writerow(["epoch", "loss", "learning_rate", "validation_dice"])
             writer.writerow([self.epoch, f"{loss:.4f}", f"{self.rate.get_last_lr()[0]:.2e}", score or ""])
         LOGGER.info("epoch %d loss %.4f dice %s", self.epoch, loss, score)
+
+
+def save_whole(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    part.replace(path)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
