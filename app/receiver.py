@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydicom import uid
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 from pynetdicom import AE, AllStoragePresentationContexts, VerificationPresentationContexts, _config, evt
@@ -67,11 +67,23 @@ CANNOT_UNDERSTAND = 0xC000
 
 _IDENTITY = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 _UID = re.compile(r"[0-9.]{1,64}")
+_PIXELS = 0x7FE0
+"""The group of Pixel Data and of its floating-point forms (PS3.3 section C.7.6.24)."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _REQUEST_SECONDS = 5.0
 """Who connects says at once what it wants. A port probe that says nothing counts as an association until then."""
 _SPARE_CONNECTIONS = 16  # Room to tell a peer properly that there are too many.
-_UNREADABLE = (InvalidDicomError, EOFError, OSError, struct.error, ValueError, TypeError, AttributeError, KeyError)
+_UNREADABLE = (
+    InvalidDicomError,
+    BytesLengthException,
+    EOFError,
+    OSError,
+    struct.error,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+)
 """What pydicom raises at bytes that are no dataset."""
 
 
@@ -95,11 +107,15 @@ class Identity:
 def read_identity(content: bytes) -> Identity:
     """Walk a DICOM file in memory to its end and return its UIDs; raises Refused where it is broken or lacks one.
 
-    Element values are skipped, not decoded; a length that leads beyond the end means a truncated dataset.
+    Element values are skipped, not decoded; a length that leads beyond the end means a truncated dataset, and so does
+    an image without pixels: cut between two elements, what is left reads as a whole dataset.
     """
     stream = io.BytesIO(content)
+    has_pixels = False
 
     def within(tag: BaseTag, vr: str | None, length: int) -> bool:
+        nonlocal has_pixels
+        has_pixels |= tag.group == _PIXELS
         if length != _UNDEFINED_LENGTH and stream.tell() + length > len(content):
             raise Refused(CANNOT_UNDERSTAND, f"truncated: ({tag.group:04X},{tag.element:04X}) ends beyond the dataset")
         return False
@@ -107,21 +123,14 @@ def read_identity(content: bytes) -> Identity:
     try:
         header = read_partial(stream, stop_when=within, specific_tags=list(_IDENTITY))
         values = [str(header.get(tag).value) if tag in header else "" for tag in _IDENTITY]
-    except (
-        EOFError,
-        InvalidDicomError,
-        struct.error,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        OSError,
-    ) as error:
+    except _UNREADABLE as error:
         # The error's own text may quote the dataset.
         raise Refused(CANNOT_UNDERSTAND, f"not a readable dataset ({type(error).__name__})") from error
     for tag, value in zip(_IDENTITY, values, strict=True):
         if not _UID.fullmatch(value):
             raise Refused(CANNOT_UNDERSTAND, f"no valid UID in ({tag >> 16:04X},{tag & 0xFFFF:04X})")
+    if "Image Storage" in uid.UID(values[0]).name and not has_pixels:
+        raise Refused(CANNOT_UNDERSTAND, "truncated: an image without Pixel Data (7FE0,0010)")
     return Identity(values[0], values[1], values[2])
 
 

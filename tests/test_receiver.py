@@ -274,6 +274,30 @@ def test_a_truncated_dataset_is_refused_and_the_next_is_kept(listen, inbox, capl
     assert "Secret" not in caplog.text
 
 
+@pytest.mark.parametrize("explicit", [True, False])
+def test_an_image_cut_short_anywhere_is_refused(explicit):
+    """Cut between two elements it reads as a whole dataset: only its missing pixels tell."""
+    ds = small_mr()
+    ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian if explicit else uid.ImplicitVRLittleEndian
+    whole = io.BytesIO()
+    pydicom.dcmwrite(whole, ds, enforce_file_format=True)
+    content = whole.getvalue()
+    assert read_identity(content).instance == ds.SOPInstanceUID
+    header = len(content) - len(ds.PixelData)
+    for length in range(header + 1):
+        with pytest.raises(Refused):
+            read_identity(content[:length])
+
+
+def test_an_object_that_is_no_image_needs_no_pixels():
+    ds = small_mr()
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = uid.RawDataStorage
+    del ds.PixelData
+    whole = io.BytesIO()
+    pydicom.dcmwrite(whole, ds, enforce_file_format=True)
+    assert read_identity(whole.getvalue()).sop_class == uid.RawDataStorage
+
+
 def test_garbage_is_refused(listen, inbox):
     port = listen()
     for seed in range(5):
