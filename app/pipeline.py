@@ -31,6 +31,7 @@ from operators.segment import SegmentOperator
 from operators.select_series import SelectSeriesOperator, recognised
 from operators.series_rules import Rules
 from operators.stage import Job, QueueSource, SettleOperator
+from operators.write_capture import WriteCaptureOperator
 from operators.write_seg import WriteSegOperator
 from operators.write_sr import WriteSrOperator
 
@@ -92,6 +93,7 @@ class GliomaPipeline(Application):
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp),
             WriteSrOperator(self, name="write SR", **stamp),
+            WriteCaptureOperator(self, name="write key image", **stamp),
             SettleOperator(self, name="settle", on_settled=self._on_settled),
         ]
         for upstream, downstream in pairwise(stages):

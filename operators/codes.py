@@ -32,6 +32,7 @@ SERIES_USED = Code("SERIES_USED", PRIVATE_SCHEME, "Series used")
 PROCESSING_NOTE = Code("PROCESSING_NOTE", PRIVATE_SCHEME, "Note on the images")
 INTEGRATED_READING = Code("READ_TOGETHER", PRIVATE_SCHEME, "Markers read together (WHO CNS 2021)")
 QUALITY_WARNING = Code("QUALITY_WARNING", PRIVATE_SCHEME, "Warning of a quality check")
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")  # CID 7202
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")  # CID 7005
 
 # Measurements: TID 300 and 1411

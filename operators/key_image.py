@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from operators.domain import REQUIRED, Contrast, Diameter, Findings, FloatArray, Stack, TumourMap
+from operators.shown_slice import key_slice
 from operators.stage import Job, StageOperator, needed
 
 PIXELS_PER_INCH = 100
@@ -50,13 +51,6 @@ def render_key_image(stack: Stack, tumour: TumourMap, findings: Findings) -> Pic
     _draw_caption(figure, stack, findings, index, below)
     canvas.draw()
     return np.array(np.asarray(canvas.buffer_rgba())[..., :3])
-
-
-def key_slice(stack: Stack, findings: Findings) -> int:
-    """Return the slice with the longest diameter; without a tumour, the one that shows most brain."""
-    if findings.slice_index is not None:
-        return findings.slice_index
-    return int(stack.brain.sum(axis=(1, 2)).argmax())
 
 
 def _field(stack: Stack) -> tuple[float, float, float, float]:

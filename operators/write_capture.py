@@ -1,0 +1,99 @@
+"""Write the key image as a Secondary Capture, so that the PACS shows it where the study is read.
+
+RGB, uncompressed: the one form that every viewer shows. No patient identity is in its pixels.
+
+Sources: PS3.3 A.8.1 (Secondary Capture Image IOD), C.8.6.1 and C.7.6.1.1.1 (orientation), C.7.6.1 (source images).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from operators import codes
+from operators.domain import Contrast, Volumes
+from operators.results import Origin, anonymous, finish, origin_of, save
+from operators.shown_slice import key_slice, plane_of
+from operators.stage import Job, StageOperator, needed
+
+SERIES_NUMBER = 9006
+ORIENTATION = ("L", "P")
+"""Rows of the picture run to the patient's left, columns to the back (PS3.3 C.7.6.1.1.1)."""
+
+Picture = NDArray[np.uint8]
+
+
+def build_capture(picture: Picture, volumes: Volumes, shown: Dataset | None, origin: Origin) -> hd.sc.SCImage:
+    """Make the object of a picture (rows, columns, 3); `shown` is the header of the image that it was drawn on."""
+    header = volumes[Contrast.T1C].headers[0]
+    capture = hd.sc.SCImage.from_ref_dataset(
+        anonymous(header),
+        np.ascontiguousarray(picture),
+        hd.PhotometricInterpretationValues.RGB,
+        bits_allocated=8,
+        coordinate_system=hd.CoordinateSystemNames.PATIENT,
+        series_instance_uid=origin.uid("series", "key image"),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=origin.uid("instance", "key image"),
+        instance_number=1,
+        patient_orientation=ORIENTATION,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        contributing_equipment=[hd.ContributingEquipment(**origin.equipment)],
+        series_description="AI key image (research)",
+        **origin.device,
+        **origin.stamps,
+    )
+    capture.ImageType = ["DERIVED", "SECONDARY"]
+    capture.BurnedInAnnotation = "NO"
+    capture.DerivationDescription = "T1C and FLAIR with the outline of the tumour and its diameters"
+    capture.BodyPartExamined = "BRAIN"
+    capture.DateOfSecondaryCapture = capture.ContentDate
+    capture.TimeOfSecondaryCapture = capture.ContentTime
+    if shown is not None:
+        capture.SourceImageSequence = [_source(shown)]
+    finish(capture, header, origin)
+    return capture
+
+
+def _source(shown: Dataset) -> Dataset:
+    """Name the image that the picture was drawn on."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = shown.SOPClassUID, shown.SOPInstanceUID
+    item.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(codes.SOURCE_IMAGE)]
+    return item
+
+
+def write_capture(job: Job, version: str, made_at: datetime) -> None:
+    """Write a job's key image as DICOM beside its PNG and list it in its results."""
+    stack, volumes = needed(job.stack), needed(job.volumes)
+    models = (f"{m.name} {m.model} {m.model_version}" for m in job.markers if m.model)
+    origin = origin_of(volumes, needed(job.tumour), version, made_at).also(job.engine, *models)
+    shown = plane_of(stack, key_slice(stack, needed(job.findings)), volumes[Contrast.T1C])
+    capture = build_capture(_read(job.results["key image"]), volumes, shown, origin)
+    job.results["key image SC"] = save(capture, job.output_folder / "key_image.dcm")
+
+
+def _read(path: Path) -> Picture:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+class WriteCaptureOperator(StageOperator):
+    """The key image, drawn, to a Secondary Capture."""
+
+    def __init__(self, fragment: Any, *args: Any, version: str, clock: Callable[[], datetime], **kwargs: Any) -> None:
+        self._version, self._clock = version, clock
+        super().__init__(fragment, *args, **kwargs)
+
+    def process(self, job: Job) -> None:
+        """Add "key image SC" to `job.results`."""
+        write_capture(job, self._version, self._clock())
