@@ -14,6 +14,7 @@ from holoscan.schedulers import EventBasedScheduler
 from monai.deploy.core import Application
 
 from models.engine import Model
+from models.markers.slice_network import SliceNetwork
 from models.novelty import Reference
 from models.refine import Refinement
 from operators.build_volumes import BuildVolumesOperator
@@ -62,13 +63,14 @@ class GliomaPipeline(Application):
         reference: Reference | None = None,
         refinement: Refinement | None = None,
         classifiers: Mapping[MarkerName, MarkerClassifier] | None = None,
+        networks: Mapping[MarkerName, SliceNetwork] | None = None,
         limits: QualityLimits,
     ) -> None:
         """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._rules, self._reference, self._limits = rules, reference, limits
         self._refinement = refinement or Refinement()
-        self._classifiers = dict(classifiers or {})
+        self._classifiers, self._networks = dict(classifiers or {}), dict(networks or {})
         self._worker = worker
         self._worker.start()
         self._composed = threading.Event()
@@ -88,7 +90,7 @@ class GliomaPipeline(Application):
             PreprocessOperator(self, name="preprocess", worker=self._worker),
             QualityOperator(self, name="quality", reference=self._reference, limits=self._limits),
             SegmentOperator(self, name="segment", model=self._segmenter, refinement=self._refinement),
-            ClassifyOperator(self, name="classify", classifiers=self._classifiers),
+            ClassifyOperator(self, name="classify", classifiers=self._classifiers, networks=self._networks),
             MeasureOperator(self, name="measure"),
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp),

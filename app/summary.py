@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from operators.domain import Check, Findings, Marker, Selection
+from operators.domain import Attention, Check, Findings, Marker, Selection
 from operators.integrated import read_together
 from operators.stage import Job
 
@@ -48,6 +48,7 @@ def describe_job(job: Job) -> dict[str, Any]:
         **describe_selection(job.selection),
         **_describe_findings(job.findings),
         "markers": {str(m.name): _describe_marker(m) for m in job.markers},
+        "attention": [_describe_attention(found) for found in job.attention],
         "reading": str(read_together(job.markers)) if job.markers else None,
         "segmenter": _describe_segmenter(job),
         "checks": [_describe_check(check) for check in job.checks],
@@ -85,6 +86,18 @@ def _describe_findings(findings: Findings | None) -> dict[str, Any]:
     return {
         "volumes_ml": {"tumour": round(findings.tumour_mm3 / 1000.0, 3)},
         "diameters_mm": {name: round(axis.millimetres, 2) for name, axis in axes.items() if axis},
+    }
+
+
+def _describe_attention(found: Attention) -> dict[str, Any]:
+    """Say what a marker's network made of the study, and on which slices (counted from the feet, the first is 1)."""
+    return {
+        "marker": str(found.name),
+        "network": found.model,
+        "version": found.model_version,
+        "probability": round(found.probability, 4),
+        "worth": found.worth,
+        "slices": [index + 1 for index in found.slices],
     }
 
 

@@ -241,6 +241,25 @@ class Marker:
 
 
 @dataclass(frozen=True, eq=False)
+class Attention:
+    """Where a marker's network looked, on the slices that spoke the most for its answer (Grad-CAM)."""
+
+    name: MarkerName
+    altered: bool
+    """The network's own answer, and whose map this is."""
+    probability: float
+    """Of the alteration, as the network has it, not calibrated."""
+    slices: tuple[int, ...]
+    """The stack's slices, strongest first."""
+    heat: FloatArray
+    """(slices, rows, columns) on the stack's grid; 1 is the highest of the study."""
+    worth: str
+    """How the network did on patients it never saw."""
+    model: str
+    model_version: str
+
+
+@dataclass(frozen=True, eq=False)
 class Diameter:
     """A straight line across the lesion in one slice of the stack."""
 

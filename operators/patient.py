@@ -1,4 +1,4 @@
-"""What a study's header says of the patient that a model may use: age, never who it is."""
+"""What a study's header says of the patient that a model may use: age and sex, never who it is."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def age_years(study: Study) -> float | None:
         for age in (_stated(series.header), _reckoned(series.header)):
             if age is not None and AGES[0] <= age <= AGES[1]:
                 return age
+    return None
+
+
+def sex(study: Study) -> str | None:
+    """Return "M" or "F", or None where the header says another sex or none."""
+    for series in study.series:
+        found = str(series.header.get("PatientSex") or "").strip().upper()
+        if found in {"M", "F"}:
+            return found
     return None
 
 

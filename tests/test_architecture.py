@@ -53,7 +53,9 @@ def test_imports_point_one_way(module):
     if top == "operators":
         assert "app" not in tops(module)
         runtime = ("engine", "frame", "brain", "novelty", "refine")
-        runtime += tuple(f"markers.{name}" for name in ("calibration", "figure_model", "image_features"))
+        runtime += tuple(
+            f"markers.{name}" for name in ("calibration", "figure_model", "image_features", "slice_network", "slices")
+        )
         allowed = {"models", *(f"models.{name}" for name in runtime)}
         assert {n for n in imports_of(module) if n.split(".")[0] == "models"} <= {
             n for n in imports_of(module) if any(n == a or n.startswith(a + ".") for a in allowed - {"models"})
