@@ -20,9 +20,9 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from operators import codes
-from operators.domain import Contrast, Volumes
+from operators.domain import Contrast, SourceVolume, Stack, Volumes
 from operators.results import Origin, anonymous, finish, origin_of, save
-from operators.shown_slice import key_slice, plane_of
+from operators.slice_picture import key_slice
 from operators.stage import Job, StageOperator, needed
 
 SERIES_NUMBER = 9006
@@ -70,6 +70,16 @@ def _source(shown: Dataset) -> Dataset:
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = shown.SOPClassUID, shown.SOPInstanceUID
     item.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(codes.SOURCE_IMAGE)]
     return item
+
+
+def plane_of(stack: Stack, index: int, t1c: SourceVolume) -> Dataset | None:
+    """Return the header of the T1C plane that is a slice of the stack; None where its planes were cut otherwise."""
+    to_planes = t1c.volume.inverse_affine @ stack.geometry.affine
+    # A plane holds the whole slice only where moving along rows and columns does not leave it.
+    if np.abs(to_planes[0, 1:3]).max() > 1e-3:
+        return None
+    plane = round(float(to_planes[0, 0] * index + to_planes[0, 3]))
+    return t1c.headers[plane] if 0 <= plane < len(t1c.headers) else None
 
 
 def write_capture(job: Job, version: str, made_at: datetime) -> None:

@@ -18,34 +18,16 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 from operators import codes
-from operators.domain import Check, Findings, Marker, MarkerName, MarkerValue, Outcome, Selection, Stack, TumourMap
+from operators.domain import Check, Findings, Marker, MarkerValue, Outcome, Selection, Stack, TumourMap
 from operators.integrated import read_together
 from operators.results import PRODUCT, SERIAL_NUMBER, Origin, anonymous, finish, headers_of, origin_of, save, writable
 from operators.stage import Job, StageOperator, needed
+from operators.statements import LIMITS_OF_USE, MARKER_LABELS, NO_TUMOUR, millilitres
 
 SERIES_NUMBER = 9003
-LIMITS_OF_USE = (
-    "Research use only; not a medical device. Made automatically and not checked by a person. "
-    "What is predicted from images does not replace tissue diagnosis: tissue diagnosis confirms."
-)
-NO_TUMOUR = (
-    "No voxel was more likely tumour than not. This is the result of an automatic method and does not exclude a tumour."
-)
-MARKER_LABELS = {
-    MarkerName.IDH: ("IDH mutation status", "IDH mutation"),
-    MarkerName.CODEL_1P19Q: ("1p/19q codeletion status", "1p/19q codeletion"),
-    MarkerName.MGMT: ("MGMT promoter methylation", "MGMT promoter methylation"),
-    MarkerName.PROLIFERATION: ("Proliferation (RNA surrogate of Ki-67)", "high proliferation"),
-}
-"""For people: the marker, and what its probability is a probability of."""
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
 Writable = Callable[[str], str]
-
-
-def millilitres(cubic_mm: float) -> float:
-    """Round a volume to what a report can claim: two decimals, three for the smallest."""
-    return round(cubic_mm / 1000.0, 2 if cubic_mm >= 100.0 else 3)
 
 
 def text_item(name: Code, text: str) -> sr.TextContentItem:

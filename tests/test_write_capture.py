@@ -7,8 +7,7 @@ from PIL import Image
 
 from operators.domain import Contrast
 from operators.key_image import render_key_image, save_key_image
-from operators.shown_slice import plane_of
-from operators.write_capture import write_capture
+from operators.write_capture import plane_of, write_capture
 from tests.support_results import MADE_AT, PATIENTS, iod_errors, job_of, source_of
 
 
