@@ -1,4 +1,7 @@
-"""Draw the key image: T1C and FLAIR side by side where the tumour is widest, with outline and diameters."""
+"""Draw the key image: T1C and FLAIR side by side where the tumour is widest, with outline and diameters.
+
+And where the markers' networks looked.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from operators.attention_picture import render_attention
 from operators.domain import REQUIRED, Diameter, Findings, Stack, TumourMap
 from operators.slice_picture import (
     FAINT,
@@ -72,6 +76,10 @@ class KeyImageOperator(StageOperator):
     """Stack, tumour and findings to a picture."""
 
     def process(self, job: Job) -> None:
-        """Add "key image" to `job.results`."""
-        picture = render_key_image(needed(job.stack), needed(job.tumour), needed(job.findings))
+        """Add "key image", and "attention NAME" of each marker that has one, to `job.results`."""
+        stack, tumour = needed(job.stack), needed(job.tumour)
+        picture = render_key_image(stack, tumour, needed(job.findings))
         job.results["key image"] = save_key_image(picture, job.output_folder / "key_image.png")
+        for found in job.attention:
+            path = job.output_folder / f"attention_{found.name}.png"
+            job.results[f"attention {found.name}"] = save_key_image(render_attention(found, stack, tumour), path)

@@ -1,13 +1,14 @@
-"""Write the key image as a Secondary Capture, so that the PACS shows it where the study is read.
+"""Write the pictures as Secondary Captures, so that the PACS shows them where the study is read.
 
-RGB, uncompressed: the one form that every viewer shows. No patient identity is in its pixels.
+RGB, uncompressed: the one form that every viewer shows. No patient identity is in their pixels.
 
 Sources: PS3.3 A.8.1 (Secondary Capture Image IOD), C.8.6.1 and C.7.6.1.1.1 (orientation), C.7.6.1 (source images).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,31 @@ ORIENTATION = ("L", "P")
 Picture = NDArray[np.uint8]
 
 
-def build_capture(picture: Picture, volumes: Volumes, shown: Dataset | None, origin: Origin) -> hd.sc.SCImage:
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A picture to be written, and what is told of it."""
+
+    kind: str
+    """Its name among the job's results."""
+    number: int
+    """Instance Number in the series of pictures."""
+    description: str
+    index: int
+    """The stack's slice that it shows first."""
+
+
+def drawn_of(job: Job) -> Iterator[Drawn]:
+    """List a job's pictures: the key image, and where each marker's network looked."""
+    first = key_slice(needed(job.stack), needed(job.findings))
+    yield Drawn("key image", 1, "T1C and FLAIR with the outline of the tumour and its diameters", first)
+    for number, found in enumerate(job.attention, 2):
+        told = f"Grad-CAM of {found.model} {found.model_version} on T1C with the outline of the tumour"
+        yield Drawn(f"attention {found.name}", number, told, found.slices[0])
+
+
+def build_capture(
+    picture: Picture, drawn: Drawn, volumes: Volumes, shown: Dataset | None, origin: Origin
+) -> hd.sc.SCImage:
     """Make the object of a picture (rows, columns, 3); `shown` is the header of the image that it was drawn on."""
     header = volumes[Contrast.T1C].headers[0]
     capture = hd.sc.SCImage.from_ref_dataset(
@@ -43,18 +68,18 @@ def build_capture(picture: Picture, volumes: Volumes, shown: Dataset | None, ori
         coordinate_system=hd.CoordinateSystemNames.PATIENT,
         series_instance_uid=origin.uid("series", "key image"),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=origin.uid("instance", "key image"),
-        instance_number=1,
+        sop_instance_uid=origin.uid("instance", drawn.kind),
+        instance_number=drawn.number,
         patient_orientation=ORIENTATION,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         contributing_equipment=[hd.ContributingEquipment(**origin.equipment)],
-        series_description="AI key image (research)",
+        series_description="AI key images (research)",
         **origin.device,
         **origin.stamps,
     )
     capture.ImageType = ["DERIVED", "SECONDARY"]
     capture.BurnedInAnnotation = "NO"
-    capture.DerivationDescription = "T1C and FLAIR with the outline of the tumour and its diameters"
+    capture.DerivationDescription = drawn.description
     capture.BodyPartExamined = "BRAIN"
     capture.DateOfSecondaryCapture = capture.ContentDate
     capture.TimeOfSecondaryCapture = capture.ContentTime
@@ -82,14 +107,17 @@ def plane_of(stack: Stack, index: int, t1c: SourceVolume) -> Dataset | None:
     return t1c.headers[plane] if 0 <= plane < len(t1c.headers) else None
 
 
-def write_capture(job: Job, version: str, made_at: datetime) -> None:
-    """Write a job's key image as DICOM beside its PNG and list it in its results."""
+def write_captures(job: Job, version: str, made_at: datetime) -> None:
+    """Write a job's pictures as DICOM beside their PNG and list them in its results."""
     stack, volumes = needed(job.stack), needed(job.volumes)
-    models = (f"{m.name} {m.model} {m.model_version}" for m in job.markers if m.model)
+    models = [f"{m.name} {m.model} {m.model_version}" for m in job.markers if m.model]
+    models += [f"{found.name} {found.model} {found.model_version}" for found in job.attention]
     origin = origin_of(volumes, needed(job.tumour), version, made_at).also(job.engine, *models)
-    shown = plane_of(stack, key_slice(stack, needed(job.findings)), volumes[Contrast.T1C])
-    capture = build_capture(_read(job.results["key image"]), volumes, shown, origin)
-    job.results["key image SC"] = save(capture, job.output_folder / "key_image.dcm")
+    for drawn in list(drawn_of(job)):
+        shown = plane_of(stack, drawn.index, volumes[Contrast.T1C])
+        png = job.results[drawn.kind]
+        capture = build_capture(_read(png), drawn, volumes, shown, origin)
+        job.results[f"{drawn.kind} SC"] = save(capture, png.with_suffix(".dcm"))
 
 
 def _read(path: Path) -> Picture:
@@ -98,12 +126,12 @@ def _read(path: Path) -> Picture:
 
 
 class WriteCaptureOperator(StageOperator):
-    """The key image, drawn, to a Secondary Capture."""
+    """The pictures, drawn, to Secondary Captures."""
 
     def __init__(self, fragment: Any, *args: Any, version: str, clock: Callable[[], datetime], **kwargs: Any) -> None:
         self._version, self._clock = version, clock
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
-        """Add "key image SC" to `job.results`."""
-        write_capture(job, self._version, self._clock())
+        """Add "key image SC", and one of each other picture, to `job.results`."""
+        write_captures(job, self._version, self._clock())

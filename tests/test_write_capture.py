@@ -7,7 +7,7 @@ from PIL import Image
 
 from operators.domain import Contrast
 from operators.key_image import render_key_image, save_key_image
-from operators.write_capture import plane_of, write_capture
+from operators.write_capture import plane_of, write_captures
 from tests.support_results import MADE_AT, PATIENTS, iod_errors, job_of, source_of
 
 
@@ -16,7 +16,7 @@ def written(folder, **kwargs):
     job = job_of(folder, **kwargs)
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, folder / "key_image.png")
-    write_capture(job, "1.0.0", MADE_AT)
+    write_captures(job, "1.0.0", MADE_AT)
     return job
 
 
