@@ -19,6 +19,7 @@ from models.novelty import Reference
 from models.refine import Refinement
 from operators.build_volumes import BuildVolumesOperator
 from operators.classify import ClassifyOperator, MarkerClassifier
+from operators.compare_earlier import CompareEarlierOperator, FindReports, no_reports
 from operators.domain import Contrast, MarkerName
 from operators.errors import PipelineError
 from operators.key_image import KeyImageOperator
@@ -65,13 +66,14 @@ class GliomaPipeline(Application):
         classifiers: Mapping[MarkerName, MarkerClassifier] | None = None,
         networks: Mapping[MarkerName, SliceNetwork] | None = None,
         limits: QualityLimits,
+        find_earlier: FindReports = no_reports,
     ) -> None:
         """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._rules, self._reference, self._limits = rules, reference, limits
         self._refinement = refinement or Refinement()
         self._classifiers, self._networks = dict(classifiers or {}), dict(networks or {})
-        self._worker = worker
+        self._worker, self._find_earlier = worker, find_earlier
         self._worker.start()
         self._composed = threading.Event()
         super().__init__([])
@@ -92,6 +94,7 @@ class GliomaPipeline(Application):
             SegmentOperator(self, name="segment", model=self._segmenter, refinement=self._refinement),
             ClassifyOperator(self, name="classify", classifiers=self._classifiers, networks=self._networks),
             MeasureOperator(self, name="measure"),
+            CompareEarlierOperator(self, name="compare", find=self._find_earlier),
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp),
             WriteSrOperator(self, name="write SR", **stamp),

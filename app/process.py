@@ -20,6 +20,7 @@ from models.novelty import NoveltyError, Reference, load_reference
 from models.refine import Refinement, RefinementError, load_refinement
 from operators import cleaning
 from operators.classify import FigureClassifier
+from operators.compare_earlier import FindReports, no_reports
 from operators.domain import MarkerName
 from operators.native import Worker
 from operators.stage import Job
@@ -78,7 +79,9 @@ def open_networks(settings: Settings) -> dict[MarkerName, SliceNetwork]:
     return found
 
 
-def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> GliomaPipeline:
+def open_pipeline(
+    settings: Settings, on_settled: Callable[[Job], None], find_earlier: FindReports = no_reports
+) -> GliomaPipeline:
     """Build the graph as the settings say; raises ConfigError as `open_segmenter` does."""
     return GliomaPipeline(
         open_segmenter(settings),
@@ -93,6 +96,7 @@ def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> Glio
         classifiers=open_classifiers(settings),
         networks=open_networks(settings),
         limits=settings.quality,
+        find_earlier=find_earlier,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -238,6 +239,24 @@ class Marker:
             raise ValueError(f"{self.name}: a probability belongs to an assessed marker, and only to one")
         if self.probability is None and not self.reason:
             raise ValueError(f"{self.name} is not assessed and no reason is given")
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What this node measured at an earlier examination of the same patient."""
+
+    examined_on: date
+    study_uid: str
+    tumour_ml: float
+    """0 where no tumour was found."""
+    long_axis_mm: float | None
+    short_axis_mm: float | None
+    tracking_uid: str | None
+    """Of the lesion; it stays the same from examination to examination. None where there was none."""
+    model: str
+    model_version: str
+    report_uid: str
+    """SOP Instance UID of the report that says so."""
 
 
 @dataclass(frozen=True, eq=False)

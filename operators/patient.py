@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import date
 
 from pydicom import Dataset
 
 from models.markers.figure_model import AGES
 from operators.domain import Study
+from operators.headers import calendar_date
 
 _UNITS = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 """How many of each of PatientAge's units make a year (PS3.5 section 6.2, VR AS)."""
@@ -40,12 +40,5 @@ def _stated(header: Dataset) -> float | None:
 
 def _reckoned(header: Dataset) -> float | None:
     """Reckon from PatientBirthDate to StudyDate."""
-    born, seen = _date(header, "PatientBirthDate"), _date(header, "StudyDate")
+    born, seen = calendar_date(header, "PatientBirthDate"), calendar_date(header, "StudyDate")
     return None if born is None or seen is None else (seen - born).days / 365.25
-
-
-def _date(header: Dataset, keyword: str) -> date | None:
-    try:
-        return date.fromisoformat(re.sub(r"[.\s]", "", str(header.get(keyword) or "")))
-    except ValueError:
-        return None
