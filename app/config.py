@@ -151,6 +151,36 @@ class PreprocessConfig(_Section):
     """A study whose preprocessing takes longer fails, and the process is replaced, in seconds."""
 
 
+class HistoryPacs(_Section):
+    """A PACS that is asked for earlier reports of a patient by C-FIND and sends them by C-MOVE."""
+
+    ae_title: AETitle
+    """Title of the PACS."""
+    host: str
+    """Its host name or address."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Its TCP port."""
+    calling_ae_title: AETitle = "GLIOMA_NODE"
+    """Title the node calls itself when it asks."""
+    move_ae_title: AETitle = "GLIOMA_HISTORY"
+    """Title to which the PACS sends; it must know it, at `move_port` of this machine."""
+    move_port: Port = 11113
+    """TCP port that is open while reports are fetched."""
+    studies: int = Field(default=3, ge=1)
+    """How many of the patient's latest other studies are looked into."""
+    timeout_seconds: float = Field(default=20.0, gt=0)
+    """A silent PACS is given up after this long; the study goes on without the comparison."""
+
+
+class HistoryConfig(_Section):
+    """Where earlier examinations of a patient are looked for, to compare with."""
+
+    archive: bool = True
+    """In the node's own archive."""
+    pacs: HistoryPacs | None = None
+    """In a PACS; none by default."""
+
+
 class PipelineConfig(_Section):
     """The analysis."""
 
@@ -186,6 +216,7 @@ class Settings(BaseSettings):
     sender: SenderConfig = SenderConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     pipeline: PipelineConfig = PipelineConfig()
+    history: HistoryConfig = HistoryConfig()
     series: SeriesConfig = SeriesConfig()
     quality: QualityLimits = QualityLimits()
     """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import app
 from app.config import Destination, SenderConfig, Settings
 from app.errors import NodeError
-from app.process import open_classifiers, open_reference, open_refinement, open_segmenter
+from app.process import open_classifiers, open_networks, open_reference, open_refinement, open_segmenter
 from app.sender import echo
 
 CARDS = Path(app.__file__).parents[1] / "models" / "cards"
@@ -87,7 +87,12 @@ def _markers(settings: Settings) -> Check:
         opened = open_classifiers(settings)
         for name, classifier in opened.items():
             _check_card(CARDS / "markers.md", classifier.version, f"the model of marker {name}")
-        return f"{', '.join(f'{name} {c.version}' for name, c in opened.items()) or 'none'} open"
+        networks = open_networks(settings)
+        for name, network in networks.items():
+            _check_card(CARDS / "markers.md", network.version, f"the network of marker {name}")
+        told = [f"{name} {classifier.version}" for name, classifier in opened.items()]
+        told += [f"{name} network {network.version}" for name, network in networks.items()]
+        return f"{', '.join(told) or 'none'} open"
 
     return _attempt("marker models", look, "restore models/weights from the repository, or see docs/markers.md")
 

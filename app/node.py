@@ -15,6 +15,7 @@ from typing import Any
 from app.config import Settings
 from app.errors import NodeError
 from app.files import SUMMARY, private_folder
+from app.history import History
 from app.inbox import Inbox, ReadyJob
 from app.journal import Journal
 from app.outbox import Outbox
@@ -43,7 +44,7 @@ class Node:
         self._outbox = Outbox(settings, self._journal)
         self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
         self._sender = Sender(settings.sender, self._journal, self._outbox)
-        self._pipeline = open_pipeline(settings, self._settle)
+        self._pipeline = open_pipeline(settings, self._settle, History(settings.archive_dir, settings.history).find)
         self._graph: Future[Any] | None = None
         self._receiver: BaseProcess | None = None
         self._in_flight: set[str] = set()

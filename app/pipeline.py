@@ -14,10 +14,12 @@ from holoscan.schedulers import EventBasedScheduler
 from monai.deploy.core import Application
 
 from models.engine import Model
+from models.markers.slice_network import SliceNetwork
 from models.novelty import Reference
 from models.refine import Refinement
 from operators.build_volumes import BuildVolumesOperator
 from operators.classify import ClassifyOperator, MarkerClassifier
+from operators.compare_earlier import CompareEarlierOperator, FindReports, no_reports
 from operators.domain import Contrast, MarkerName
 from operators.errors import PipelineError
 from operators.key_image import KeyImageOperator
@@ -31,6 +33,7 @@ from operators.segment import SegmentOperator
 from operators.select_series import SelectSeriesOperator, recognised
 from operators.series_rules import Rules
 from operators.stage import Job, QueueSource, SettleOperator
+from operators.write_capture import WriteCaptureOperator
 from operators.write_seg import WriteSegOperator
 from operators.write_sr import WriteSrOperator
 
@@ -61,14 +64,16 @@ class GliomaPipeline(Application):
         reference: Reference | None = None,
         refinement: Refinement | None = None,
         classifiers: Mapping[MarkerName, MarkerClassifier] | None = None,
+        networks: Mapping[MarkerName, SliceNetwork] | None = None,
         limits: QualityLimits,
+        find_earlier: FindReports = no_reports,
     ) -> None:
         """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._rules, self._reference, self._limits = rules, reference, limits
         self._refinement = refinement or Refinement()
-        self._classifiers = dict(classifiers or {})
-        self._worker = worker
+        self._classifiers, self._networks = dict(classifiers or {}), dict(networks or {})
+        self._worker, self._find_earlier = worker, find_earlier
         self._worker.start()
         self._composed = threading.Event()
         super().__init__([])
@@ -87,11 +92,13 @@ class GliomaPipeline(Application):
             PreprocessOperator(self, name="preprocess", worker=self._worker),
             QualityOperator(self, name="quality", reference=self._reference, limits=self._limits),
             SegmentOperator(self, name="segment", model=self._segmenter, refinement=self._refinement),
-            ClassifyOperator(self, name="classify", classifiers=self._classifiers),
+            ClassifyOperator(self, name="classify", classifiers=self._classifiers, networks=self._networks),
             MeasureOperator(self, name="measure"),
+            CompareEarlierOperator(self, name="compare", find=self._find_earlier),
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp),
             WriteSrOperator(self, name="write SR", **stamp),
+            WriteCaptureOperator(self, name="write key image", **stamp),
             SettleOperator(self, name="settle", on_settled=self._on_settled),
         ]
         for upstream, downstream in pairwise(stages):

@@ -15,10 +15,12 @@ from app.errors import ConfigError, InputError
 from app.pipeline import GliomaPipeline
 from models.engine import Model, ModelError, open_model
 from models.markers.figure_model import FigureModel, FigureModelError
+from models.markers.slice_network import ABOUT, SliceNetwork, SliceNetworkError
 from models.novelty import NoveltyError, Reference, load_reference
 from models.refine import Refinement, RefinementError, load_refinement
 from operators import cleaning
 from operators.classify import FigureClassifier
+from operators.compare_earlier import FindReports, no_reports
 from operators.domain import MarkerName
 from operators.native import Worker
 from operators.stage import Job
@@ -64,7 +66,22 @@ def open_classifiers(settings: Settings) -> dict[MarkerName, FigureClassifier]:
     return found
 
 
-def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> GliomaPipeline:
+def open_networks(settings: Settings) -> dict[MarkerName, SliceNetwork]:
+    """Open the network of each marker that has one; raises ConfigError with the remedy where one is damaged."""
+    found: dict[MarkerName, SliceNetwork] = {}
+    for name in MarkerName:
+        folder = settings.models_dir / "markers" / name.value
+        if (folder / ABOUT).is_file():
+            try:
+                found[name] = SliceNetwork(folder)
+            except (SliceNetworkError, ModelError) as error:
+                raise ConfigError(f"{error}, or restore models/weights from the repository") from error
+    return found
+
+
+def open_pipeline(
+    settings: Settings, on_settled: Callable[[Job], None], find_earlier: FindReports = no_reports
+) -> GliomaPipeline:
     """Build the graph as the settings say; raises ConfigError as `open_segmenter` does."""
     return GliomaPipeline(
         open_segmenter(settings),
@@ -77,7 +94,9 @@ def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> Glio
         reference=open_reference(settings),
         refinement=open_refinement(settings),
         classifiers=open_classifiers(settings),
+        networks=open_networks(settings),
         limits=settings.quality,
+        find_earlier=find_earlier,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from operators.domain import Check, Findings, Marker, Selection
+from operators.domain import Attention, Check, Findings, Marker, Selection
 from operators.integrated import read_together
 from operators.stage import Job
 
@@ -48,6 +48,8 @@ def describe_job(job: Job) -> dict[str, Any]:
         **describe_selection(job.selection),
         **_describe_findings(job.findings),
         "markers": {str(m.name): _describe_marker(m) for m in job.markers},
+        "earlier": _describe_earlier(job),
+        "attention": [_describe_attention(found) for found in job.attention],
         "reading": str(read_together(job.markers)) if job.markers else None,
         "segmenter": _describe_segmenter(job),
         "checks": [_describe_check(check) for check in job.checks],
@@ -85,6 +87,31 @@ def _describe_findings(findings: Findings | None) -> dict[str, Any]:
     return {
         "volumes_ml": {"tumour": round(findings.tumour_mm3 / 1000.0, 3)},
         "diameters_mm": {name: round(axis.millimetres, 2) for name, axis in axes.items() if axis},
+    }
+
+
+def _describe_earlier(job: Job) -> dict[str, Any] | None:
+    """Say what an earlier examination measured, where there was one."""
+    earlier = job.earlier
+    if earlier is None:
+        return None
+    return {
+        "examined_on": earlier.examined_on.isoformat(),
+        "tumour_ml": earlier.tumour_ml,
+        "model": earlier.model,
+        "version": earlier.model_version,
+    }
+
+
+def _describe_attention(found: Attention) -> dict[str, Any]:
+    """Say what a marker's network made of the study, and on which slices (counted from the feet, the first is 1)."""
+    return {
+        "marker": str(found.name),
+        "network": found.model,
+        "version": found.model_version,
+        "probability": round(found.probability, 4),
+        "worth": found.worth,
+        "slices": [index + 1 for index in found.slices],
     }
 
 

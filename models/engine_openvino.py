@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -47,20 +48,25 @@ def core() -> ov.Core:
     return ov.Core()
 
 
+def _compile(name: str, path: Path, settings: CpuSettings) -> tuple[ov.CompiledModel, Precision]:
+    """Make a network ready; raises ModelError where it cannot be read."""
+    # Said outright: left to itself OpenVINO takes bf16 wherever the processor has it, and tells nobody.
+    bf16 = settings.precision == "bf16" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precision: Precision = "bf16" if bf16 else "f32"
+    options = {"PERFORMANCE_HINT": settings.hint, "INFERENCE_PRECISION_HINT": precision}
+    try:
+        return core().compile_model(str(path), "CPU", options), precision
+    except RuntimeError as error:
+        raise ModelError(f"model {name} cannot be read: {path} is damaged or not ONNX") from error
+
+
 class OpenVinoBackend:
     """One network compiled for this machine's processor."""
 
     def __init__(self, name: str, path: Path, settings: CpuSettings | None = None) -> None:
         """`path` is ONNX or OpenVINO's own form; raises ModelError where it cannot be read."""
         self.settings = settings or CpuSettings()
-        # Said outright: left to itself OpenVINO takes bf16 wherever the processor has it, and tells nobody.
-        bf16 = self.settings.precision == "bf16" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self._precision: Precision = "bf16" if bf16 else "f32"
-        options = {"PERFORMANCE_HINT": self.settings.hint, "INFERENCE_PRECISION_HINT": self._precision}
-        try:
-            self._compiled = core().compile_model(str(path), "CPU", options)
-        except RuntimeError as error:
-            raise ModelError(f"model {name} cannot be read: {path} is damaged or not ONNX") from error
+        self._compiled, self._precision = _compile(name, path, self.settings)
         if len(self._compiled.inputs) != 1 or len(self._compiled.outputs) != 1:
             raise ModelError(f"model {name} must have one input and one output")
         # Not AsyncInferQueue: its callbacks want the interpreter's lock, and a queue that is dropped while the last
@@ -89,6 +95,23 @@ class OpenVinoBackend:
             while under_way:
                 _finished(under_way, parts)
         return np.concatenate(parts)
+
+
+class NamedNetwork:
+    """A small network of several inputs and outputs, each with a name; one call at a time."""
+
+    def __init__(self, name: str, path: Path, settings: CpuSettings) -> None:
+        """Raises ModelError where the file cannot be read."""
+        self._compiled, _ = _compile(name, path, settings)
+        self._request = self._compiled.create_infer_request()
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Map arrays by input name to arrays by output name."""
+        with self._lock:
+            found = self._request.infer({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+            # One tensor may have several names: the exporter's own beside the one it was told.
+            return {name: np.array(found[o], np.float32) for o in self._compiled.outputs for name in o.get_names()}
 
 
 def _finished(under_way: deque[Any], parts: list[FloatArray]) -> Any:

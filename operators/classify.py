@@ -15,9 +15,11 @@ from models import frame
 from models.markers.calibration import Verdict
 from models.markers.figure_model import FigureModel
 from models.markers.image_features import NoTumour
+from models.markers.slice_network import SliceNetwork
+from operators.attention import look
 from operators.domain import BoolArray, Check, FloatArray, Marker, MarkerName, MarkerValue, Outcome, TumourMap
 from operators.network_view import NetworkView
-from operators.patient import age_years
+from operators.patient import age_years, sex
 from operators.stage import Job, StageOperator, needed
 
 DECISIVE_CHECKS = ("segmentation", "input")
@@ -113,13 +115,22 @@ class ClassifyOperator(StageOperator):
     """Network view, tumour and age to markers."""
 
     def __init__(
-        self, fragment: Any, *args: Any, classifiers: Mapping[MarkerName, MarkerClassifier], **kwargs: Any
+        self,
+        fragment: Any,
+        *args: Any,
+        classifiers: Mapping[MarkerName, MarkerClassifier],
+        networks: Mapping[MarkerName, SliceNetwork],
+        **kwargs: Any,
     ) -> None:
-        self._classifiers = dict(classifiers)
+        self._classifiers, self._networks = dict(classifiers), dict(networks)
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
-        """Add `job.markers`."""
-        evidence = evidence_of(needed(job.view), needed(job.tumour), age_years(needed(job.study)))
-        job.markers = classify(evidence, doubt_of(job.checks), self._classifiers)
+        """Add `job.markers`, and `job.attention` where markers may be read and a network is installed."""
+        study, view = needed(job.study), needed(job.view)
+        evidence, doubt = evidence_of(view, needed(job.tumour), age_years(study)), doubt_of(job.checks)
+        job.markers = classify(evidence, doubt, self._classifiers)
+        if evidence.tumour.any() and not doubt:
+            patient = (sex(study), evidence.age_years)
+            job.attention = look(self._networks, needed(job.stack), view, evidence.tumour, patient)
         job.view = None  # tens of MB that no later stage needs

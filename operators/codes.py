@@ -32,6 +32,7 @@ SERIES_USED = Code("SERIES_USED", PRIVATE_SCHEME, "Series used")
 PROCESSING_NOTE = Code("PROCESSING_NOTE", PRIVATE_SCHEME, "Note on the images")
 INTEGRATED_READING = Code("READ_TOGETHER", PRIVATE_SCHEME, "Markers read together (WHO CNS 2021)")
 QUALITY_WARNING = Code("QUALITY_WARNING", PRIVATE_SCHEME, "Warning of a quality check")
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")  # CID 7202
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")  # CID 7005
 
 # Measurements: TID 300 and 1411
@@ -42,6 +43,19 @@ SHORT_AXIS = Code("103340004", "SCT", "Short Axis")  # CID 7470
 MILLILITRE = Code("ml", "UCUM", "ml")
 MILLIMETRE = Code("mm", "UCUM", "mm")
 PERCENT = Code("%", "UCUM", "%")
+
+# What a report holds, for reading it again: TID 1500, 1501, 4019
+IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
+MEASUREMENT_GROUP = Code("125007", "DCM", "Measurement Group")
+TRACKING_UID = Code("112040", "DCM", "Tracking Unique Identifier")
+ALGORITHM_NAME = Code("111001", "DCM", "Algorithm Name")
+ALGORITHM_VERSION = Code("111003", "DCM", "Algorithm Version")
+
+# Comparison with an earlier examination
+COMPARISON = Code("COMPARISON", PRIVATE_SCHEME, "Compared with the earlier examination")
+DAYS_BETWEEN = Code("DAYS_BETWEEN", PRIVATE_SCHEME, "Days from the earlier examination to this one")
+VOLUME_CHANGE = Code("VOLUME_CHANGE", PRIVATE_SCHEME, "Change of volume since the earlier examination")
+DAY = Code("d", "UCUM", "day")
 
 # Detection: TID 1501
 TUMOUR_DETECTION = Code("TUMOUR_DETECTION", PRIVATE_SCHEME, "Tumour on images (automatic detection)")

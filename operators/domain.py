@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -238,6 +239,43 @@ class Marker:
             raise ValueError(f"{self.name}: a probability belongs to an assessed marker, and only to one")
         if self.probability is None and not self.reason:
             raise ValueError(f"{self.name} is not assessed and no reason is given")
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What this node measured at an earlier examination of the same patient."""
+
+    examined_on: date
+    study_uid: str
+    tumour_ml: float
+    """0 where no tumour was found."""
+    long_axis_mm: float | None
+    short_axis_mm: float | None
+    tracking_uid: str | None
+    """Of the lesion; it stays the same from examination to examination. None where there was none."""
+    model: str
+    model_version: str
+    report_uid: str
+    """SOP Instance UID of the report that says so."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Where a marker's network looked, on the slices that spoke the most for its answer (Grad-CAM)."""
+
+    name: MarkerName
+    altered: bool
+    """The network's own answer, and whose map this is."""
+    probability: float
+    """Of the alteration, as the network has it, not calibrated."""
+    slices: tuple[int, ...]
+    """The stack's slices, strongest first."""
+    heat: FloatArray
+    """(slices, rows, columns) on the stack's grid; 1 is the highest of the study."""
+    worth: str
+    """How the network did on patients it never saw."""
+    model: str
+    model_version: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@
     - NativeCrash          the process for native code ended in mid-work
     - TimeOut              it did not answer in time
 
+* HistoryUnavailable       earlier examinations could not be looked for; the study goes on without
+
 Messages carry no patient identity: they go to logs, the journal and the command line.
 """
 
@@ -93,3 +95,7 @@ class TimeOut(AnalysisFailed):
     """The process for native code did not answer in time."""
 
     code = "time-out"
+
+
+class HistoryUnavailable(Exception):
+    """An archive could not be asked for earlier examinations; the message says which and why."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,14 @@ def values(header: Dataset, keyword: str) -> list[str]:
     if value is None:
         return []
     return [value] if isinstance(value, str) else [str(v) for v in value]
+
+
+def calendar_date(header: Dataset, keyword: str) -> date | None:
+    """Value of a date; None where it is absent or no date. Older scanners write points between its parts."""
+    try:
+        return date.fromisoformat(re.sub(r"[.\s]", "", str(header.get(keyword) or "")))
+    except ValueError:
+        return None
 
 
 def b_value(header: Dataset) -> float | None:

@@ -21,12 +21,21 @@ class NetworkView:
     placement: frame.Placement
 
 
+def channel_of(stack: Stack, contrast: Contrast, placement: frame.Placement) -> FloatArray:
+    """Frame one more of a stack's sequences as `view_of` does its two: (slices, rows, columns)."""
+    framed = frame.network_input([stack.images[contrast]], stack.brain, placement, _margin_mm(stack))
+    return framed[:, 0]
+
+
+def _margin_mm(stack: Stack) -> float:
+    # Around a brain that came without skull there is nothing but background, which no network has seen.
+    return 0.0 if stack.stripped else frame.MASK_MARGIN_MM
+
+
 def view_of(stack: Stack) -> NetworkView:
     """Frame a stack; raises UnusableImage where no brain is seen."""
     if not stack.brain.any():
         raise UnusableImage("no brain is seen on T1C")
     placement = frame.place(stack.brain, stack.spacing_mm[1:])
-    # Around a brain that came without skull there is nothing but background, which no network has seen.
-    margin_mm = 0.0 if stack.stripped else frame.MASK_MARGIN_MM
     channels = [stack.images[c] for c in CHANNELS]
-    return NetworkView(frame.network_input(channels, stack.brain, placement, margin_mm), placement)
+    return NetworkView(frame.network_input(channels, stack.brain, placement, _margin_mm(stack)), placement)

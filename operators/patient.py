@@ -1,14 +1,14 @@
-"""What a study's header says of the patient that a model may use: age, never who it is."""
+"""What a study's header says of the patient that a model may use: age and sex, never who it is."""
 
 from __future__ import annotations
 
 import re
-from datetime import date
 
 from pydicom import Dataset
 
 from models.markers.figure_model import AGES
 from operators.domain import Study
+from operators.headers import calendar_date
 
 _UNITS = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 """How many of each of PatientAge's units make a year (PS3.5 section 6.2, VR AS)."""
@@ -23,6 +23,15 @@ def age_years(study: Study) -> float | None:
     return None
 
 
+def sex(study: Study) -> str | None:
+    """Return "M" or "F", or None where the header says another sex or none."""
+    for series in study.series:
+        found = str(series.header.get("PatientSex") or "").strip().upper()
+        if found in {"M", "F"}:
+            return found
+    return None
+
+
 def _stated(header: Dataset) -> float | None:
     """Read PatientAge."""
     found = re.fullmatch(r"(\d{1,3})([DWMY])", str(header.get("PatientAge") or "").strip().upper())
@@ -31,12 +40,5 @@ def _stated(header: Dataset) -> float | None:
 
 def _reckoned(header: Dataset) -> float | None:
     """Reckon from PatientBirthDate to StudyDate."""
-    born, seen = _date(header, "PatientBirthDate"), _date(header, "StudyDate")
+    born, seen = calendar_date(header, "PatientBirthDate"), calendar_date(header, "StudyDate")
     return None if born is None or seen is None else (seen - born).days / 365.25
-
-
-def _date(header: Dataset, keyword: str) -> date | None:
-    try:
-        return date.fromisoformat(re.sub(r"[.\s]", "", str(header.get(keyword) or "")))
-    except ValueError:
-        return None

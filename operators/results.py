@@ -16,7 +16,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 
 from operators import codes
-from operators.domain import TumourMap, Volumes
+from operators.domain import Earlier, TumourMap, Volumes
 
 PRODUCT = "Glioma Node"
 SERIAL_NUMBER = "0"
@@ -96,6 +96,11 @@ def origin_of(volumes: Volumes, tumour: TumourMap, version: str, made_at: dateti
     """Derive a result set's origin from the images and the model it was made from."""
     images = (str(header.SOPInstanceUID) for header in headers_of(volumes))
     return Origin(version, made_at, (*images, tumour.model, tumour.model_version))
+
+
+def earlier_input(earlier: Earlier | None) -> tuple[str, ...]:
+    """Name the earlier report that a result set depends on, if there is one."""
+    return (earlier.report_uid,) if earlier else ()
 
 
 def anonymous(header: Dataset) -> Dataset:

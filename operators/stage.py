@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from holoscan.conditions import AsynchronousCondition, AsynchronousEventState
 from monai.deploy.core import Fragment, Operator, OperatorSpec
 
-from operators.domain import Check, Findings, Marker, Selection, Stack, Study, TumourMap, Volumes
+from operators.domain import Attention, Check, Earlier, Findings, Marker, Selection, Stack, Study, TumourMap, Volumes
 from operators.errors import PipelineError, StudyRejected
 from operators.network_view import NetworkView
 
@@ -59,6 +59,8 @@ class Job:
     engine: str = ""
     """What ran the segmenting network: engine, version, device and precision."""
     markers: tuple[Marker, ...] = ()
+    attention: tuple[Attention, ...] = ()
+    earlier: Earlier | None = None
     findings: Findings | None = None
     results: dict[str, Path] = field(default_factory=dict)
     """Files written, by what they are: "SEG T1C", "SEG FLAIR", "SR"."""

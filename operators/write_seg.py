@@ -29,7 +29,7 @@ from scipy import ndimage
 from operators import codes
 from operators.domain import BoolArray, Contrast, SourceVolume, Stack, TumourMap
 from operators.errors import AnalysisFailed
-from operators.results import PRODUCT, Origin, anonymous, finish, origin_of, save
+from operators.results import PRODUCT, Origin, anonymous, earlier_input, finish, origin_of, save
 from operators.series_geometry import layout
 from operators.stage import Job, StageOperator, needed
 
@@ -126,8 +126,11 @@ def _signed_distance(
     return (inside - outside).astype(np.float32), corner
 
 
-def describe_segment(tumour: TumourMap, origin: Origin) -> hd.seg.SegmentDescription:
-    """Describe the one segment; its tracking UID is the same on every grid (PS3.3 C.8.20.4)."""
+def describe_segment(tumour: TumourMap, origin: Origin, tracking_uid: str | None = None) -> hd.seg.SegmentDescription:
+    """Describe the one segment; its tracking UID is the same on every grid (PS3.3 C.8.20.4).
+
+    `tracking_uid` is the one that the lesion had at an earlier examination.
+    """
     return hd.seg.SegmentDescription(
         segment_number=1,
         segment_label=SEGMENT_LABEL,
@@ -137,7 +140,7 @@ def describe_segment(tumour: TumourMap, origin: Origin) -> hd.seg.SegmentDescrip
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=tumour.model, family=codes.ARTIFICIAL_INTELLIGENCE, version=tumour.model_version, source=PRODUCT
         ),
-        tracking_uid=origin.uid("tracking", SEGMENT_LABEL),
+        tracking_uid=tracking_uid or origin.uid("tracking", SEGMENT_LABEL),
         tracking_id=SEGMENT_LABEL,
         anatomic_regions=[codes.BRAIN],
         display_color=hd.color.CIELabColor.from_rgb(*SEGMENT_RGB),
@@ -145,14 +148,19 @@ def describe_segment(tumour: TumourMap, origin: Origin) -> hd.seg.SegmentDescrip
 
 
 def build_seg(
-    mask: BoolArray, source: SourceVolume, contrast: Contrast, tumour: TumourMap, origin: Origin
+    mask: BoolArray,
+    source: SourceVolume,
+    contrast: Contrast,
+    tumour: TumourMap,
+    origin: Origin,
+    tracking_uid: str | None = None,
 ) -> hd.seg.Segmentation:
     """Make the segmentation object of a mask (planes, rows, columns) on a source series' own grid."""
     seg = hd.seg.Segmentation(
         source_images=[_stand_in(source, place) for place in range(len(source.headers))],
         pixel_array=mask.astype(np.uint8),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[describe_segment(tumour, origin)],
+        segment_descriptions=[describe_segment(tumour, origin, tracking_uid)],
         series_instance_uid=origin.uid("series", "SEG", contrast),
         series_number=SERIES_NUMBERS[contrast],
         sop_instance_uid=origin.uid("instance", "SEG", contrast),
@@ -236,10 +244,11 @@ def _refer(reference: Dataset, source: SourceVolume) -> Dataset:
 def write_segs(job: Job, version: str, made_at: datetime) -> None:
     """Write a job's segmentations into its output folder and list them in its results."""
     stack, tumour, volumes = needed(job.stack), needed(job.tumour), needed(job.volumes)
-    origin = origin_of(volumes, tumour, version, made_at).also(job.engine)
+    origin = origin_of(volumes, tumour, version, made_at).also(job.engine, *earlier_input(job.earlier))
+    known = job.earlier.tracking_uid if job.earlier else None
     for contrast in SERIES_NUMBERS:
         mask = segment_on_source(stack, tumour, volumes[contrast], contrast)
-        seg = build_seg(mask, volumes[contrast], contrast, tumour, origin)
+        seg = build_seg(mask, volumes[contrast], contrast, tumour, origin, known)
         job.results[f"SEG {contrast}"] = save(seg, job.output_folder / f"seg_{contrast.lower()}.dcm")
 
 

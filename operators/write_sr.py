@@ -8,7 +8,7 @@ group for each marker, as IHE AI Results wants every result under a tracking ide
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import highdicom as hd
@@ -18,34 +18,30 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 from operators import codes
-from operators.domain import Check, Findings, Marker, MarkerName, MarkerValue, Outcome, Selection, Stack, TumourMap
+from operators.domain import Check, Findings, Marker, MarkerValue, Outcome, Selection, Stack, TumourMap
+from operators.earlier import comparison_text
+from operators.headers import calendar_date
 from operators.integrated import read_together
-from operators.results import PRODUCT, SERIAL_NUMBER, Origin, anonymous, finish, headers_of, origin_of, save, writable
+from operators.results import (
+    PRODUCT,
+    SERIAL_NUMBER,
+    Origin,
+    anonymous,
+    earlier_input,
+    finish,
+    headers_of,
+    origin_of,
+    save,
+    writable,
+)
 from operators.stage import Job, StageOperator, needed
+from operators.statements import LIMITS_OF_USE, MARKER_LABELS, NO_TUMOUR, millilitres
+from operators.write_comparison import SECOND, comparison_group, time_point
 
 SERIES_NUMBER = 9003
-LIMITS_OF_USE = (
-    "Research use only; not a medical device. Made automatically and not checked by a person. "
-    "What is predicted from images does not replace tissue diagnosis: tissue diagnosis confirms."
-)
-NO_TUMOUR = (
-    "No voxel was more likely tumour than not. This is the result of an automatic method and does not exclude a tumour."
-)
-MARKER_LABELS = {
-    MarkerName.IDH: ("IDH mutation status", "IDH mutation"),
-    MarkerName.CODEL_1P19Q: ("1p/19q codeletion status", "1p/19q codeletion"),
-    MarkerName.MGMT: ("MGMT promoter methylation", "MGMT promoter methylation"),
-    MarkerName.PROLIFERATION: ("Proliferation (RNA surrogate of Ki-67)", "high proliferation"),
-}
-"""For people: the marker, and what its probability is a probability of."""
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
 Writable = Callable[[str], str]
-
-
-def millilitres(cubic_mm: float) -> float:
-    """Round a volume to what a report can claim: two decimals, three for the smallest."""
-    return round(cubic_mm / 1000.0, 2 if cubic_mm >= 100.0 else 3)
 
 
 def text_item(name: Code, text: str) -> sr.TextContentItem:
@@ -175,15 +171,41 @@ def reading_items(markers: Sequence[Marker]) -> Iterator[sr.TextContentItem]:
         yield text_item(codes.INTEGRATED_READING, str(read_together(markers)))
 
 
+def comparison_items(job: Job) -> Iterator[sr.TextContentItem]:
+    """Say in a sentence what has changed since the earlier examination, where there was one."""
+    if job.earlier is not None:
+        tumour = needed(job.tumour)
+        now = needed(job.findings).tumour_mm3
+        model = (tumour.model, tumour.model_version)
+        yield text_item(codes.COMPARISON, comparison_text(job.earlier, now, _today(job), model))
+
+
+def _earlier_groups(job: Job, seg: Dataset, origin: Origin) -> Iterator[Group]:
+    """Report the earlier examination's tumour under the lesion's tracking UID (TID 1501)."""
+    if job.earlier is not None:
+        uid = job.earlier.tracking_uid or seg.SegmentSequence[0].get("TrackingUID") or origin.uid("tracking", "earlier")
+        tracking = sr.TrackingIdentifier(uid=uid, identifier=seg.SegmentSequence[0].TrackingID)
+        algorithm = identify(job.earlier.model or "unknown", job.earlier.model_version)
+        yield comparison_group(job.earlier, needed(job.findings), _today(job), tracking, algorithm)
+
+
+def _today(job: Job) -> date:
+    """Return the date of this examination; a job that is compared has one."""
+    return needed(calendar_date(headers_of(needed(job.volumes))[0], "StudyDate"))
+
+
 def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str) -> sr.MeasurementReport:
     """Lay the report out in the order in which it is read (TID 1500)."""
     stack, findings = needed(job.stack), needed(job.findings)
-    found = findings.tumour_mm3 > 0.0
-    first = tumour_group(seg, stack, findings) if found else no_tumour_group(needed(job.tumour), origin)
+    found, tumour = findings.tumour_mm3 > 0.0, needed(job.tumour)
+    first = tumour_group(seg, stack, findings) if found else no_tumour_group(tumour, origin)
+    then = list(_earlier_groups(job, seg, origin))
+    if then:
+        first[0].ContentSequence.extend(time_point(_today(job), SECOND))
     report = sr.MeasurementReport(
         observer(origin),
         codes.BRAIN_MRI,
-        [first, *(marker_group(marker, origin, as_text) for marker in job.markers)],
+        [first, *then, *(marker_group(marker, origin, as_text) for marker in job.markers)],
         title=codes.REPORT_TITLE,
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
             sr.CodedConcept(*codes.ENGLISH)
@@ -192,7 +214,7 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
     content = report[0].ContentSequence
     # Ahead of the measurements, which come last: nobody should read those first.
     limits = text_item(codes.LIMITS_OF_USE, LIMITS_OF_USE)
-    for item in (limits, *quality_items(job.checks), *reading_items(job.markers)):
+    for item in (limits, *quality_items(job.checks), *comparison_items(job), *reading_items(job.markers)):
         content.insert(len(content) - 1, item)
     content.extend(closing_items(job.selection, (*job.notes, *stack.notes, *_engine_note(job)), as_text))
     _separate(report[0])
@@ -236,7 +258,7 @@ def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin) -> sr.Comprehens
 def write_sr(job: Job, version: str, made_at: datetime) -> None:
     """Write a job's report into its output folder and list it in its results; the segmentations come first."""
     assessed = (f"{m.name} {m.model} {m.model_version}" for m in job.markers if m.model)
-    origin = origin_of(needed(job.volumes), needed(job.tumour), version, made_at)
+    origin = origin_of(needed(job.volumes), needed(job.tumour), version, made_at).also(*earlier_input(job.earlier))
     segs = [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in ("SEG T1C", "SEG FLAIR")]
     job.results["SR"] = save(build_sr(job, segs, origin.also(job.engine, *assessed)), job.output_folder / "sr.dcm")
 

@@ -53,7 +53,9 @@ def test_imports_point_one_way(module):
     if top == "operators":
         assert "app" not in tops(module)
         runtime = ("engine", "frame", "brain", "novelty", "refine")
-        runtime += tuple(f"markers.{name}" for name in ("calibration", "figure_model", "image_features"))
+        runtime += tuple(
+            f"markers.{name}" for name in ("calibration", "figure_model", "image_features", "slice_network", "slices")
+        )
         allowed = {"models", *(f"models.{name}" for name in runtime)}
         assert {n for n in imports_of(module) if n.split(".")[0] == "models"} <= {
             n for n in imports_of(module) if any(n == a or n.startswith(a + ".") for a in allowed - {"models"})
@@ -64,7 +66,7 @@ def test_imports_point_one_way(module):
 def test_libraries_stay_where_they_belong(module):
     name = str(module)
     if "pynetdicom" in tops(module):
-        assert name in {"app/receiver.py", "app/sender.py", "app/capped_socket.py"}
+        assert name in {"app/receiver.py", "app/sender.py", "app/capped_socket.py", "app/retrieve.py"}
     if "highdicom" in tops(module):
         assert module.stem in {"build_volumes", "domain", "codes", "results"} or module.stem.startswith(
             ("write_", "phantom")

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from operators.domain import Contrast, Findings, Stack
-from operators.key_image import key_slice, render_key_image, save_key_image
+from operators.key_image import render_key_image, save_key_image
+from operators.slice_picture import key_slice
 from operators.stage import Job
 from tests.support_results import job_of, source_of
 

@@ -15,8 +15,9 @@ from operators.domain import Check, Contrast, Marker, MarkerName, MarkerValue, O
 from operators.key_image import KeyImageOperator
 from operators.measure import MeasureOperator
 from operators.results import writable
+from operators.statements import millilitres
 from operators.write_seg import WriteSegOperator, write_segs
-from operators.write_sr import WriteSrOperator, millilitres, write_sr
+from operators.write_sr import WriteSrOperator, write_sr
 from tests.support_results import MADE_AT, PATIENTS, as_multi_frame, iod_errors, job_of, source_of
 
 OPEN = tuple(Marker(n, MarkerValue.NOT_ASSESSED, "no model for this marker is installed") for n in MarkerName)

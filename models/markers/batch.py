@@ -16,12 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SEQUENCES = ("T1", "T1C", "T2", "FLAIR")
-"""Order of the sequences in every tensor here."""
-UNKNOWN_SEX = 0.5
-"""Halfway between male (0) and female (1)."""
-UNKNOWN_AGE = 0.45
-"""The mean age of the thesis's patients, 45 years, over 100 (section 5.2)."""
+from models.markers.slices import SEQUENCES
 
 
 class InputMode(Enum):
@@ -102,15 +97,6 @@ def input_channels(batch: SliceBatch, mode: InputMode, sequences: Sequence[str])
     if mode is InputMode.ROI:
         return images * batch.mask
     return torch.cat([images, shown * batch.mask], dim=1)
-
-
-def encode_metadata(sex: str | None, age_years: float | None) -> tuple[float, float]:
-    """Encode a patient's sex ("M" or "F", whatever follows) and age as numbers from 0 to 1 (thesis section 5.2).
-
-    Any other sex is `UNKNOWN_SEX`, no age is `UNKNOWN_AGE`.
-    """
-    code = {"M": 0.0, "F": 1.0}.get((sex or "").strip()[:1].upper(), UNKNOWN_SEX)
-    return code, UNKNOWN_AGE if age_years is None else age_years / 100
 
 
 def drop_sequences(present: Tensor, probability: float, generator: torch.Generator) -> Tensor:

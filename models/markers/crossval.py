@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from models.markers.labels import Marker, Subject, label_of_patients
 from models.markers.outcomes import Outcome, PatientOutcome
 from models.markers.pooling import PatientClassifier
 from models.markers.recipe import Recipe, Schedule
-from models.markers.trainer import MarkerTrainer, kept_weights, load_weights, patient_probability
+from models.markers.trainer import MarkerTrainer, ask_patient, kept_weights, load_weights
 from models.training import data
 from models.training.folds import keep_or_refuse
 
@@ -111,13 +111,16 @@ def run_fold(study: Study, fold: int, folder: Path, progress: Progress) -> None:
 
 def judge(classifier: PatientClassifier, by_patient: dict[str, list[TumourSlices]], fold: int) -> list[dict[str, Any]]:
     """Ask a network about patients it never saw; returns their outcomes as data for JSON."""
-    return [
-        {
-            "patient": patient, "site": cases[0].subject.case.site, "fold": fold, "label": cases[0].subject.label,
-            "probability": patient_probability(classifier, cases),
-        }
-        for patient, cases in sorted(by_patient.items())
-    ]  # fmt: skip
+    return [_judge_patient(classifier, patient, cases, fold) for patient, cases in sorted(by_patient.items())]
+
+
+def _judge_patient(classifier: PatientClassifier, patient: str, cases: list[TumourSlices], fold: int) -> dict[str, Any]:
+    probability, attention = ask_patient(classifier, cases)
+    first = cases[0].subject
+    return {
+        "patient": patient, "site": first.case.site, "fold": fold, "label": first.label, "probability": probability,
+        "attention": asdict(attention) if attention else None,
+    }  # fmt: skip
 
 
 def load(study: Study, subjects: Sequence[Subject], progress: Progress) -> list[TumourSlices]:

@@ -21,8 +21,9 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from models import frame
-from models.markers.batch import SEQUENCES, SliceBatch, encode_metadata
+from models.markers.batch import SliceBatch
 from models.markers.labels import Subject
+from models.markers.slices import SEQUENCES, encode_metadata
 from models.training import data
 
 SOURCE = {"T1": data.T1, "T1C": data.T1C, "FLAIR": data.FLAIR}

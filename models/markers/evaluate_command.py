@@ -11,7 +11,7 @@ from rich.table import Table
 
 from models.json_file import write_json
 from models.markers.crossval import OUTCOMES
-from models.markers.metrics import Performance, by_site, measure
+from models.markers.metrics import Performance, attention_shares, by_site, measure
 from models.markers.outcomes import Outcome, OutcomeError
 from models.markers.plots import draw_reliability, draw_roc
 
@@ -19,6 +19,11 @@ NAMES = {
     "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "auc": "AUC",
     "kappa": "Cohen's kappa", "ece": "calibration error (ECE)",
 }  # fmt: skip
+SHARES = {
+    "inside": "attention inside the tumour",
+    "around": "attention inside or within 10 mm",
+    "covered": "share of the brain that this is",
+}
 
 
 def evaluate(
@@ -41,6 +46,8 @@ def evaluate(
     performance = measure(outcome.labels, outcome.probabilities, threshold)
     sites = by_site(outcome, threshold)
     content = {"marker": marker, "title": title, "model": outcome.model, **performance.content(), "sites": sites}
+    attention = attention_shares([p.attention for p in outcome.patients if p.attention])
+    content |= {"attention": {name: share.content() for name, share in attention.items()}}
     write_json(json_file, content | {"settings": dict(outcome.settings)})
     if plots is not None:
         draw_roc({outcome.model: outcome}, plots / "roc.png", title)
@@ -48,6 +55,8 @@ def evaluate(
     table = Table("figure", "value (95 % interval)", title=f"{title}, {outcome.model}")
     for name, shown in NAMES.items():
         table.add_row(shown, str(performance.figures[name]))
+    for name, share in attention.items():
+        table.add_row(SHARES[name], str(share))
     console.print(table)
     by = Table("site", "patients", "positive", "accuracy", "AUC", title="by site")
     for site, figures in sites.items():

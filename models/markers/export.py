@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from models import frame
-from models.markers.batch import SEQUENCES, SliceBatch
+from models.markers.batch import SliceBatch
 from models.markers.network import MarkerNetwork
 from models.markers.prediction import class_maps
+from models.markers.slices import INPUTS, OUTPUTS, SEQUENCES
 from models.training.onnx_file import write_onnx
-
-INPUTS = ("images", "mask", "present", "metadata")
-OUTPUTS = ("probabilities", "maps")
 
 
 class WithMaps(nn.Module):

@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from models.engine_openvino import core
-from models.json_file import read_json
-from models.markers.batch import SEQUENCES
-from models.markers.export import INPUTS, WithMaps, export_onnx
+from models.json_file import read_json, write_json
+from models.markers.crossval import OUTCOMES
+from models.markers.export import WithMaps, export_onnx
+from models.markers.metrics import attention_shares, measure
 from models.markers.network import MarkerNetwork
+from models.markers.outcomes import Outcome
 from models.markers.recipe import Recipe, Schedule
+from models.markers.slice_network import About
+from models.markers.slices import INPUTS, SEQUENCES
 from models.markers.train_command import FINAL
 from models.markers.trainer import load_weights
 from models.training import data
@@ -31,8 +35,9 @@ def export(
     to: Annotated[Path, typer.Option(help="ONNX file to write")],
     fold: Annotated[int | None, typer.Option(help="export this fold's network; default the one of --final")] = None,
 ) -> None:
-    """Write a network that takes slices and gives their probabilities and class maps.
+    """Write a network that takes slices and gives their probabilities and class maps, and beside it what it is (.json).
 
+    With both in models/weights/markers/NAME as network.onnx and network.json a node shows where the network looks.
     Pooling that is learnt cannot be exported yet: a node averages slices.
     """
     # The exporter warns of each operator of torchvision, which is not installed and not needed.
@@ -50,11 +55,30 @@ def export(
         gap = difference(network, part, schedule.pixels)
         if not gap <= TOLERANCE:
             raise data.DataError(f"the exported network differs from the trained one by {gap:.3g}; not usable")
+        described = describe(run, recipe, schedule)
         part.replace(to)
+        write_json(to.with_suffix(".json"), described)
     finally:
         part.unlink(missing_ok=True)
     size = to.stat().st_size / 1e6
     Console(stderr=True).print(f"{to}, {size:.1f} MB, {schedule.pixels} pixels, largest difference {gap:.1e}")
+
+
+def describe(run: Path, recipe: Recipe, schedule: Schedule) -> dict[str, Any]:
+    """Say what a network is and how its cross-validation did, as `slice_network.About` reads it."""
+    outcome = Outcome.load(run / OUTCOMES)
+    area = measure(outcome.labels, outcome.probabilities).figures["auc"]
+    shares = attention_shares([p.attention for p in outcome.patients if p.attention])
+    about = About(
+        marker=outcome.marker,
+        network=f"{recipe.network} ({recipe.size})",
+        sequences=recipe.sequences,
+        pixels=schedule.pixels,
+        auc=area.value,
+        auc_interval=(area.low, area.high),
+        attention={name: share.value for name, share in shares.items()},
+    )
+    return about.model_dump(mode="json")
 
 
 def from_settings(settings: dict[str, Any]) -> tuple[Recipe, Schedule]:

@@ -13,9 +13,8 @@ from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 
+from models.markers.slices import NEGATIVE, POSITIVE
 from models.training import data
-
-POSITIVE, NEGATIVE = 1, 0
 
 
 @dataclass(frozen=True)

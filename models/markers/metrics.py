@@ -88,6 +88,20 @@ def measure(
     return Performance(len(truth), int(truth.sum()), threshold, figures)
 
 
+def attention_shares(patients: Sequence[Mapping[str, float]], draws: int = DRAWS, seed: int = 0) -> dict[str, Estimate]:
+    """Average where patients' class maps lie, by the shares' names; nothing where no patient has one."""
+    if not patients:
+        return {}
+    rows = np.random.default_rng(seed).integers(len(patients), size=(draws, len(patients)))
+    tail = 50.0 * (1.0 - LEVEL)
+    found = {}
+    for name in patients[0]:
+        values = np.array([patient[name] for patient in patients])
+        low, high = np.percentile(values[rows].mean(axis=1), (tail, 100.0 - tail))
+        found[name] = Estimate(float(values.mean()), float(low), float(high))
+    return found
+
+
 def resamples(labels: Labels, draws: int, seed: int) -> list[NDArray[np.int64]]:
     """Draw patients' indices with replacement, `draws` times, always of both classes."""
     _need_both(labels)

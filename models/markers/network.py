@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from models.markers.backbone import Backbone
-from models.markers.batch import SEQUENCES, SequenceDropout, SliceBatch, check_sequences
+from models.markers.batch import SequenceDropout, SliceBatch, check_sequences
 from models.markers.prediction import Prediction
+from models.markers.slices import SEQUENCES
 
 
 @dataclass(frozen=True)

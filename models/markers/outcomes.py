@@ -26,6 +26,8 @@ class PatientOutcome:
     """1 positive, 0 negative."""
     probability: float
     """Of the positive class."""
+    attention: Mapping[str, float] | None = None
+    """Of a network: where its class map lies (`models.markers.attention`)."""
 
     def __post_init__(self) -> None:
         if self.label not in {0, 1} or not 0.0 <= self.probability <= 1.0:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.markers.batch import SEQUENCES, SliceBatch
+from models.markers.batch import SliceBatch
 from models.markers.mgmt import patient_value
 from models.markers.network import MarkerNetwork
 from models.markers.prediction import Auxiliary, Prediction, total_loss
+from models.markers.slices import SEQUENCES
 
 POOLINGS = ("mean", "attention")
 HIDDEN = 64

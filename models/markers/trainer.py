@@ -13,11 +13,13 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from models.markers.attention import Attention, attention_of
 from models.markers.batch import SliceBatch
 from models.markers.data import SliceSet, TumourSlices
-from models.markers.labels import NEGATIVE, POSITIVE, Subject, label_of_patients
+from models.markers.labels import Subject, label_of_patients
 from models.markers.pooling import PatientClassifier, in_single_precision
 from models.markers.recipe import Schedule
+from models.markers.slices import NEGATIVE, POSITIVE
 from models.training.data import DataError
 from models.training.loop import autocast, placed, save_whole
 
@@ -161,15 +163,17 @@ def load_weights(classifier: PatientClassifier, path: Path) -> PatientClassifier
     return classifier
 
 
-def patient_probability(classifier: PatientClassifier, cases: Sequence[TumourSlices]) -> float:
+def ask_patient(classifier: PatientClassifier, cases: Sequence[TumourSlices]) -> tuple[float, Attention | None]:
     """Return the positive class's probability of one patient, pooled over all slices of all their cases.
 
-    In single precision: bfloat16's rounding would tie patients that differ.
+    And where the map of the more probable class lies. In single precision: bfloat16's rounding would tie patients
+    that differ.
     """
     device = next(classifier.parameters()).device
     batches = [case.batch() for case in cases]
     names = ("images", "mask", "present", "metadata")
     batch = SliceBatch(*(torch.cat([getattr(b, name) for b in batches]).to(device) for name in names))
     with torch.inference_mode():
-        answer = classifier.eval().pooling.patient(classifier.network(batch))
-    return float(answer[POSITIVE])
+        prediction = classifier.eval().network(batch)
+        answer = classifier.pooling.patient(prediction)
+        return float(answer[POSITIVE]), attention_of(prediction, batch, int(answer.argmax()))

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from models.markers.backbone import DEPTH_50, LIGHT, Backbone
-from models.markers.batch import SEQUENCES, InputMode
+from models.markers.batch import InputMode
 from models.markers.centralnet import CentralNet
 from models.markers.fusion import EarlyFusion, LateFusion, MiddleFusion
 from models.markers.kinet import KiNet, Parts
@@ -18,6 +18,7 @@ from models.markers.mgmt import MgmtNet
 from models.markers.network import MarkerNetwork, Setup
 from models.markers.resnest import ResNeSt
 from models.markers.resnet import ResNet
+from models.markers.slices import SEQUENCES
 
 SIZES = MappingProxyType({"50": DEPTH_50, "light": LIGHT})
 """Depth 50 is the sources'; light is ours, for a CPU and few patients."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.markers.batch import SEQUENCES, SliceBatch
+from models.markers.batch import SliceBatch
+from models.markers.slices import SEQUENCES
 
 
 def batch_of(count=2, size=64, seed=0, missing=()):

@@ -12,19 +12,16 @@ import torch
 from support_markers import batch_of, settle
 
 from models.markers.batch import (
-    SEQUENCES,
-    UNKNOWN_AGE,
-    UNKNOWN_SEX,
     InputMode,
     SequenceDropout,
     SliceBatch,
     check_sequences,
     drop_sequences,
-    encode_metadata,
     input_channels,
 )
-from models.markers.export import INPUTS, WithMaps, export_onnx
+from models.markers.export import WithMaps, export_onnx
 from models.markers.prediction import Auxiliary, Prediction, class_maps, total_loss
+from models.markers.slices import INPUTS, SEQUENCES, UNKNOWN_AGE, UNKNOWN_SEX, encode_metadata
 from models.markers.zoo import NETWORKS, build
 
 FUSIONS = ("early", "late", "middle-a", "middle-b", "centralnet", "kinet", "mgmt", "resnet-mix")

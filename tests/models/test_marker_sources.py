@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.markers.backbone import DEPTH_50, LIGHT, STAGES
-from models.markers.batch import SEQUENCES, InputMode, input_channels
+from models.markers.batch import InputMode, input_channels
 from models.markers.centralnet import CentralNet, WeightedSum
 from models.markers.fusion import EarlyFusion, MiddleFusion
 from models.markers.kinet import KiNet, Parts, stage_input
@@ -18,6 +18,7 @@ from models.markers.network import Setup
 from models.markers.prediction import total_loss
 from models.markers.resnest import ResNeSt, SplitAttention, radix_softmax
 from models.markers.resnet import ResNet
+from models.markers.slices import SEQUENCES
 from models.markers.zoo import build
 
 LIGHT_SETUP = Setup(ResNeSt(LIGHT))

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from models.json_file import read_json
 from models.markers import __main__ as command
-from models.markers.batch import SEQUENCES
 from models.markers.crossval import Study, fit, gather, run_fold
 from models.markers.data import SliceSet, load_slices
 from models.markers.export_command import difference, from_settings
@@ -25,7 +24,8 @@ from models.markers.pooling import AttentionPooling, MeanPooling, make_pooling
 from models.markers.prediction import Prediction, total_loss
 from models.markers.recipe import Recipe, Schedule
 from models.markers.roster import roster
-from models.markers.trainer import MarkerTrainer, class_weights, load_weights, patient_probability, read_log
+from models.markers.slices import SEQUENCES
+from models.markers.trainer import MarkerTrainer, ask_patient, class_weights, load_weights, read_log
 from models.markers.zoo import build
 from models.training import data
 from tests.models.conftest import MARKER_COLUMNS
@@ -224,7 +224,7 @@ def test_a_missing_sequence_is_masked_whatever_its_channel_holds(study):
     garbage = case.images.clone()
     garbage[:, ~case.present] = 7.0
     classifier = RECIPE.make(SMALL)
-    assert patient_probability(classifier, [case]) == patient_probability(classifier, [replace(case, images=garbage)])
+    assert ask_patient(classifier, [case]) == ask_patient(classifier, [replace(case, images=garbage)])
 
 
 def test_sex_and_age_reach_the_network(study):

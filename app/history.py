@@ -1,0 +1,69 @@
+"""Earlier reports of a patient: from the node's own archive, and from a PACS that is configured for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+
+from app.config import HistoryConfig
+from app.retrieve import fetch_reports
+from operators.earlier import is_ours, same_patient
+
+LOGGER = logging.getLogger(__name__)
+_IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
+
+
+class ArchivedReports:
+    """The reports in the archive; what it learns of them stays in memory, as it is identity."""
+
+    def __init__(self, archive_dir: Path) -> None:
+        self._archive = archive_dir
+        self._known: dict[Path, Dataset] = {}
+
+    def of_patient(self, header: Dataset) -> Iterator[Dataset]:
+        """Give every report that may be of the patient; one that cannot be read is passed over, and logged."""
+        for path in sorted(self._archive.glob("*/*/sr.dcm")):
+            if path not in self._known:
+                self._known[path] = _identity_of(path)
+            if same_patient(self._known[path], header):
+                report = _read(path)
+                if report is not None:
+                    yield report
+
+
+class History:
+    """Where earlier reports are looked for."""
+
+    def __init__(self, archive_dir: Path, config: HistoryConfig) -> None:
+        self._archived, self._config = ArchivedReports(archive_dir), config
+
+    def find(self, header: Dataset) -> Iterator[Dataset]:
+        """Give the patient's reports from the archive, then from the PACS.
+
+        Raises HistoryUnavailable where the PACS does not answer; what the archive has is given before.
+        """
+        if self._config.archive:
+            yield from self._archived.of_patient(header)
+        if self._config.pacs is not None:
+            yield from (report for report in fetch_reports(header, self._config.pacs) if is_ours(report))
+
+
+def _identity_of(path: Path) -> Dataset:
+    """Read who a file is of; nobody where it cannot be read."""
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_IDENTITY))
+    except (OSError, InvalidDicomError):
+        return Dataset()
+
+
+def _read(path: Path) -> Dataset | None:
+    try:
+        return pydicom.dcmread(path)
+    except (OSError, InvalidDicomError):
+        LOGGER.warning("the archived report of job %s cannot be read", path.parent.name)
+        return None

@@ -1,0 +1,145 @@
+"""A marker network as the node runs it: tumour slices in, a probability and class maps out; no torch.
+
+It says where it looked (Grad-CAM, computed by the exported file itself) and what it makes of the slices. The maps
+explain the network's own answer, never another model's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy import ndimage
+
+from models import frame
+from models.engine_openvino import CpuSettings, NamedNetwork
+from models.markers.image_features import NoTumour
+from models.markers.slices import INPUTS, OUTPUTS, POSITIVE, SEQUENCES
+
+NETWORK, ABOUT = "network.onnx", "network.json"
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+class SliceNetworkError(ValueError):
+    """A network cannot be loaded; the message says which and what to do."""
+
+
+class About(BaseModel):
+    """What a network is, and how it did on patients it never saw."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    marker: str
+    network: str
+    """Its name in the zoo."""
+    sequences: tuple[str, ...] = Field(min_length=1)
+    """What it reads; another sequence is not shown to it."""
+    pixels: int = Field(ge=32)
+    """Side of its input; the frame is shrunk to it."""
+    auc: float = Field(ge=0, le=1)
+    auc_interval: tuple[float, float]
+    """95 %, bootstrap by patient."""
+    attention: Mapping[str, float] = Field(default_factory=dict)
+    """Mean shares of its maps inside and around the outline of held-out patients."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read it; raises SliceNetworkError in one line."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise SliceNetworkError(f"{path} does not describe a marker network; export it anew") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a network makes of a study's tumour slices."""
+
+    probability: float
+    """That the marker is altered: the mean over slices, not calibrated."""
+    slices: NDArray[np.int64]
+    """Which slices of the study hold tumour, and were shown."""
+    of_slices: FloatArray
+    """(shown,): each slice's own probability of the answer given."""
+    maps: FloatArray
+    """(shown, H, W) on the frame: Grad-CAM of the answer given, from 0; 1 is the study's highest."""
+
+    @property
+    def altered(self) -> bool:
+        """Whether the marker is altered rather than not, as the network has it."""
+        return self.probability >= 0.5
+
+
+class SliceNetwork:
+    """One marker's network."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load `folder`'s network.onnx and network.json; raises SliceNetworkError, or ModelError of the engine's."""
+        self.about = About.load(folder / ABOUT)
+        path = folder / NETWORK
+        if not path.is_file():
+            raise SliceNetworkError(f"{path} is missing; export it anew")
+        if frame.FRAME_SIZE % self.about.pixels:
+            raise SliceNetworkError(f"{folder / ABOUT} names {self.about.pixels} pixels, no part of the frame's")
+        # On the CPU whatever the engine: a few slices take a tenth of a second, less than a GPU's engine to load.
+        self._network = NamedNetwork(f"{self.about.marker} network", path, CpuSettings(precision="f32"))
+        self.name = f"{self.about.marker} {self.about.network}"
+        self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+    def answer(self, images: Mapping[str, FloatArray], tumour: BoolArray, metadata: tuple[float, float]) -> Answer:
+        """Ask about a study on the frame: `images` (slices, H, W) by sequence, `tumour` (slices, H, W).
+
+        `metadata` is sex and age as `encode_metadata` gives them. Raises NoTumour where no slice holds any.
+        """
+        slices = np.flatnonzero(tumour.any(axis=(1, 2)))
+        if not len(slices):
+            raise NoTumour
+        fed = self._inputs(images, tumour, slices, metadata)
+        found = self._network.run(dict(zip(INPUTS, fed, strict=True)))
+        chances, maps = (found[name] for name in OUTPUTS)
+        probability = float(chances[:, POSITIVE].mean())
+        answer = POSITIVE if probability >= 0.5 else 1 - POSITIVE
+        return Answer(probability, slices, chances[:, answer], _on_frame(maps[:, answer]))
+
+    def _inputs(
+        self, images: Mapping[str, FloatArray], tumour: BoolArray, slices: NDArray[np.int64],
+        metadata: tuple[float, float],
+    ) -> tuple[FloatArray, ...]:  # fmt: skip
+        """Assemble what the exported file takes (`models.markers.batch.SliceBatch`)."""
+        read = [name for name in SEQUENCES if name in self.about.sequences and name in images]
+        side, count = self.about.pixels, len(slices)
+        shown = np.zeros((count, len(SEQUENCES), side, side), np.float32)
+        for name in read:
+            shown[:, SEQUENCES.index(name)] = _shrunk(images[name][slices], side)
+        mask = (_shrunk(tumour[slices].astype(np.float32), side) >= 0.5).astype(np.float32)
+        present = np.array([name in read for name in SEQUENCES], np.float32)
+        return shown, mask[:, None], np.tile(present, (count, 1)), np.tile(np.array(metadata, np.float32), (count, 1))
+
+
+def _shrunk(planes: FloatArray, side: int) -> FloatArray:
+    """Shrink (S, H, H) to (S, side, side) by area averaging, as training does."""
+    step = planes.shape[-1] // side
+    parts: FloatArray = planes.reshape(len(planes), side, step, side, step).mean(axis=(2, 4), dtype=np.float32)
+    return parts
+
+
+def _on_frame(maps: FloatArray) -> FloatArray:
+    """Enlarge (S, h, w) maps linearly to the frame and scale them to a highest value of 1."""
+    large = np.stack([_enlarged(plane) for plane in maps])
+    return np.asarray(large / max(float(large.max()), 1e-12), np.float32)
+
+
+def _enlarged(plane: FloatArray) -> FloatArray:
+    zoom = plane.shape[0] / frame.FRAME_SIZE
+    # A coarse pixel's value stands at its centre.
+    large: FloatArray = ndimage.affine_transform(
+        plane, (zoom, zoom), (zoom - 1) / 2, (frame.FRAME_SIZE, frame.FRAME_SIZE), np.float32, order=1, mode="nearest"
+    )
+    return large

@@ -1,0 +1,41 @@
+"""Look for an earlier examination of the same patient that this node has measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydicom import Dataset
+
+from operators.earlier import latest_before
+from operators.errors import HistoryUnavailable
+from operators.results import headers_of
+from operators.stage import Job, StageOperator, needed
+
+LOGGER = logging.getLogger(__name__)
+
+FindReports = Callable[[Dataset], Iterable[Dataset]]
+"""Given an image's header, find reports that may be of the same patient; raises HistoryUnavailable where it cannot."""
+
+
+def no_reports(_: Dataset) -> Iterable[Dataset]:
+    """Find nothing: where no archive is kept."""
+    return ()
+
+
+class CompareEarlierOperator(StageOperator):
+    """Volumes to what was measured earlier, if anything was."""
+
+    def __init__(self, fragment: Any, *args: Any, find: FindReports, **kwargs: Any) -> None:
+        self._find = find
+        super().__init__(fragment, *args, **kwargs)
+
+    def process(self, job: Job) -> None:
+        """Add `job.earlier`; an archive that cannot be asked costs the comparison, never the study."""
+        header = headers_of(needed(job.volumes))[0]
+        try:
+            job.earlier = latest_before(self._find(header), header)
+        except HistoryUnavailable as error:
+            LOGGER.warning("job %s is not compared with earlier examinations: %s", job.job_id, error)
+            job.notes = (*job.notes, f"Earlier examinations could not be looked for: {error}.")

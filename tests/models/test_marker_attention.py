@@ -1,0 +1,155 @@
+"""Where a marker network looks: the share on the tumour, and the exported file as the node runs it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from models import frame
+from models.engine_base import ModelError
+from models.markers.attention import attention_of
+from models.markers.batch import SliceBatch
+from models.markers.export import WithMaps, export_onnx
+from models.markers.image_features import NoTumour
+from models.markers.metrics import attention_shares
+from models.markers.prediction import Prediction
+from models.markers.slice_network import ABOUT, NETWORK, About, SliceNetwork, SliceNetworkError
+from models.markers.slices import SEQUENCES, encode_metadata
+from models.markers.zoo import build
+from tests.models.support_markers import settle
+
+READ = ("T1", "T1C", "FLAIR")
+PIXELS = 56
+
+
+def prediction_with_map(heat):
+    """A network's answer whose map of class 1 is `heat` (B, P, P) and of class 0 nothing."""
+    maps = torch.as_tensor(heat, dtype=torch.float32)[:, None]
+    return Prediction(torch.zeros(len(maps), 2), maps, torch.tensor([[-1.0], [1.0]]))
+
+
+def slices_with(mask, brain=None):
+    """Slices that are brain everywhere, or where told."""
+    mask = torch.as_tensor(mask, dtype=torch.float32)[:, None]
+    images = torch.ones(len(mask), 4, *mask.shape[-2:]) if brain is None else torch.as_tensor(brain).repeat(1, 4, 1, 1)
+    return SliceBatch(images.float(), mask, torch.ones(len(mask), 4, dtype=torch.bool), torch.zeros(len(mask), 2))
+
+
+def test_shares_are_those_of_a_map_made_by_hand():
+    """224 pixels of 1 mm: a square tumour of 20, heat in it, 5 mm beside it and far away."""
+    mask, heat = np.zeros((1, 224, 224)), np.zeros((1, 224, 224))
+    mask[0, 100:120, 100:120] = 1.0
+    heat[0, 110, 110], heat[0, 110, 124], heat[0, 10, 10] = 2.0, 1.0, 1.0
+    found = attention_of(prediction_with_map(heat), slices_with(mask), 1)
+    assert found.inside == pytest.approx(0.5)
+    assert found.around == pytest.approx(0.75)
+    assert found.covered == pytest.approx(
+        (20 * 20 + 4 * 20 * 10 + np.pi * 100) / 224**2, rel=0.03
+    )  # to pixels' centres
+
+
+def test_heat_outside_the_brain_is_not_counted_and_no_heat_is_no_number():
+    mask, heat = np.zeros((2, 64, 64)), np.ones((2, 64, 64))
+    mask[0, 20:30, 20:30] = 1.0
+    brain = np.zeros((2, 1, 64, 64))
+    brain[:, :, 20:30, 20:30] = 1.0
+    found = attention_of(prediction_with_map(heat), slices_with(mask, brain), 1)
+    assert found.inside == pytest.approx(0.5), "the second slice has heat on the brain and no tumour"
+    assert attention_of(prediction_with_map(heat), slices_with(mask), 0) is None
+
+
+def test_shares_of_patients_are_averaged_with_an_interval():
+    found = attention_shares([{"inside": 0.2}, {"inside": 0.4}, {"inside": 0.9}])
+    assert found["inside"].value == pytest.approx(0.5)
+    assert 0.2 <= found["inside"].low < 0.5 < found["inside"].high <= 0.9
+    assert attention_shares([]) == {}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A settled network and its files as the node finds them."""
+    folder = tmp_path_factory.mktemp("network")
+    network = settle(build("resnest-mix", sequences=READ), PIXELS)
+    export_onnx(network, folder / NETWORK, {}, PIXELS)
+    about = About(
+        marker="idh", network="resnest-mix (light)", sequences=READ, pixels=PIXELS, auc=0.8, auc_interval=(0.7, 0.9)
+    )
+    (folder / ABOUT).write_text(about.model_dump_json())
+    return network, folder
+
+
+def study(seed=0, slices=5):
+    """Frames of three sequences and a tumour on the middle slices."""
+    rng = np.random.default_rng(seed)
+    size = frame.FRAME_SIZE
+    images = {name: rng.standard_normal((slices, size, size)).astype(np.float32) for name in (*READ, "T2")}
+    tumour = np.zeros((slices, size, size), bool)
+    tumour[1:4, 80:120, 100:132] = True
+    return images, tumour
+
+
+def by_torch(network, images, tumour, metadata, read=READ):
+    """The same question put to the network itself."""
+    step = frame.FRAME_SIZE // PIXELS
+    shrink = torch.nn.AvgPool2d(step)
+    shown = torch.zeros(3, 4, PIXELS, PIXELS)
+    for name in read:
+        shown[:, SEQUENCES.index(name)] = shrink(torch.from_numpy(images[name][1:4]))
+    mask = (shrink(torch.from_numpy(tumour[1:4].astype(np.float32))[:, None]) >= 0.5).float()
+    present = torch.tensor([float(name in read) for name in SEQUENCES]).repeat(3, 1)
+    with torch.inference_mode():
+        return WithMaps(network)(shown, mask, present, torch.tensor(metadata).repeat(3, 1))
+
+
+@pytest.mark.parametrize("missing", [(), ("T1",)])
+def test_the_node_gets_what_the_network_says_of_the_slices_with_tumour(exported, missing):
+    network, folder = exported
+    images, tumour = study()
+    read = tuple(name for name in READ if name not in missing)
+    metadata = encode_metadata("F", 51.0)
+    given = {name: array for name, array in images.items() if name not in missing}
+    found = SliceNetwork(folder).answer(given, tumour, metadata)
+    chances, maps = by_torch(network, images, tumour, metadata, read)
+    assert found.slices.tolist() == [1, 2, 3]
+    assert found.probability == pytest.approx(float(chances[:, 1].mean()), abs=1e-3)
+    answer = int(found.altered)
+    np.testing.assert_allclose(found.of_slices, chances[:, answer], atol=1e-3)
+    assert found.maps.shape == (3, frame.FRAME_SIZE, frame.FRAME_SIZE)
+    assert found.maps.max() == pytest.approx(1.0)
+    # Coarse pixels keep their order: the strongest stays the strongest place.
+    coarse = maps[:, answer].numpy()
+    step = frame.FRAME_SIZE // coarse.shape[-1]
+    middle = found.maps[:, step // 2 :: step, step // 2 :: step]
+    assert np.corrcoef(middle.ravel(), coarse.ravel())[0, 1] > 0.95
+
+
+def test_what_the_network_does_not_read_is_not_shown_to_it(exported):
+    _, folder = exported
+    images, tumour = study()
+    network = SliceNetwork(folder)
+    with_t2 = network.answer(images, tumour, encode_metadata(None, None))
+    del images["T2"]
+    assert network.answer(images, tumour, encode_metadata(None, None)).probability == with_t2.probability
+
+
+def test_a_study_without_tumour_has_no_answer(exported):
+    images, tumour = study()
+    with pytest.raises(NoTumour):
+        SliceNetwork(exported[1]).answer(images, np.zeros_like(tumour), (0.5, 0.45))
+
+
+def test_damage_is_told_in_a_line(exported, tmp_path):
+    with pytest.raises(SliceNetworkError, match="export it anew"):
+        SliceNetwork(tmp_path)
+    (tmp_path / ABOUT).write_text((exported[1] / ABOUT).read_text())
+    with pytest.raises(SliceNetworkError, match="is missing"):
+        SliceNetwork(tmp_path)
+    (tmp_path / NETWORK).write_bytes(b"no network")
+    with pytest.raises(ModelError, match="damaged or not ONNX"):
+        SliceNetwork(tmp_path)
+    odd = json.loads((tmp_path / ABOUT).read_text()) | {"pixels": 100}
+    (tmp_path / ABOUT).write_text(json.dumps(odd))
+    (tmp_path / NETWORK).write_bytes((exported[1] / NETWORK).read_bytes())
+    with pytest.raises(SliceNetworkError, match="100 pixels"):
+        SliceNetwork(tmp_path)
