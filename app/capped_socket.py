@@ -8,7 +8,8 @@ import struct
 from app.config import ReceiverConfig
 
 _PDU_HEADER = struct.Struct(">BxL")
-_ASSOCIATE_BYTES = 262_144  # An A-ASSOCIATE-RQ of 128 contexts with every transfer syntax stays below 200 KB.
+ASSOCIATE_BYTES = 262_144
+"""Longest PDU of any kind. An A-ASSOCIATE-RQ of 128 contexts with every transfer syntax stays below 200 KB."""
 
 
 class CappedSocket(socket.socket):
@@ -29,7 +30,7 @@ class CappedSocket(socket.socket):
     def around(cls, accepted: socket.socket, config: ReceiverConfig) -> CappedSocket:
         """Take over a connection just accepted."""
         capped = cls(fileno=accepted.detach())
-        capped.pdu_limit = max(config.max_pdu_bytes, _ASSOCIATE_BYTES)
+        capped.pdu_limit = max(config.max_pdu_bytes, ASSOCIATE_BYTES)
         capped.message_limit = config.max_object_mb * 1_000_000
         capped._header = bytearray()
         # An accepted socket has no timeout of its own: half a PDU would hold its thread for ever.

@@ -1,4 +1,4 @@
-"""Command line: serve, process, explain, send, demo, doctor."""
+"""Command line: serve, process, explain, send, demo, doctor, conformance."""
 
 from __future__ import annotations
 
@@ -194,6 +194,23 @@ def doctor(config: ConfigFile = None) -> None:
     out.print(table)
     if wrong:
         raise typer.Exit(2)
+
+
+@cli.command()
+def conformance(
+    file: Annotated[Path | None, typer.Option("--out", help="file to write; default: standard output")] = None,
+) -> None:
+    """Print the DICOM Conformance Statement of this version, as Markdown."""
+    from app.conformance import conformance_statement
+
+    statement = conformance_statement()
+    if file is None:
+        sys.stdout.write(statement)
+        return
+    try:
+        file.write_text(statement, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def _bar() -> Progress:

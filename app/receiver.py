@@ -64,6 +64,20 @@ OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
 COERCED = 0xB000
 CANNOT_UNDERSTAND = 0xC000
+STATUSES = {
+    SUCCESS: ("Success", "The dataset, as it came, is on disk; or it was already."),
+    OUT_OF_RESOURCES: (
+        "Refused: Out of Resources",
+        "The disk is at its watermark, full, or failing; send again later.",
+    ),
+    MISMATCH: ("Error: Dataset does not match SOP Class", "SOP class or SOP instance UID is not the request's."),
+    COERCED: ("Warning: Coercion of Data Elements", "Held before with other content; the first to come is kept."),
+    CANNOT_UNDERSTAND: (
+        "Error: Cannot understand",
+        "Unreadable, truncated, without pixel data or a valid UID; or a fault of the node, which is in its log.",
+    ),
+}
+"""Every status that a C-STORE is answered with (PS3.4 table B.2-1): its meaning there, and when."""
 
 _IDENTITY = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -72,7 +86,8 @@ _PIXELS = 0x7FE0
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _REQUEST_SECONDS = 5.0
 """Who connects says at once what it wants. A port probe that says nothing counts as an association until then."""
-_SPARE_CONNECTIONS = 16  # Room to tell a peer properly that there are too many.
+SPARE_CONNECTIONS = 16
+"""Room to tell a peer properly that there are too many."""
 _UNREADABLE = (
     InvalidDicomError,
     BytesLengthException,
@@ -282,7 +297,7 @@ class _Server(ThreadedAssociationServer):
 
     def verify_request(self, request: object, client_address: object) -> bool:
         """Drop a connection when far more are open than can become associations; each costs two threads."""
-        return len(self.active_associations) < self._config.max_associations + _SPARE_CONNECTIONS
+        return len(self.active_associations) < self._config.max_associations + SPARE_CONNECTIONS
 
     def shutdown(self) -> None:
         """Stop listening; pynetdicom's own would also take the server off a list that it is not on."""
@@ -298,7 +313,7 @@ class Receiver:
         config = settings.receiver
         private_folder(settings.data_dir)
         store = Store(settings.inbox_dir, config.free_space_watermark_mb)
-        self._ae = _application_entity(config)
+        self._ae = application_entity(config)
         # pynetdicom's own logging of every message costs time, and shows what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
 
@@ -325,7 +340,8 @@ class Receiver:
             association.abort()
 
 
-def _application_entity(config: ReceiverConfig) -> AE:
+def application_entity(config: ReceiverConfig) -> AE:
+    """Make the AE that is served: its titles, limits, time-outs and the contexts it accepts."""
     ae = AE(ae_title=config.ae_title)
     ae.require_called_aet = True
     ae.maximum_associations = config.max_associations

@@ -24,6 +24,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.status import code_to_category
 
+from app import __version__
 from app.config import Destination, SenderConfig
 from app.errors import InputError, NodeError, PeerError
 from app.journal import DeliveryRow, Journal
@@ -31,7 +32,8 @@ from app.outbox import Outbox
 
 LOGGER = logging.getLogger(__name__)
 
-_MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: context ids are the odd numbers up to 255
+MAX_CONTEXTS = 128
+"""Of one association: context ids are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
 _PAUSE_SECONDS = 5.0
 _CONNECT_SECONDS = 10.0
 _NO_ANSWER = "the peer gave no answer"
@@ -87,16 +89,23 @@ def echo(peer: Destination, config: SenderConfig) -> None:
     Courier(peer, config.calling_ae_title, config.network_timeout_seconds).echo()
 
 
+def application_entity(calling_ae_title: str, timeout: float) -> AE:
+    """Make the AE that associates; `timeout` is how long, in seconds, a peer may be silent."""
+    ae = AE(ae_title=calling_ae_title)
+    ae.implementation_version_name = f"GLIOMA_{__version__}"
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout
+    # A connection being made cannot be stopped, so it is not waited for as long as an answer.
+    ae.connection_timeout = min(timeout, _CONNECT_SECONDS)
+    return ae
+
+
 class Courier:
     """Sends to one peer; `stop`, from another thread, ends it at once."""
 
     def __init__(self, peer: Destination, calling_ae_title: str, timeout: float) -> None:
         self._peer = peer
         self._name = f"{peer.ae_title} at {peer.host} port {peer.port}"
-        self._ae = AE(ae_title=calling_ae_title)
-        self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = timeout
-        # A connection being made cannot be stopped, so it is not waited for as long as an answer.
-        self._ae.connection_timeout = min(timeout, _CONNECT_SECONDS)
+        self._ae = application_entity(calling_ae_title, timeout)
         self._stopped = threading.Event()
         self._association: Association | None = None
         # Files go out as they lie on disk, in chunks, without being decoded; the switch is pynetdicom's own and
@@ -143,7 +152,7 @@ class Courier:
             raise PeerError(f"{self._name} takes associations, but does not answer C-ECHO with Success")
 
     def _send_batch(self, batch: Sequence[tuple[Path, Kind]], tell: Progress) -> None:
-        contexts = [build_context(*context) for context in _contexts(kind for _, kind in batch)]
+        contexts = [build_context(*context) for context in contexts_for(kind for _, kind in batch)]
         association = self._associate(contexts)
         try:
             for path, kind in batch:
@@ -217,7 +226,7 @@ def _kind(path: Path) -> Kind:
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
 
 
-def _contexts(kinds: Iterable[Kind]) -> list[Kind]:
+def contexts_for(kinds: Iterable[Kind]) -> list[Kind]:
     """Return the contexts to propose: each kind by itself, and implicit VR beside it where pixels are native.
 
     Implicit VR little endian is what every peer must take (PS3.5 section 10.1), and a file can be rewritten to it.
@@ -235,10 +244,10 @@ def _batches(files: Sequence[tuple[Path, Kind]]) -> Iterator[list[tuple[Path, Ki
     batch: list[tuple[Path, Kind]] = []
     needed: set[Kind] = set()
     for file in files:
-        more = needed.union(_contexts([file[1]]))
-        if len(more) > _MAX_CONTEXTS:
+        more = needed.union(contexts_for([file[1]]))
+        if len(more) > MAX_CONTEXTS:
             yield batch
-            batch, more = [], set(_contexts([file[1]]))
+            batch, more = [], set(contexts_for([file[1]]))
         batch.append(file)
         needed = more
     if batch:

@@ -23,8 +23,7 @@ SERIAL_NUMBER = "0"
 """Device Serial Number is Type 1 (PS3.3 C.7.5.2); software has none."""
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:glioma-node:results")
-# Kept from the library: it validates these and quotes what it does not like, and that may be the patient's identity.
-_VERBATIM = (
+VERBATIM = (
     "SpecificCharacterSet",
     "PatientName",
     "PatientID",
@@ -36,6 +35,8 @@ _VERBATIM = (
     "StudyTime",
     "ReferringPhysicianName",
 )
+"""What a result has exactly as its source has it. Kept from the library, which validates these and quotes what it does
+not like, and that may be the patient's identity."""
 _PLAIN = str.maketrans({"–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "…": "...", "×": "x"})
 
 
@@ -108,7 +109,7 @@ def anonymous(header: Dataset) -> Dataset:
     copy = Dataset()
     copy.update(header)
     copy.pop("SpecificCharacterSet", None)
-    for keyword in _VERBATIM[1:]:
+    for keyword in VERBATIM[1:]:
         # A new element: setting the value would change the source's own.
         copy[keyword] = DataElement(keyword, dictionary_VR(keyword), None)
     return copy
@@ -116,7 +117,7 @@ def anonymous(header: Dataset) -> Dataset:
 
 def finish(result: Dataset, header: Dataset, origin: Origin) -> None:
     """Give a result the patient and study of its source, verbatim, and its own time of making."""
-    for keyword in _VERBATIM:
+    for keyword in VERBATIM:
         if keyword in header:
             result[keyword] = header[keyword]
     result.InstanceCreationDate = origin.made_at.strftime("%Y%m%d")

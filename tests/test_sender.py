@@ -17,7 +17,7 @@ from app.config import Destination, SenderConfig
 from app.errors import InputError, PeerError
 from app.journal import DeliveryState, Journal
 from app.outbox import Outbox
-from app.sender import Sender, _batches, _contexts, echo, parse_peer, send_files
+from app.sender import Sender, _batches, contexts_for, echo, parse_peer, send_files
 from tests.support_dicom import node_settings, result_files, save, small_mr, with_meta
 
 
@@ -177,7 +177,7 @@ def test_more_kinds_than_one_association_can_hold_are_cut_into_several(tmp_path)
     batches = list(_batches(files))
     assert [file for batch in batches for file in batch] == files
     assert len(batches) == 2
-    assert all(len(_contexts(kind for _, kind in batch)) <= 128 for batch in batches)
+    assert all(len(contexts_for(kind for _, kind in batch)) <= 128 for batch in batches)
 
 
 def test_a_peer_that_takes_none_of_it_says_so(pacs, tmp_path):

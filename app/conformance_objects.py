@@ -1,0 +1,167 @@
+"""What the node creates, as tables for the conformance statement: one row an object, one row an attribute.
+
+tests/test_conformance.py compares them with objects really written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from pydicom import uid
+
+from operators.results import PRODUCT, SERIAL_NUMBER
+
+Attributes = Mapping[str, str]
+"""Keyword of an attribute at the top level, and what is in it."""
+
+
+@dataclass(frozen=True)
+class CreatedObject:
+    """One kind of object that the node makes."""
+
+    title: str
+    writer: str
+    """Its module under operators, which holds its SERIES_NUMBER."""
+    sop_class: uid.UID
+    iod: str
+    """Section of PS3.3."""
+    description: str
+    """Series Description."""
+    how_many: str
+    attributes: Attributes = field(default_factory=dict)
+    """Beside those that all have."""
+    key: str = ""
+    """Which of the writer's SERIES_NUMBERS, where it has several."""
+    transfer_syntax: uid.UID = uid.ExplicitVRLittleEndian
+
+    @property
+    def series_number(self) -> int:
+        """Series Number, as the writer has it."""
+        # By name: who imports all the stages is the pipeline alone.
+        writer = import_module(f"operators.{self.writer}")
+        return int(writer.SERIES_NUMBERS[self.key] if self.key else writer.SERIES_NUMBER)
+
+
+COMMON: Attributes = {
+    "SpecificCharacterSet": "the source's; absent where the source has none",
+    "InstanceCreationDate": "when the object was made, by the node's clock, in local time",
+    "InstanceCreationTime": "as Instance Creation Date",
+    "SOPClassUID": "see the table above",
+    "SOPInstanceUID": "derived, see UIDs",
+    "StudyDate": "the source's",
+    "SeriesDate": "as Instance Creation Date",
+    "ContentDate": "as Instance Creation Date",
+    "StudyTime": "the source's",
+    "SeriesTime": "as Instance Creation Date",
+    "ContentTime": "as Instance Creation Date",
+    "AccessionNumber": "the source's",
+    "Modality": "SEG, SR or OT, by the object",
+    "Manufacturer": PRODUCT,
+    "ReferringPhysicianName": "the source's",
+    "SeriesDescription": "see the table above",
+    "ManufacturerModelName": PRODUCT,
+    "PatientName": "the source's",
+    "PatientID": "the source's",
+    "PatientBirthDate": "the source's",
+    "PatientSex": "the source's",
+    "DeviceSerialNumber": f"{SERIAL_NUMBER}: software has none",
+    "SoftwareVersions": "version of this software",
+    "ContributingEquipmentSequence": (
+        "the scanner of the source (109101, DCM), this software and the library that writes the object (109102, DCM)"
+    ),
+    "StudyInstanceUID": "the source's",
+    "SeriesInstanceUID": "derived, see UIDs",
+    "StudyID": "the source's",
+    "SeriesNumber": "see the table above",
+    "InstanceNumber": "1; of key images counted up",
+}
+"""Attributes that every object has."""
+
+SEGMENTATION: Attributes = {
+    "ImageType": "DERIVED\\PRIMARY",
+    "ReferencedSeriesSequence": "the one series that was segmented, with its images",
+    "SourceImageSequence": "the same images",
+    "BodyPartExamined": "BRAIN",
+    "FrameOfReferenceUID": "the source's",
+    "PositionReferenceIndicator": "the source's",
+    "DimensionOrganizationSequence": "one, its UID derived",
+    "DimensionIndexSequence": "segment number, then image position",
+    "DimensionOrganizationType": "3D where the planes are evenly spaced",
+    "SamplesPerPixel": "1",
+    "PhotometricInterpretation": "MONOCHROME2",
+    "NumberOfFrames": "planes of the source series, empty ones too",
+    "Rows": "the source's",
+    "Columns": "the source's",
+    "BitsAllocated": "1",
+    "BitsStored": "1",
+    "HighBit": "0",
+    "PixelRepresentation": "0",
+    "LossyImageCompression": "the source's, with ratio and method where it is 01; 00 where the source has none",
+    "SegmentationType": "BINARY",
+    "SegmentSequence": "one segment, see below",
+    "SegmentsOverlap": "NO",
+    "ContentLabel": "WHOLE_TUMOUR",
+    "ContentDescription": "Whole tumour on the series' contrast, automatic",
+    "ContentCreatorName": PRODUCT,
+    "PresentationLUTShape": "IDENTITY",
+    "SharedFunctionalGroupsSequence": "plane orientation, pixel measures, segment identification",
+    "PerFrameFunctionalGroupsSequence": "frame content, plane position, derivation image: the image of that plane",
+    "PixelData": "1 is tumour",
+}
+REPORT: Attributes = {
+    "CodingSchemeIdentificationSequence": "the private scheme",
+    "ReferencedPerformedProcedureStepSequence": "empty",
+    "ValueType": "CONTAINER",
+    "ConceptNameCodeSequence": "the title, see below",
+    "ContinuityOfContent": "SEPARATE, in every container",
+    "PerformedProcedureCodeSequence": "empty",
+    "CurrentRequestedProcedureEvidenceSequence": "every image analysed, and the segmentations",
+    "CompletionFlag": "COMPLETE",
+    "VerificationFlag": "UNVERIFIED: no person has checked it",
+    "PreliminaryFlag": "PRELIMINARY",
+    "ContentTemplateSequence": "template 1500 of DCMR",
+    "ContentSequence": "see below",
+}
+PICTURE: Attributes = {
+    "ImageType": "DERIVED\\SECONDARY",
+    "ConversionType": "DI",
+    "DerivationDescription": "what is drawn",
+    "SourceImageSequence": "the T1C image that is drawn on; absent where its planes are not axial",
+    "BodyPartExamined": "BRAIN",
+    "DateOfSecondaryCapture": "as Instance Creation Date",
+    "TimeOfSecondaryCapture": "as Instance Creation Date",
+    "PatientOrientation": "L\\P",
+    "SamplesPerPixel": "3",
+    "PhotometricInterpretation": "RGB",
+    "PlanarConfiguration": "0",
+    "Rows": "of the picture",
+    "Columns": "of the picture",
+    "BitsAllocated": "8",
+    "BitsStored": "8",
+    "HighBit": "7",
+    "PixelRepresentation": "0",
+    "BurnedInAnnotation": "NO: the pixels hold no patient identity",
+    "PixelData": "uncompressed",
+}
+
+_SEG, _SR, _SC = uid.SegmentationStorage, uid.Comprehensive3DSRStorage, uid.SecondaryCaptureImageStorage
+CREATED = (
+    CreatedObject(
+        "Segmentation on T1C", "write_seg", _SEG, "A.51", "AI whole tumour on T1C (research)", "1", SEGMENTATION, "T1C"
+    ),
+    CreatedObject(
+        "Segmentation on FLAIR",
+        "write_seg",
+        _SEG,
+        "A.51",
+        "AI whole tumour on FLAIR (research)",
+        "1",
+        SEGMENTATION,
+        "FLAIR",
+    ),
+    CreatedObject("Report", "write_sr", _SR, "A.35.13", "AI glioma report (research)", "1", REPORT),
+    CreatedObject("Key images", "write_capture", _SC, "A.8.1", "AI key images (research)", "1 or more", PICTURE),
+)
+"""Every object that a study's analysis makes, in the order in which they are sent."""
