@@ -27,10 +27,13 @@ from operators.native import Worker
 from operators.preprocess import PreprocessOperator
 from operators.quality import QualityOperator
 from operators.quality_limits import QualityLimits
+from operators.report_content import TrainingData
+from operators.report_words import Language
 from operators.segment import SegmentOperator
 from operators.select_series import SelectSeriesOperator, recognised
 from operators.series_rules import Rules
 from operators.stage import Job, QueueSource, SettleOperator
+from operators.write_pdf import PdfOperator
 from operators.write_seg import WriteSegOperator
 from operators.write_sr import WriteSrOperator
 
@@ -62,12 +65,15 @@ class GliomaPipeline(Application):
         refinement: Refinement | None = None,
         classifiers: Mapping[MarkerName, MarkerClassifier] | None = None,
         limits: QualityLimits,
+        language: Language = "en",
+        training_data: TrainingData | None = None,
     ) -> None:
         """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._rules, self._reference, self._limits = rules, reference, limits
         self._refinement = refinement or Refinement()
         self._classifiers = dict(classifiers or {})
+        self._page: dict[str, Any] = {"language": language, "training_data": training_data}
         self._worker = worker
         self._worker.start()
         self._composed = threading.Event()
@@ -92,6 +98,7 @@ class GliomaPipeline(Application):
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp),
             WriteSrOperator(self, name="write SR", **stamp),
+            PdfOperator(self, name="write PDF", **stamp, **self._page),
             SettleOperator(self, name="settle", on_settled=self._on_settled),
         ]
         for upstream, downstream in pairwise(stages):

@@ -16,11 +16,13 @@ from app.pipeline import GliomaPipeline
 from models.engine import Model, ModelError, open_model
 from models.markers.figure_model import FigureModel, FigureModelError
 from models.novelty import NoveltyError, Reference, load_reference
+from models.provenance import TrainingDataError, load_training_data
 from models.refine import Refinement, RefinementError, load_refinement
 from operators import cleaning
 from operators.classify import FigureClassifier
 from operators.domain import MarkerName
 from operators.native import Worker
+from operators.report_content import TrainingData
 from operators.stage import Job
 
 
@@ -64,6 +66,14 @@ def open_classifiers(settings: Settings) -> dict[MarkerName, FigureClassifier]:
     return found
 
 
+def open_training_data(settings: Settings) -> TrainingData:
+    """Read what each model learnt from, for the report page; nothing where nobody said. Raises ConfigError."""
+    try:
+        return load_training_data(settings.inputs_dir / "training_data.json")
+    except TrainingDataError as error:
+        raise ConfigError(f"{error}; mend or remove it") from error
+
+
 def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> GliomaPipeline:
     """Build the graph as the settings say; raises ConfigError as `open_segmenter` does."""
     return GliomaPipeline(
@@ -78,6 +88,8 @@ def open_pipeline(settings: Settings, on_settled: Callable[[Job], None]) -> Glio
         refinement=open_refinement(settings),
         classifiers=open_classifiers(settings),
         limits=settings.quality,
+        language=settings.report.language,
+        training_data=open_training_data(settings),
     )
 
 
