@@ -85,7 +85,7 @@ def _how_to_send(settings: Settings, port: int) -> str:
 @cli.command()
 def process(
     study: StudyFolder,
-    folder: Annotated[Path, typer.Option("--out", help="folder for SEG, SR and key image; made if absent")],
+    folder: Annotated[Path, typer.Option("--out", help="folder for SEG, SR, PDF and key image; made if absent")],
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:

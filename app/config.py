@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.errors import ConfigError
 from models.engine_base import EngineChoice
 from operators.quality_limits import QualityLimits
+from operators.report_words import Language
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
 
 
@@ -195,6 +196,13 @@ class PipelineConfig(_Section):
     (CPU) or tensorrt (NVIDIA GPU; an error where it cannot be); docs/engines.md."""
 
 
+class ReportConfig(_Section):
+    """The report page."""
+
+    language: Language = "en"
+    """Of its words: en (English) or zh (simplified Chinese)."""
+
+
 class Settings(BaseSettings):
     """All of it; unknown keys are errors."""
 
@@ -210,7 +218,8 @@ class Settings(BaseSettings):
     models_dir: Path = Path(__file__).resolve().parents[1] / "models" / "weights"
     """One folder a model, each with a model.onnx."""
     inputs_dir: Path = Path(__file__).resolve().parents[1] / "models" / "inputs"
-    """One file a model, NAME.json: what it was trained on, for the check of its input."""
+    """One file a model, NAME.json: what it was trained on, for the check of its input; and training_data.json, which
+    says it of each model's version in a line for the report page."""
     receiver: ReceiverConfig = ReceiverConfig()
     inbox: InboxConfig = InboxConfig()
     sender: SenderConfig = SenderConfig()
@@ -218,6 +227,7 @@ class Settings(BaseSettings):
     pipeline: PipelineConfig = PipelineConfig()
     history: HistoryConfig = HistoryConfig()
     series: SeriesConfig = SeriesConfig()
+    report: ReportConfig = ReportConfig()
     quality: QualityLimits = QualityLimits()
     """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""
 

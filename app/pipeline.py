@@ -29,11 +29,14 @@ from operators.native import Worker
 from operators.preprocess import PreprocessOperator
 from operators.quality import QualityOperator
 from operators.quality_limits import QualityLimits
+from operators.report_content import TrainingData
+from operators.report_words import Language
 from operators.segment import SegmentOperator
 from operators.select_series import SelectSeriesOperator, recognised
 from operators.series_rules import Rules
 from operators.stage import Job, QueueSource, SettleOperator
 from operators.write_capture import WriteCaptureOperator
+from operators.write_pdf import PdfOperator
 from operators.write_seg import WriteSegOperator
 from operators.write_sr import WriteSrOperator
 
@@ -67,6 +70,8 @@ class GliomaPipeline(Application):
         networks: Mapping[MarkerName, SliceNetwork] | None = None,
         limits: QualityLimits,
         find_earlier: FindReports = no_reports,
+        language: Language = "en",
+        training_data: TrainingData | None = None,
     ) -> None:
         """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
@@ -74,6 +79,7 @@ class GliomaPipeline(Application):
         self._refinement = refinement or Refinement()
         self._classifiers, self._networks = dict(classifiers or {}), dict(networks or {})
         self._worker, self._find_earlier = worker, find_earlier
+        self._page: dict[str, Any] = {"language": language, "training_data": training_data}
         self._worker.start()
         self._composed = threading.Event()
         super().__init__([])
@@ -99,6 +105,7 @@ class GliomaPipeline(Application):
             WriteSegOperator(self, name="write SEG", **stamp),
             WriteSrOperator(self, name="write SR", **stamp),
             WriteCaptureOperator(self, name="write key image", **stamp),
+            PdfOperator(self, name="write PDF", **stamp, **self._page),
             SettleOperator(self, name="settle", on_settled=self._on_settled),
         ]
         for upstream, downstream in pairwise(stages):

@@ -17,12 +17,14 @@ from models.engine import Model, ModelError, open_model
 from models.markers.figure_model import FigureModel, FigureModelError
 from models.markers.slice_network import ABOUT, SliceNetwork, SliceNetworkError
 from models.novelty import NoveltyError, Reference, load_reference
+from models.provenance import TrainingDataError, load_training_data
 from models.refine import Refinement, RefinementError, load_refinement
 from operators import cleaning
 from operators.classify import FigureClassifier
 from operators.compare_earlier import FindReports, no_reports
 from operators.domain import MarkerName
 from operators.native import Worker
+from operators.report_content import TrainingData
 from operators.stage import Job
 
 
@@ -79,6 +81,14 @@ def open_networks(settings: Settings) -> dict[MarkerName, SliceNetwork]:
     return found
 
 
+def open_training_data(settings: Settings) -> TrainingData:
+    """Read what each model learnt from, for the report page; nothing where nobody said. Raises ConfigError."""
+    try:
+        return load_training_data(settings.inputs_dir / "training_data.json")
+    except TrainingDataError as error:
+        raise ConfigError(f"{error}; mend or remove it") from error
+
+
 def open_pipeline(
     settings: Settings, on_settled: Callable[[Job], None], find_earlier: FindReports = no_reports
 ) -> GliomaPipeline:
@@ -97,6 +107,8 @@ def open_pipeline(
         networks=open_networks(settings),
         limits=settings.quality,
         find_earlier=find_earlier,
+        language=settings.report.language,
+        training_data=open_training_data(settings),
     )
 
 

@@ -77,6 +77,7 @@ class FigureClassifier:
             known.probability(score),
             self._model.name,
             self._model.version,
+            known.open_between(),
         )
 
 

@@ -233,6 +233,8 @@ class Marker:
     probability: float | None = None
     model: str = ""
     model_version: str = ""
+    open_between: tuple[float, float] | None = None
+    """Probabilities between which the model lets both answers stand; none are known of a model that does not say."""
 
     def __post_init__(self) -> None:
         if (self.value is MarkerValue.NOT_ASSESSED) != (self.probability is None):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import skops.io
 from pydicom import Dataset
 from sklearn.dummy import DummyClassifier
 
+import models
 from app.config import load_settings
 from app.errors import ConfigError
 from app.process import open_classifiers
-from models.markers.calibration import Calibration
+from models.markers.calibration import Calibration, Verdict
 from models.markers.figure_model import CALIBRATION, INPUTS, MODEL
 from operators.classify import Evidence, FigureClassifier, classify, doubt_of
 from operators.domain import Check, Instance, MarkerName, MarkerValue, Outcome, Series, Study
@@ -60,6 +63,22 @@ def test_a_model_no_better_than_chance_says_nothing():
     found = FigureClassifier(MarkerName.MGMT, Model(9.0, weak))(evidence())
     assert found.value is MarkerValue.NOT_ASSESSED
     assert found.reason == "no model tells it better than chance on patients it never saw (AUC 0.57, 0.39 to 0.76)"
+
+
+@pytest.mark.parametrize("marker", ["idh", "1p19q", "mgmt", "proliferation", None])
+def test_both_answers_are_open_just_where_the_verdict_is_indeterminate(marker):
+    """Also where neither is thinkable, and where a class has too few scores to call anything strange."""
+    folder = Path(models.__file__).parent / "weights" / "markers"
+    few = KNOWN.model_copy(update={"altered": (1.0, 2.0), "unaltered": (-5.0, -4.0, -3.0), "coverage": 0.7})
+    known = Calibration.load(folder / marker / CALIBRATION) if marker else few
+    low, high = known.open_between()
+    assert 0.0 <= low < high <= 1.0
+    for score in np.linspace(-8, 8, 801):
+        said = known.verdict(score)
+        if (said is Verdict.INDETERMINATE) != (low <= known.probability(score) <= high):
+            assert min(abs(known.probability(score) - edge) for edge in (low, high)) < 1e-9, "an edge alone may differ"
+    told = FigureClassifier(MarkerName.IDH, Model(3.0, known))(evidence())
+    assert told.open_between == ((low, high) if known.beats_chance else None)
 
 
 def test_an_unknown_age_is_told():

@@ -49,8 +49,11 @@ def test_process_gives_its_contract_as_json(processed):
     assert markers["mgmt"]["value"] == "not assessed"
     assert "better than chance" in markers["mgmt"]["reason"]
     assert found["reading"].endswith(".")
-    assert {"load", "select", "volumes", "preprocess", "segment", "write SEG", "write SR"} <= set(found["seconds"])
-    assert sorted(p.name for p in out.iterdir()) == ["key_image.png", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
+    assert {"load", "select", "volumes", "preprocess", "segment", "write SEG", "write SR", "write PDF"} <= set(
+        found["seconds"]
+    )
+    names = ["key_image.png", "report.pdf.dcm", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
+    assert sorted(p.name for p in out.iterdir()) == names
 
 
 def test_explain_gives_the_chosen_series(study):

@@ -73,6 +73,19 @@ class Calibration(BaseModel):
             return Verdict.INDETERMINATE
         return Verdict.ALTERED if as_altered else Verdict.UNALTERED
 
+    def open_between(self) -> tuple[float, float]:
+        """Give the probabilities of alteration between which both answers stay open; 0 or 1 where there is no end."""
+        lowest = self._last_thinkable(sorted(self.altered))
+        highest = -self._last_thinkable(sorted(-score for score in self.unaltered))
+        low, high = sorted((lowest, highest))
+        return self.probability(low), self.probability(high)
+
+    def _last_thinkable(self, scores: Sequence[float]) -> float:
+        """Return the strangest score at which a class is still thinkable; `scores` are the class's, strangest first."""
+        strange_enough = (k for k in range(len(scores)) if (k + 1) / (len(scores) + 1) > 1.0 - self.coverage)
+        held = next(strange_enough, len(scores))
+        return scores[held - 1] if held else -float("inf")
+
 
 def rank(known: Sequence[float], score: float, *, low_is_strange: bool) -> float:
     """Give the conformal p-value: the share of a class's scores, the new one included, at least as strange as it."""

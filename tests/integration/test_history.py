@@ -30,7 +30,13 @@ def pacs(tmp_path, port):
 
 def asking(orthanc, move_port, **changes):
     at = orthanc.destination()
-    values = {"ae_title": at.ae_title, "host": at.host, "port": at.port, "move_port": move_port, "timeout_seconds": 10.0}
+    values = {
+        "ae_title": at.ae_title,
+        "host": at.host,
+        "port": at.port,
+        "move_port": move_port,
+        "timeout_seconds": 10.0,
+    }
     return HistoryConfig(pacs=HistoryPacs(**(values | changes)))
 
 

@@ -1,0 +1,209 @@
+"""What the report page says, gathered from a job in one language; nothing of how it looks.
+
+The only place beside the result objects' own headers that holds the patient's identity: no repr shows it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+
+from operators.domain import Diameter, Findings, Marker, MarkerValue, Outcome, Selection
+from operators.integrated import read_together
+from operators.report_words import Language, Words
+from operators.results import PRODUCT, Origin
+from operators.slice_picture import LONG, OUTLINE, SHORT, key_slice
+from operators.stage import Job, needed
+from operators.statements import millilitres
+
+TrainingData = Mapping[str, Mapping[str, str]]
+"""By a model's version, and then by language: one line on what the model learnt from."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number; without a unit the value is a remark in its place."""
+
+    label: str
+    value: str
+    unit: str
+    colour: str
+    """As on the pictures."""
+
+
+@dataclass(frozen=True)
+class MarkerLine:
+    """What is said of one marker."""
+
+    alteration: str
+    beside: str
+    said: str
+    value: MarkerValue
+    reason: str
+    probability: float | None
+    open_between: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What the markers suggest together."""
+
+    text: str
+    confirm: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that the page says."""
+
+    words: Words = field(repr=False)
+    identity: tuple[tuple[str, str], ...] = field(repr=False)
+    """Labels and values; the first is the patient's name."""
+    warnings: tuple[str, ...]
+    checked: str
+    """Stands in the place of warnings where there are none."""
+    caption: str
+    figures: tuple[Figure, ...]
+    """Empty where no tumour was found."""
+    suggestion: Suggestion | None
+    markers: tuple[MarkerLine, ...]
+    models: tuple[tuple[str, str], ...]
+    """Each model with its version, and what it learnt from."""
+    sources: str
+    made: str
+
+
+def content_of(
+    job: Job, header: Dataset, words: Words, language: Language, origin: Origin, data: TrainingData
+) -> Content:
+    """Gather a finished job's page; `header` is the source's, for the patient's identity."""
+    findings, stack = needed(job.findings), needed(job.stack)
+    place = {"index": key_slice(stack, findings) + 1, "count": stack.geometry.spatial_shape[0]}
+    found = findings.tumour_mm3 > 0.0
+    caption = [words.where.format(**place), *([words.outline] if found else []), words.side]
+    warnings = tuple(_sentence(words.phrases(c.reason)) for c in job.checks if c.outcome is not Outcome.PASS)
+    checked = words.no_warning.format(count=len(job.checks)) if job.checks else words.no_check
+    return Content(
+        words,
+        tuple(identity_of(header, words)),
+        warnings,
+        checked,
+        words.between.join(caption),
+        tuple(_figures(findings, words)) if found else (),
+        _suggestion(job.markers, words),
+        tuple(_marker_line(marker, words) for marker in job.markers),
+        tuple(_models(job, words, language, data)),
+        _sources(job.selection, job.engine, words),
+        words.made.format(product=PRODUCT, version=origin.version, when=origin.made_at.strftime("%Y-%m-%d %H:%M")),
+    )
+
+
+def identity_of(header: Dataset, words: Words) -> Iterator[tuple[str, str]]:
+    """Give who the patient is, as the source says it; what it does not say is empty."""
+    yield words.patient, person(_text(header, "PatientName"))
+    yield words.patient_id, _text(header, "PatientID")
+    yield words.born, day(_text(header, "PatientBirthDate"))
+    yield words.study_date, day(_text(header, "StudyDate"))
+    yield words.accession, _text(header, "AccessionNumber")
+
+
+def person(name: str) -> str:
+    """Write a DICOM person name as people do: "Family, Given", or without comma in ideographs; both where both are."""
+    alphabetic, ideographic, *_ = (*name.split("="), "", "")
+    written = [_ordered(group) for group in (alphabetic, ideographic)]
+    first, second = written
+    return f"{first} ({second})" if first and second else first or second
+
+
+def _ordered(group: str) -> str:
+    """Order the components of one group: family, given, middle, prefix, suffix (PS3.5 section 6.2.1)."""
+    family, *given = (part.strip() for part in group.split("^"))
+    rest = " ".join(part for part in given if part)
+    joint = "" if re.search(r"[\u3400-\u9fff]", group) else ", "
+    return joint.join(part for part in (family, rest) if part)
+
+
+def day(text: str) -> str:
+    """Write a DICOM date (YYYYMMDD) as YYYY-MM-DD; anything else stays as it is."""
+    found = re.fullmatch(r"(\d{4})\.?(\d{2})\.?(\d{2})", text)
+    return "-".join(found.groups()) if found else text
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    # A backslash in a name makes several values of it.
+    parts = value if isinstance(value, MultiValue) else [value]
+    return "\\".join("" if part is None else str(part).strip() for part in parts)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _figures(findings: Findings, words: Words) -> Iterator[Figure]:
+    ml = millilitres(findings.tumour_mm3)
+    yield Figure(words.volume, f"{ml:.1f}" if ml >= 1.0 else f"{ml:g}", "ml", OUTLINE)
+    for label, axis, colour in (
+        (words.long_axis, findings.long_axis, LONG),
+        (words.short_axis, findings.short_axis, SHORT),
+    ):
+        yield _diameter(label, axis, colour, words)
+
+
+def _diameter(label: str, axis: Diameter | None, colour: str, words: Words) -> Figure:
+    if axis is None:
+        return Figure(label, words.not_measured, "", colour)
+    return Figure(label, f"{axis.millimetres:.1f}", "mm", colour)
+
+
+def _marker_line(marker: Marker, words: Words) -> MarkerLine:
+    return MarkerLine(
+        words.alterations[marker.name],
+        words.beside.get(marker.name, ""),
+        words.value_of(marker.name, marker.value),
+        marker.value,
+        _sentence(words.phrases(marker.reason)),
+        marker.probability,
+        marker.open_between,
+    )
+
+
+def _suggestion(markers: Sequence[Marker], words: Words) -> Suggestion | None:
+    """Read the markers together, where any was assessed."""
+    if all(marker.probability is None for marker in markers):
+        return None
+    reading, say = read_together(markers), words.phrases
+    beside = []
+    if reading.probability is not None:
+        beside.append(words.weakest.format(percent=f"{reading.probability:.0%}"))
+    if reading.to_confirm:
+        beside.append(words.confirm.format(tests=words.tests.join(map(say, reading.to_confirm))))
+    return Suggestion(say(reading.text), " ".join(beside))
+
+
+def _models(job: Job, words: Words, language: Language, data: TrainingData) -> Iterator[tuple[str, str]]:
+    """Name every model that spoke, once, the segmenting one first."""
+    tumour = needed(job.tumour)
+    named = {(tumour.model, tumour.model_version): words.outlines}
+    named |= {(m.model, m.model_version): words.alterations[m.name] for m in job.markers if m.model}
+    for (name, version), purpose in named.items():
+        said = data.get(version, {})
+        yield (
+            words.model.format(name=name, version=version, purpose=purpose),
+            said.get(language) or said.get("en") or words.data_unknown,
+        )
+
+
+def _sources(selection: Selection | None, engine: str, words: Words) -> str:
+    """Say which series were used, and what ran the network."""
+    chosen = selection.chosen if selection else {}
+    numbers = (
+        f"{contrast} {words.unnumbered if verdict.series.number is None else verdict.series.number}"
+        for contrast, verdict in sorted(chosen.items())
+    )
+    parts = [words.series.format(numbers=", ".join(numbers))] if chosen else []
+    return words.between.join([*parts, *([words.engine.format(engine=engine)] if engine else [])])

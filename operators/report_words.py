@@ -1,0 +1,211 @@
+"""The fixed words of the report page, in English and in Chinese."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from operators.domain import MarkerName, MarkerValue
+from operators.report_phrases import CHINESE, Phrasebook
+from operators.statements import LIMITS_OF_USE, NO_TUMOUR
+
+Language = Literal["en", "zh"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What the page says in one language; {names} are filled in."""
+
+    title: str
+    subtitle: str
+    badge: str
+    patient: str
+    patient_id: str
+    born: str
+    study_date: str
+    accession: str
+    not_stated: str
+    warnings: str
+    no_warning: str
+    no_check: str
+    between: str
+    """Stands between the parts of one line."""
+    tests: str
+    """Stands between what tissue must confirm."""
+    where: str
+    outline: str
+    side: str
+    volume: str
+    long_axis: str
+    short_axis: str
+    not_measured: str
+    no_tumour: str
+    markers: str
+    calibrated: str
+    open_zone: str
+    no_marker: str
+    alterations: Mapping[MarkerName, str]
+    """What a bar is the probability of."""
+    beside: Mapping[MarkerName, str]
+    """What must be said beside a marker's name, for those that have it."""
+    values: Mapping[tuple[MarkerName, MarkerValue], str]
+    indeterminate: str
+    not_assessed: str
+    reading: str
+    weakest: str
+    confirm: str
+    models: str
+    outlines: str
+    model: str
+    data_unknown: str
+    series: str
+    unnumbered: str
+    engine: str
+    more: str
+    shortened: str
+    made: str
+    phrases: Phrasebook
+    """How sentences made elsewhere are said."""
+
+    def value_of(self, name: MarkerName, value: MarkerValue) -> str:
+        """Say what was found of a marker."""
+        if value is MarkerValue.NOT_ASSESSED:
+            return self.not_assessed
+        return self.indeterminate if value is MarkerValue.INDETERMINATE else self.values[name, value]
+
+    @property
+    def limits(self) -> str:
+        """What the report may be used for."""
+        return self.phrases(LIMITS_OF_USE)
+
+    @property
+    def not_excluded(self) -> str:
+        """What finding no tumour does not mean."""
+        return self.phrases(NO_TUMOUR)
+
+
+WORDS: Mapping[Language, Words] = {
+    "en": Words(
+        title="Glioma AI report",
+        subtitle="Automatic analysis of brain MRI",
+        badge="Research use only · not a medical device",
+        patient="Patient",
+        patient_id="Patient ID",
+        born="Date of birth",
+        study_date="Study date",
+        accession="Accession no.",
+        not_stated="not stated",
+        warnings="Quality warnings ({count}): look at the images before relying on what follows",
+        no_warning="Quality checks: {count} made, no warning",
+        no_check="No quality check is recorded",
+        between=" · ",
+        tests="; ",
+        where="Axial slice {index} of {count}, counted from the feet",
+        outline="yellow: outline of the whole tumour",
+        side="the patient's right is on the left",
+        volume="Whole tumour, volume",
+        long_axis="Longest diameter",
+        short_axis="Perpendicular diameter",
+        not_measured="not measured",
+        no_tumour="No tumour detected",
+        markers="Molecular markers, predicted from the images",
+        calibrated="Calibrated probability of",
+        open_zone="neither answer can be ruled out",
+        no_marker="Not assessed: no marker was predicted for this study.",
+        alterations={
+            MarkerName.IDH: "IDH mutation",
+            MarkerName.CODEL_1P19Q: "1p/19q codeletion",
+            MarkerName.MGMT: "MGMT promoter methylation",
+            MarkerName.PROLIFERATION: "High proliferation",
+        },
+        beside={MarkerName.PROLIFERATION: "RNA surrogate of Ki-67"},
+        values={
+            (MarkerName.IDH, MarkerValue.ALTERED): "Mutant",
+            (MarkerName.IDH, MarkerValue.UNALTERED): "Wild-type",
+            (MarkerName.CODEL_1P19Q, MarkerValue.ALTERED): "Codeleted",
+            (MarkerName.CODEL_1P19Q, MarkerValue.UNALTERED): "Not codeleted",
+            (MarkerName.MGMT, MarkerValue.ALTERED): "Methylated",
+            (MarkerName.MGMT, MarkerValue.UNALTERED): "Unmethylated",
+            (MarkerName.PROLIFERATION, MarkerValue.ALTERED): "High",
+            (MarkerName.PROLIFERATION, MarkerValue.UNALTERED): "Low",
+        },
+        indeterminate="Indeterminate",
+        not_assessed="Not assessed",
+        reading="Read together (WHO CNS 2021)",
+        weakest="Its weakest marker has {percent}.",
+        confirm="Tissue must confirm: {tests}.",
+        models="Models, and what they learnt from",
+        outlines="outline",
+        model="{name} {version} ({purpose})",
+        data_unknown="training data not stated",
+        series="Series used: {numbers}",
+        unnumbered="unnumbered",
+        engine="the outline's network ran on {engine}",
+        more="{count} more: see the structured report.",
+        shortened="Shortened to fit one page: the structured report has the full text.",
+        made="{product} {version}, made {when}",
+        phrases=Phrasebook({}),
+    ),
+    "zh": Words(
+        title="胶质瘤 AI 分析报告",
+        subtitle="脑部 MRI 自动分析",
+        badge="仅供科研使用 · 非医疗器械",
+        patient="姓名",
+        patient_id="患者编号",
+        born="出生日期",
+        study_date="检查日期",
+        accession="检查号",
+        not_stated="未提供",
+        warnings="质量警告（{count} 项）：采信以下结果前请先核对图像",
+        no_warning="质量检查：已完成 {count} 项，无警告",
+        no_check="无质量检查记录",
+        between=" · ",
+        tests="；",
+        where="轴位第 {index} 层，共 {count} 层（自足侧起）",
+        outline="黄线：全肿瘤轮廓",
+        side="图像左侧为患者右侧",
+        volume="全肿瘤体积",
+        long_axis="最大径",
+        short_axis="最大垂直径",
+        not_measured="未测量",
+        no_tumour="未检出肿瘤",
+        markers="分子标志物（影像预测）",
+        calibrated="校准后概率",
+        open_zone="两种结果均不能排除",
+        no_marker="未评估：本检查未作标志物预测。",
+        alterations={
+            MarkerName.IDH: "IDH 突变",
+            MarkerName.CODEL_1P19Q: "1p/19q 共缺失",
+            MarkerName.MGMT: "MGMT 启动子甲基化",
+            MarkerName.PROLIFERATION: "高增殖活性",
+        },
+        beside={MarkerName.PROLIFERATION: "Ki-67 的 RNA 替代指标"},
+        values={
+            (MarkerName.IDH, MarkerValue.ALTERED): "突变型",
+            (MarkerName.IDH, MarkerValue.UNALTERED): "野生型",
+            (MarkerName.CODEL_1P19Q, MarkerValue.ALTERED): "共缺失",
+            (MarkerName.CODEL_1P19Q, MarkerValue.UNALTERED): "无共缺失",
+            (MarkerName.MGMT, MarkerValue.ALTERED): "甲基化",
+            (MarkerName.MGMT, MarkerValue.UNALTERED): "未甲基化",
+            (MarkerName.PROLIFERATION, MarkerValue.ALTERED): "高",
+            (MarkerName.PROLIFERATION, MarkerValue.UNALTERED): "低",
+        },
+        indeterminate="不确定",
+        not_assessed="未评估",
+        reading="综合判读（WHO CNS 2021）",
+        weakest="其中最弱标志物的概率为 {percent}。",
+        confirm="须经组织学证实：{tests}。",
+        models="模型及其训练数据",
+        outlines="分割",
+        model="{name} {version}（{purpose}）",
+        data_unknown="训练数据未说明",
+        series="所用序列：{numbers}",
+        unnumbered="无编号",
+        engine="分割网络运行于 {engine}",
+        more="另有 {count} 项，见结构化报告。",
+        shortened="为排入一页已作删节，全文见结构化报告。",
+        made="{product} {version}，生成于 {when}",
+        phrases=Phrasebook(CHINESE),
+    ),
+}
