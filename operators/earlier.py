@@ -18,6 +18,8 @@ from operators.domain import Earlier
 from operators.headers import calendar_date
 from operators.results import PRODUCT
 
+OTHER_METHOD = "Then another model or version measured: some of the change may be the method's."
+
 
 @dataclass(frozen=True)
 class Change:
@@ -35,16 +37,16 @@ def change_since(earlier: Earlier, now_mm3: float, today: date) -> Change:
     return Change((today - earlier.examined_on).days, percent)
 
 
-def comparison_text(earlier: Earlier, now_mm3: float, today: date, model: tuple[str, str]) -> str:
-    """Say in a sentence what was, what is and what changed; `model` is the name and version that measures now."""
+def comparison_sentences(earlier: Earlier, now_mm3: float, today: date, model: tuple[str, str]) -> list[str]:
+    """Say what was, what is and what changed; `model` is the name and version that measures now."""
     change = change_since(earlier, now_mm3, today)
     then, now = f"{earlier.tumour_ml:.1f} ml", f"{now_mm3 / 1000.0:.1f} ml"
     percent = "" if change.percent is None else f", {change.percent:+.0f} %"
     days = f"{change.days} day" if change.days == 1 else f"{change.days} days"
-    text = f"Whole tumour {then} on {earlier.examined_on.isoformat()}, {now} now{percent} in {days}."
+    said = [f"Whole tumour {then} on {earlier.examined_on.isoformat()}, {now} now{percent} in {days}."]
     if (earlier.model, earlier.model_version) != model:
-        text += " Then another model or version measured: some of the change may be the method's."
-    return text
+        said.append(OTHER_METHOD)
+    return said
 
 
 def latest_before(reports: Iterable[Dataset], header: Dataset) -> Earlier | None:

@@ -13,6 +13,8 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from operators.domain import Diameter, Findings, Marker, MarkerValue, Outcome, Selection
+from operators.earlier import comparison_sentences
+from operators.headers import calendar_date
 from operators.integrated import read_together
 from operators.report_words import Language, Words
 from operators.results import PRODUCT, Origin
@@ -69,6 +71,8 @@ class Content:
     caption: str
     figures: tuple[Figure, ...]
     """Empty where no tumour was found."""
+    comparison: str
+    """With an earlier examination; empty where there was none."""
     suggestion: Suggestion | None
     markers: tuple[MarkerLine, ...]
     models: tuple[tuple[str, str], ...]
@@ -94,6 +98,7 @@ def content_of(
         checked,
         words.between.join(caption),
         tuple(_figures(findings, words)) if found else (),
+        _comparison(job, header, words),
         _suggestion(job.markers, words),
         tuple(_marker_line(marker, words) for marker in job.markers),
         tuple(_models(job, words, language, data)),
@@ -152,6 +157,15 @@ def _figures(findings: Findings, words: Words) -> Iterator[Figure]:
         (words.short_axis, findings.short_axis, SHORT),
     ):
         yield _diameter(label, axis, colour, words)
+
+
+def _comparison(job: Job, header: Dataset, words: Words) -> str:
+    today = calendar_date(header, "StudyDate")
+    if job.earlier is None or today is None:
+        return ""
+    tumour, now = needed(job.tumour), needed(job.findings).tumour_mm3
+    sentences = comparison_sentences(job.earlier, now, today, (tumour.model, tumour.model_version))
+    return " ".join(map(words.phrases, sentences))
 
 
 def _diameter(label: str, axis: Diameter | None, colour: str, words: Words) -> Figure:

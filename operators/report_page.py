@@ -116,6 +116,8 @@ def _above(content: Content, fitting: Fitting) -> Iterator[Block]:
 
 def _below(content: Content, fitting: Fitting) -> Iterator[Block]:
     yield _figures(content.figures, fitting) if content.figures else _no_tumour(content, fitting)
+    if content.comparison:
+        yield _paragraph(content.comparison, fitting.body + 0.6, fitting, INK)
     yield _heading(content.words.markers, fitting, content)
     if content.suggestion:
         yield _suggestion(content, fitting)

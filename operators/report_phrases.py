@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from operators.earlier import OTHER_METHOD
 from operators.statements import LIMITS_OF_USE, NO_TUMOUR
 
 _NAME = re.compile(r"\\\{(\w+)\\\}")
@@ -58,6 +59,17 @@ CHINESE = {
         "仅供科研使用，非医疗器械。由软件自动生成，未经人工审核。影像预测不能替代组织病理诊断，最终须经组织病理学证实。"
     ),
     NO_TUMOUR: "没有任何体素更可能属于肿瘤。此为自动分析结果，不能排除肿瘤。",
+    # operators.earlier
+    "Whole tumour {then} on {date}, {now} now, {percent} in {days} days.": (
+        "全肿瘤体积：{date} 为 {then}，本次 {now}，变化 {percent}，间隔 {days} 天。"
+    ),
+    "Whole tumour {then} on {date}, {now} now, {percent} in 1 day.": (
+        "全肿瘤体积：{date} 为 {then}，本次 {now}，变化 {percent}，间隔 1 天。"
+    ),
+    "Whole tumour {then} on {date}, {now} now in {days} days.": (
+        "全肿瘤体积：{date} 为 {then}，本次 {now}，间隔 {days} 天。"
+    ),
+    OTHER_METHOD: "既往由其他模型或版本测量，部分变化可能源于方法差异。",
     # operators.classify
     "no model for this marker is installed": "未安装该标志物的模型",
     "no tumour was found": "未检出肿瘤",

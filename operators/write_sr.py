@@ -19,7 +19,7 @@ from pydicom.sr.coding import Code
 
 from operators import codes
 from operators.domain import Check, Findings, Marker, MarkerValue, Outcome, Selection, Stack, TumourMap
-from operators.earlier import comparison_text
+from operators.earlier import comparison_sentences
 from operators.headers import calendar_date
 from operators.integrated import read_together
 from operators.results import (
@@ -177,7 +177,7 @@ def comparison_items(job: Job) -> Iterator[sr.TextContentItem]:
         tumour = needed(job.tumour)
         now = needed(job.findings).tumour_mm3
         model = (tumour.model, tumour.model_version)
-        yield text_item(codes.COMPARISON, comparison_text(job.earlier, now, _today(job), model))
+        yield text_item(codes.COMPARISON, " ".join(comparison_sentences(job.earlier, now, _today(job), model)))
 
 
 def _earlier_groups(job: Job, seg: Dataset, origin: Origin) -> Iterator[Group]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from datetime import date
 from io import BytesIO
 from pathlib import Path
 
@@ -20,7 +21,18 @@ from app.errors import ConfigError
 from app.process import open_training_data
 from models.novelty import load_reference
 from operators import alignment, classify, integrated, segment
-from operators.domain import REQUIRED, Alignment, Check, Contrast, Findings, Marker, MarkerName, MarkerValue, Outcome
+from operators.domain import (
+    REQUIRED,
+    Alignment,
+    Check,
+    Contrast,
+    Earlier,
+    Findings,
+    Marker,
+    MarkerName,
+    MarkerValue,
+    Outcome,
+)
 from operators.network_view import view_of
 from operators.quality import assess
 from operators.quality_limits import QualityLimits
@@ -539,3 +551,19 @@ def test_a_blank_image_is_still_a_page(tmp_path):
     job.stack = replace(job.stack, images=dict.fromkeys(job.stack.images, blank), brain=blank > 0)
     write_pdf(job, "1.0", MADE_AT)
     assert "No tumour detected" in text_of(job)
+
+
+@pytest.mark.parametrize("language", WORDS)
+@pytest.mark.parametrize("then", [0.0, 4.2])
+def test_an_earlier_examination_is_compared(tmp_path, language, then):
+    job = made(tmp_path, header={"StudyDate": "20240201"})
+    job.earlier = Earlier(date(2024, 1, 2), "1.2", then, None, None, None, "nasbranet", "0.9", "1.2.3")
+    write_pdf(job, "1.0", MADE_AT, language)
+    now = job.findings.tumour_mm3 / 1000.0
+    text = squeezed(text_of(job))
+    assert squeezed(f"{now:.1f} ml") in text
+    assert "2024-01-02" in text
+    assert "30" in text
+    assert (squeezed(f"{100 * (now / then - 1):+.0f} %") in text) if then else ("%" not in text)
+    assert ("method" in text) == (language == "en"), "in Chinese all of it is Chinese"
+    assert ("方法差异" in text) == (language == "zh")
