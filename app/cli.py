@@ -1,4 +1,4 @@
-"""Command line: serve, process, explain, send, demo, doctor."""
+"""Command line: serve, process, explain, verify, send, demo, doctor."""
 
 from __future__ import annotations
 
@@ -139,6 +139,29 @@ def explain(
 
 
 @cli.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="folder with result objects, searched through all its levels")],
+    as_json: AsJson = False,
+    strict: Annotated[bool, typer.Option("--strict", help="fail where a validator is not installed")] = False,
+) -> None:
+    """Let every validator judge the result objects of a folder; exit 0 only if all pass, 1 if one fails."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that holds the result objects")
+    from operators.verify import describe_judgements, verify_folder
+
+    with _bar() as progress:
+        progress.add_task("verifying", total=None)
+        described = describe_judgements(verify_folder(folder), strict=strict)
+    if as_json:
+        sys.stdout.write(json.dumps(described, indent=2) + "\n")
+    else:
+        out.print(_judgements_table(described), "")
+        out.print(described["closing"], highlight=False, soft_wrap=True)
+    if not described["passed"]:
+        raise typer.Exit(1)
+
+
+@cli.command()
 def send(
     folder: Annotated[Path, typer.Argument(help="folder with DICOM files, searched through all its levels")],
     to: Annotated[str, typer.Option("--to", help="AE@host:port")],
@@ -237,6 +260,18 @@ def _rules_table(settings: Settings) -> Table:
     own = [("site", r.kind, r.field, r.weight, r.pattern) for r in settings.series_rules]
     for source, kind, where, points, pattern in own + [("built in", *row) for row in built_in()]:
         table.add_row(source, kind, where, f"{points:g}", escape(pattern))
+    return table
+
+
+def _judgements_table(described: dict[str, Any]) -> Table:
+    """Every judgement, with its first complaint."""
+    colours = {"passed": "green", "failed": "red"}
+    table = Table("object", "kind", "validator", "outcome", title="Verified", title_justify="left", box=None)
+    table.add_column("first complaint", overflow="fold")
+    for row in described["judgements"]:
+        colour = colours.get(row["outcome"], "yellow")
+        complaint = escape(row["complaints"][0]) if row["complaints"] else ""
+        table.add_row(escape(row["object"]), row["kind"], row["validator"], f"[{colour}]{row['outcome']}[/]", complaint)
     return table
 
 
