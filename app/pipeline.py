@@ -31,6 +31,7 @@ from operators.segment import SegmentOperator
 from operators.select_series import SelectSeriesOperator, recognised
 from operators.series_rules import Rules
 from operators.stage import Job, QueueSource, SettleOperator
+from operators.write_measurements import WriteMeasurementsOperator
 from operators.write_seg import WriteSegOperator
 from operators.write_sr import WriteSrOperator
 
@@ -91,6 +92,7 @@ class GliomaPipeline(Application):
             MeasureOperator(self, name="measure"),
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp),
+            WriteMeasurementsOperator(self, name="write measurements", **stamp),
             WriteSrOperator(self, name="write SR", **stamp),
             SettleOperator(self, name="settle", on_settled=self._on_settled),
         ]

@@ -61,7 +61,7 @@ class Job:
     markers: tuple[Marker, ...] = ()
     findings: Findings | None = None
     results: dict[str, Path] = field(default_factory=dict)
-    """Files written, by what they are: "SEG T1C", "SEG FLAIR", "SR"."""
+    """Files written, by what they are: "SEG T1C", "SEG FLAIR", "measurements SR", "SR"."""
     failure: Failure | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage by its name."""

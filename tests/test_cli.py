@@ -51,7 +51,8 @@ def test_process_gives_its_contract_as_json(processed):
     assert "better than chance" in markers["mgmt"]["reason"]
     assert found["reading"].endswith(".")
     assert {"load", "select", "volumes", "preprocess", "segment", "write SEG", "write SR"} <= set(found["seconds"])
-    assert sorted(p.name for p in out.iterdir()) == ["key_image.png", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
+    files = ["key_image.png", "measurements.dcm", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
+    assert sorted(p.name for p in out.iterdir()) == files
 
 
 def test_verify_passes_what_process_wrote_and_fails_what_is_left_of_it(processed, tmp_path):

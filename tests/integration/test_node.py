@@ -65,7 +65,7 @@ def studies(pacs, **query):
 def test_a_study_interrupted_by_kill_is_finished_once(node):
     (job,) = node.jobs()
     assert (job.state, job.attempts) == (JobState.DONE, 2)
-    assert [p.name for p in node.archived()] == ["seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
+    assert [p.name for p in node.archived()] == ["measurements.dcm", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
 
 
 def test_the_pacs_finds_seg_and_sr_in_the_same_study(node, pacs, truth):
@@ -73,7 +73,7 @@ def test_the_pacs_finds_seg_and_sr_in_the_same_study(node, pacs, truth):
         found = studies(pacs, StudyInstanceUID=truth.study_uid)
         return sorted(entry["00080060"]["Value"][0] for entry in found)
 
-    node.wait(lambda: held() == ["SEG", "SEG", "SR"], 30, f"Orthanc holds {held()}")
+    node.wait(lambda: held() == ["SEG", "SEG", "SR", "SR"], 30, f"Orthanc holds {held()}")
 
 
 def test_every_result_is_valid(node):
@@ -90,7 +90,7 @@ def test_the_shipped_network_finds_the_phantoms_lesion(node, truth):
 
 
 def test_the_report_says_what_was_measured(node):
-    text = subprocess.run(["dsrdump", str(node.archived()[2])], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(["dsrdump", str(node.archived()[3])], capture_output=True, text=True, check=True).stdout
     for words in ("Oncology Measurement Report", "Volume", "Long Axis", "Research use only", "not assessed"):
         assert words.lower() in text.lower()
 
