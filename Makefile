@@ -7,6 +7,7 @@ PY := $(VENV)/bin/python
 # make venv TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_ARGS ?=
 SYSTEM := orthanc orthanc-dicomweb dcmtk dicom3tools
+VIEWER := chromium fonts-dejavu-core npm
 
 .PHONY: help run demo test lint venv system clean
 
@@ -47,9 +48,11 @@ $(VENV)/.ready: requirements.txt requirements-quantise.txt tests/requirements.tx
 # Orthanc, DCMTK and dciodvfy are what the tests talk to and judge by.
 system:
 	@test -x /usr/bin/storescu -a -x /usr/bin/dciodvfy -a -x /usr/sbin/Orthanc -a -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || $(call apt,$(SYSTEM))
+# A browser, a font for it, and what fetches the viewer; without them the viewer's tests are skipped, and say so.
+	@{ test -x /usr/bin/chromium -a -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf && command -v npm >/dev/null; } || ( $(call apt,$(VIEWER)) ) || echo "the viewer's tests will be skipped: no $(VIEWER)" >&2
 
 clean:
-	rm -rf $(VENV) out var runs
+	rm -rf $(VENV) .cache out var runs
 
 define apt
 { if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); \

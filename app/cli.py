@@ -1,4 +1,4 @@
-"""Command line: serve, process, explain, send, demo, doctor, conformance."""
+"""Command line: serve, process, explain, verify, send, demo, doctor, conformance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ cli = typer.Typer(
     help="Glioma Node: a brain-MRI study in over DICOM, a segmentation and a structured report out. Research use only.",
 )
 out, err = Console(), Console(stderr=True)
-STAGES = 11
+STAGES = 12
 """Stages between the queue and the end."""
 
 ConfigFile = Annotated[
@@ -136,6 +136,29 @@ def explain(
     if missing:
         ends = "; the analysis needs T1C and FLAIR" if {"T1C", "FLAIR"} & set(missing) else ", which may be missing"
         out.print(f"\nnot found: {', '.join(missing)}{ends}", highlight=False)
+
+
+@cli.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="folder with result objects, searched through all its levels")],
+    as_json: AsJson = False,
+    strict: Annotated[bool, typer.Option("--strict", help="fail where a validator is not installed")] = False,
+) -> None:
+    """Let every validator judge the result objects of a folder; exit 0 only if all pass, 1 if one fails."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that holds the result objects")
+    from operators.verify import describe_judgements, verify_folder
+
+    with _bar() as progress:
+        progress.add_task("verifying", total=None)
+        described = describe_judgements(verify_folder(folder), strict=strict)
+    if as_json:
+        sys.stdout.write(json.dumps(described, indent=2) + "\n")
+    else:
+        out.print(_judgements_table(described), "")
+        out.print(described["closing"], highlight=False, soft_wrap=True)
+    if not described["passed"]:
+        raise typer.Exit(1)
 
 
 @cli.command()
@@ -254,6 +277,18 @@ def _rules_table(settings: Settings) -> Table:
     own = [("site", r.kind, r.field, r.weight, r.pattern) for r in settings.series_rules]
     for source, kind, where, points, pattern in own + [("built in", *row) for row in built_in()]:
         table.add_row(source, kind, where, f"{points:g}", escape(pattern))
+    return table
+
+
+def _judgements_table(described: dict[str, Any]) -> Table:
+    """Every judgement, with its first complaint."""
+    colours = {"passed": "green", "failed": "red"}
+    table = Table("object", "kind", "validator", "outcome", title="Verified", title_justify="left", box=None)
+    table.add_column("first complaint", overflow="fold")
+    for row in described["judgements"]:
+        colour = colours.get(row["outcome"], "yellow")
+        complaint = escape(row["complaints"][0]) if row["complaints"] else ""
+        table.add_row(escape(row["object"]), row["kind"], row["validator"], f"[{colour}]{row['outcome']}[/]", complaint)
     return table
 
 

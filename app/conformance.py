@@ -226,8 +226,9 @@ def _sections(name: str, node: Mapping[str, Any], shapes: Mapping[str, Any]) -> 
 
 
 def _shape(entry: Mapping[str, Any], shapes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the section that an entry refers to; None where it is a plain value."""
-    reference = entry.get("$ref", "").rpartition("/")[2]
+    """Return the section that an entry refers to, though it may be left out; None where it is a plain value."""
+    kinds = [kind for kind in entry.get("anyOf", (entry,)) if "$ref" in kind]
+    reference = kinds[0]["$ref"].rpartition("/")[2] if kinds else ""
     return shapes[reference] if reference and "properties" in shapes[reference] else None
 
 

@@ -57,7 +57,7 @@ COMMON: Attributes = {
     "SeriesTime": "as Instance Creation Date",
     "ContentTime": "as Instance Creation Date",
     "AccessionNumber": "the source's",
-    "Modality": "SEG, SR or OT, by the object",
+    "Modality": "SEG, SR, OT (key images) or DOC (report page), by the object",
     "Manufacturer": PRODUCT,
     "ReferringPhysicianName": "the source's",
     "SeriesDescription": "see the table above",
@@ -146,7 +146,35 @@ PICTURE: Attributes = {
     "PixelData": "uncompressed",
 }
 
+MEASUREMENTS: Attributes = {
+    "ReferencedPerformedProcedureStepSequence": "empty",
+    "ValueType": "CONTAINER",
+    "ConceptNameCodeSequence": "(126000, DCM, Imaging Measurement Report): viewers take such a report into their list",
+    "ContinuityOfContent": "SEPARATE, in every container",
+    "PerformedProcedureCodeSequence": "empty",
+    "CurrentRequestedProcedureEvidenceSequence": "the one T1C image that the diameters lie on",
+    "CompletionFlag": "COMPLETE",
+    "VerificationFlag": "UNVERIFIED: no person has checked it",
+    "PreliminaryFlag": "PRELIMINARY",
+    "ContentTemplateSequence": "template 1500 of DCMR",
+    "ContentSequence": "one group: both diameters as lines on that image",
+}
+PAGE: Attributes = {
+    "AcquisitionDateTime": "empty: of several series",
+    "ConversionType": "WSD",
+    "BurnedInAnnotation": "YES: the page names the patient",
+    "RecognizableVisualFeatures": "NO",
+    "SourceInstanceSequence": "every image analysed",
+    "DocumentTitle": "Glioma AI report (research)",
+    "ConceptNameCodeSequence": "as the report's title",
+    "VerificationFlag": "UNVERIFIED: no person has checked it",
+    "MIMETypeOfEncapsulatedDocument": "application/pdf",
+    "EncapsulatedDocument": "one A4 page, fonts embedded",
+    "EncapsulatedDocumentLength": "in bytes, without padding",
+}
+
 _SEG, _SR, _SC = uid.SegmentationStorage, uid.Comprehensive3DSRStorage, uid.SecondaryCaptureImageStorage
+_PDF = uid.EncapsulatedPDFStorage
 CREATED = (
     CreatedObject(
         "Segmentation on T1C", "write_seg", _SEG, "A.51", "AI whole tumour on T1C (research)", "1", SEGMENTATION, "T1C"
@@ -161,7 +189,17 @@ CREATED = (
         SEGMENTATION,
         "FLAIR",
     ),
+    CreatedObject(
+        "Diameters",
+        "write_measurements",
+        _SR,
+        "A.35.13",
+        "AI diameters on T1C (research)",
+        "1; none where T1C was not acquired axially or there is no tumour",
+        MEASUREMENTS,
+    ),
     CreatedObject("Report", "write_sr", _SR, "A.35.13", "AI glioma report (research)", "1", REPORT),
     CreatedObject("Key images", "write_capture", _SC, "A.8.1", "AI key images (research)", "1 or more", PICTURE),
+    CreatedObject("Report page", "write_pdf", _PDF, "A.45.1", "AI glioma report page (research)", "1", PAGE),
 )
 """Every object that a study's analysis makes, in the order in which they are sent."""

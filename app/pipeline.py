@@ -36,6 +36,7 @@ from operators.select_series import SelectSeriesOperator, recognised
 from operators.series_rules import Rules
 from operators.stage import Job, QueueSource, SettleOperator
 from operators.write_capture import WriteCaptureOperator
+from operators.write_measurements import WriteMeasurementsOperator
 from operators.write_pdf import PdfOperator
 from operators.write_seg import WriteSegOperator
 from operators.write_sr import WriteSrOperator
@@ -103,6 +104,7 @@ class GliomaPipeline(Application):
             CompareEarlierOperator(self, name="compare", find=self._find_earlier),
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp),
+            WriteMeasurementsOperator(self, name="write measurements", **stamp),
             WriteSrOperator(self, name="write SR", **stamp),
             WriteCaptureOperator(self, name="write key image", **stamp),
             PdfOperator(self, name="write PDF", **stamp, **self._page),

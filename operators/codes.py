@@ -23,6 +23,7 @@ ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CI
 
 # The report: TID 1500
 REPORT_TITLE = Code("126001", "DCM", "Oncology Measurement Report")  # CID 7021
+MEASUREMENTS_TITLE = Code("126000", "DCM", "Imaging Measurement Report")  # CID 7021
 BRAIN_MRI = Code("24590-2", "LN", "Brain MRI")  # CID 646
 ENGLISH = Code("en", "RFC5646", "English")  # CID 5000
 DEVICE = Code("121007", "DCM", "Device")  # CID 270

@@ -74,7 +74,8 @@ def _perpendicular(region: BoolArray, long_axis: Diameter, pixel_mm: Points) -> 
     lines = start + feet[:, None, None] * along + heights[:, None] * across  # (chords, samples, 2) in mm
     inside = ndimage.map_coordinates(region.astype(np.float32), np.moveaxis(lines / pixel_mm, -1, 0), order=1) >= 0.5
     chord, first, last = _longest_run(inside)
-    ends = lines[chord, first] / pixel_mm, lines[chord, last] / pixel_mm
+    beyond = across * (CHORD_STEP * unit / 2)  # a sample stands for half a step on either side
+    ends = (lines[chord, first] - beyond) / pixel_mm, (lines[chord, last] + beyond) / pixel_mm
     return Diameter((last - first + 1) * CHORD_STEP * unit, _pair(ends[0]), _pair(ends[1]))
 
 

@@ -63,7 +63,7 @@ class Job:
     earlier: Earlier | None = None
     findings: Findings | None = None
     results: dict[str, Path] = field(default_factory=dict)
-    """Files written, by what they are: "SEG T1C", "SEG FLAIR", "SR", "PDF", "key image"."""
+    """Files written, by what they are: "SEG T1C", "SEG FLAIR", "measurements SR", "SR", "PDF", "key image"."""
     failure: Failure | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage by its name."""

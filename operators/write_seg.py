@@ -32,8 +32,8 @@ from operators.errors import AnalysisFailed
 from operators.results import PRODUCT, Origin, anonymous, earlier_input, finish, origin_of, save
 from operators.series_geometry import layout
 from operators.stage import Job, StageOperator, needed
+from operators.write_planes import Matrix, frame_numbers, own_shape, stack_to_planes
 
-Matrix = NDArray[np.float64]
 SEGMENT_LABEL = "Whole tumour"
 SEGMENT_RGB = (255, 210, 0)
 """Yellow: seen on grey images by every kind of colour vision."""
@@ -54,28 +54,10 @@ def segment_on_source(stack: Stack, tumour: TumourMap, source: SourceVolume, con
 
     Raises AnalysisFailed where the series' grid and its headers, or the stack and T1C, do not belong together.
     """
-    planes = source.volume.spatial_shape[0]
-    if len(source.headers) != planes:
-        raise AnalysisFailed(f"{contrast} has {len(source.headers)} headers for {planes} planes")
-    shape = (planes, int(source.headers[0].Rows), int(source.headers[0].Columns))
-    # What was put straight is wider than its planes.
-    as_it_came = shape == source.volume.spatial_shape
-    if contrast is Contrast.T1C and as_it_came:
+    shape = own_shape(source, contrast)
+    if contrast is Contrast.T1C and shape == source.volume.spatial_shape:
         return _put_back(stack.geometry.with_array(tumour.mask.astype(np.uint8)), source)
-    to_planes = source.volume.inverse_affine if as_it_came else np.linalg.inv(_planes_affine(source.headers))
-    from_t1c = to_planes @ stack.to_source[contrast] @ stack.geometry.affine
-    return resample_mask(tumour.mask, from_t1c, stack.spacing_mm, shape)
-
-
-def _planes_affine(headers: Sequence[Dataset]) -> Matrix:
-    """Map plane, row and column of a series' own planes to LPS mm; sheared where the planes are tilted."""
-    where = layout(headers)
-    affine = np.eye(4)
-    affine[:3, 0] = (where.positions[-1] - where.positions[0]) / (len(headers) - 1)
-    affine[:3, 1] = where.along_column * where.pixel_mm[0]
-    affine[:3, 2] = where.along_row * where.pixel_mm[1]
-    affine[:3, 3] = where.positions[0]
-    return affine
+    return resample_mask(tumour.mask, stack_to_planes(stack, source, contrast), stack.spacing_mm, shape)
 
 
 def _put_back(mask: hd.Volume, source: SourceVolume) -> BoolArray:
@@ -219,7 +201,7 @@ def _directions(header: Dataset) -> Sequence[Any]:
 
 def _name_sources(seg: hd.seg.Segmentation, source: SourceVolume) -> None:
     """Replace the stand-ins by the objects, and the frames of them, that the planes came from."""
-    frames = {id(i.header): i.frames[0] + 1 for i in source.series.instances if i.frames}
+    frames = frame_numbers(source)
     groups = (group.get("DerivationImageSequence", ()) for group in seg.PerFrameFunctionalGroupsSequence)
     for reference in (r for derivations in groups for d in derivations for r in d.SourceImageSequence):
         header = _refer(reference, source)

@@ -15,38 +15,22 @@ import highdicom as hd
 import pydicom
 from highdicom import sr
 from pydicom import Dataset
-from pydicom.sr.coding import Code
 
 from operators import codes
 from operators.domain import Check, Findings, Marker, MarkerValue, Outcome, Selection, Stack, TumourMap
 from operators.earlier import comparison_sentences
 from operators.headers import calendar_date
 from operators.integrated import read_together
-from operators.results import (
-    PRODUCT,
-    SERIAL_NUMBER,
-    Origin,
-    anonymous,
-    earlier_input,
-    finish,
-    headers_of,
-    origin_of,
-    save,
-    writable,
-)
+from operators.results import Origin, anonymous, earlier_input, finish, headers_of, origin_of, save, writable
 from operators.stage import Job, StageOperator, needed
 from operators.statements import LIMITS_OF_USE, MARKER_LABELS, NO_TUMOUR, millilitres
 from operators.write_comparison import SECOND, comparison_group, time_point
+from operators.write_parts import identify, in_english, observer, private_scheme, separate, text_item
 
 SERIES_NUMBER = 9003
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
 Writable = Callable[[str], str]
-
-
-def text_item(name: Code, text: str) -> sr.TextContentItem:
-    """Make a TEXT item that its parent contains."""
-    return sr.TextContentItem(name, text, sr.RelationshipTypeValues.CONTAINS)
 
 
 def tumour_group(seg: Dataset, stack: Stack, findings: Findings) -> Group:
@@ -123,24 +107,6 @@ def _certainty(marker: Marker) -> list[sr.Measurement]:
     return [sr.Measurement(codes.CERTAINTY, round(100.0 * certain, 1), codes.PERCENT)]
 
 
-def identify(name: str, version: str) -> sr.AlgorithmIdentification:
-    """Name the algorithm behind a group (TID 4019)."""
-    # Its family stays with the segment: readers take any further code in a group for an evaluation.
-    return sr.AlgorithmIdentification(name, version or "unknown", manufacturer=PRODUCT)
-
-
-def observer(origin: Origin) -> sr.ObservationContext:
-    """Name this software as the observer (TID 1001, 1004)."""
-    device = sr.DeviceObserverIdentifyingAttributes(
-        uid=origin.software_uid,
-        name=PRODUCT,
-        manufacturer_name=PRODUCT,
-        model_name=PRODUCT,
-        serial_number=SERIAL_NUMBER,
-    )
-    return sr.ObservationContext(observer_device_context=sr.ObserverContext(sr.CodedConcept(*codes.DEVICE), device))
-
-
 def closing_items(selection: Selection | None, notes: Sequence[str], as_text: Writable) -> Iterator[sr.TextContentItem]:
     """Say which series were used and why, and what was seen in reading and preprocessing them."""
     chosen = selection.chosen if selection else {}
@@ -207,9 +173,7 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
         codes.BRAIN_MRI,
         [first, *then, *(marker_group(marker, origin, as_text) for marker in job.markers)],
         title=codes.REPORT_TITLE,
-        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
-            sr.CodedConcept(*codes.ENGLISH)
-        ),
+        language_of_content_item_and_descendants=in_english(),
     )
     content = report[0].ContentSequence
     # Ahead of the measurements, which come last: nobody should read those first.
@@ -217,16 +181,8 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
     for item in (limits, *quality_items(job.checks), *comparison_items(job), *reading_items(job.markers)):
         content.insert(len(content) - 1, item)
     content.extend(closing_items(job.selection, (*job.notes, *stack.notes, *_engine_note(job)), as_text))
-    _separate(report[0])
+    separate(report[0])
     return report
-
-
-def _separate(item: Dataset) -> None:
-    """Mark every container as separate items: as continuous text, viewers print values without their names."""
-    if item.ValueType == "CONTAINER":
-        item.ContinuityOfContent = "SEPARATE"
-    for child in item.get("ContentSequence", ()):
-        _separate(child)
 
 
 def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin) -> sr.Comprehensive3DSR:
@@ -242,11 +198,7 @@ def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin) -> sr.Comprehens
         instance_number=1,
         is_complete=True,
         series_description="AI glioma report (research)",
-        coding_schemes=[
-            hd.coding_schemes.CodingSchemeIdentificationItem(
-                codes.PRIVATE_SCHEME, name=codes.PRIVATE_SCHEME_NAME, responsible_organization=PRODUCT
-            )
-        ],
+        coding_schemes=[private_scheme()],
         contributing_equipment=[hd.ContributingEquipment(**origin.equipment)],
         **origin.device,
         **origin.stamps,

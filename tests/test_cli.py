@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -52,8 +53,27 @@ def test_process_gives_its_contract_as_json(processed):
     assert {"load", "select", "volumes", "preprocess", "segment", "write SEG", "write SR", "write PDF"} <= set(
         found["seconds"]
     )
-    names = ["key_image.png", "report.pdf.dcm", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"]
+    names = [
+        "key_image.dcm",
+        "key_image.png",
+        "measurements.dcm",
+        "report.pdf.dcm",
+        "seg_flair.dcm",
+        "seg_t1c.dcm",
+        "sr.dcm",
+    ]
     assert sorted(p.name for p in out.iterdir()) == names
+
+
+def test_verify_passes_what_process_wrote_and_fails_what_is_left_of_it(processed, tmp_path):
+    done = run("verify", processed[0], "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found
+    assert {row["outcome"] for row in found["judgements"]} == {"passed"}
+    shutil.copy(processed[0] / "sr.dcm", tmp_path)
+    done = run("verify", tmp_path)
+    assert done.returncode == 1
+    assert "not here" in " ".join(done.stdout.split())
 
 
 def test_explain_gives_the_chosen_series(study):
@@ -79,6 +99,8 @@ WRONG = [
     (["process", "/nowhere", "--out", "{tmp}"], "is not a folder"),
     (["explain", "/nowhere"], "is not a folder"),
     (["explain", "{tmp}"], "no DICOM"),
+    (["verify", "/nowhere"], "is not a folder"),
+    (["verify", "{tmp}"], "no DICOM result objects"),
     (["send", "{tmp}", "--to", "PACS@localhost:1"], "no files"),
     (["send", str(ROOT / "models"), "--to", "nonsense"], "AE_TITLE@host:port"),
     (["serve", "--config", "/nowhere.yaml"], "no settings file"),
@@ -120,5 +142,5 @@ def test_doctor_names_what_is_wrong_and_the_remedy(tmp_path):
 
 def test_help_lists_every_command():
     text = run("--help").stdout
-    for command in ("serve", "process", "explain", "send", "demo", "doctor", "conformance"):
+    for command in ("serve", "process", "explain", "verify", "send", "demo", "doctor", "conformance"):
         assert command in text

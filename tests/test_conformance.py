@@ -24,6 +24,8 @@ from operators import codes
 from operators.domain import Marker, MarkerName, MarkerValue
 from operators.key_image import render_key_image, save_key_image
 from operators.write_capture import write_captures
+from operators.write_measurements import write_measurements
+from operators.write_pdf import write_pdf
 from operators.write_seg import write_segs
 from operators.write_sr import write_sr
 from tests.support_results import MADE_AT, job_of
@@ -34,6 +36,8 @@ WRITTEN = {
     "Segmentation on FLAIR": "SEG FLAIR",
     "Report": "SR",
     "Key images": "key image SC",
+    "Diameters": "measurements SR",
+    "Report page": "PDF",
 }
 """Which of a job's results an object of the table is."""
 ALSO_COPIED = {"StudyDescription", "PatientAge"}
@@ -53,7 +57,7 @@ def results(tmp_path_factory):
     job = job_of(folder, markers=(marker,), notes=("T2 was moved by 4 mm",))
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, folder / "key_image.png")
-    for write in (write_segs, write_sr, write_captures):
+    for write in (write_segs, write_measurements, write_sr, write_captures, write_pdf):
         write(job, "1.0.0", MADE_AT)
     return {title: pydicom.dcmread(job.results[kind]) for title, kind in WRITTEN.items()}
 
@@ -120,6 +124,9 @@ def settings_of(entries, name):
     """The dotted name of every setting, by the models and not by their schema."""
     for key, entry in entries.items():
         kind = getattr(entry, "annotation", None)
+        if type(None) in getattr(kind, "__args__", ()):
+            # A section that may be left out is one all the same.
+            kind = next((part for part in kind.__args__ if hasattr(part, "model_fields")), kind)
         below = {f.name: f for f in fields(kind)} if is_dataclass(kind) else getattr(kind, "model_fields", None)
         if below:
             yield from settings_of(below, f"{name}.{key}")

@@ -16,6 +16,7 @@ from operators.key_image import KeyImageOperator
 from operators.measure import MeasureOperator
 from operators.results import writable
 from operators.statements import millilitres
+from operators.write_measurements import WriteMeasurementsOperator
 from operators.write_seg import WriteSegOperator, write_segs
 from operators.write_sr import WriteSrOperator, write_sr
 from tests.support_results import MADE_AT, PATIENTS, as_multi_frame, iod_errors, job_of, source_of
@@ -281,12 +282,13 @@ def test_the_operators_write_what_the_functions_do(tmp_path):
         MeasureOperator(graph, name="measure"),
         KeyImageOperator(graph, name="key image"),
         WriteSegOperator(graph, name="write SEG", **stamp),
+        WriteMeasurementsOperator(graph, name="write measurements", **stamp),
         WriteSrOperator(graph, name="write SR", **stamp),
     ]
     for stage in stages:
         stage.process(job)
-    assert sorted(job.results) == ["SEG FLAIR", "SEG T1C", "SR", "key image"]
-    names = {"key_image.png", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"}
+    assert sorted(job.results) == ["SEG FLAIR", "SEG T1C", "SR", "key image", "measurements SR"]
+    names = {"key_image.png", "measurements.dcm", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"}
     assert {path.name for path in tmp_path.iterdir()} == names
     again = tmp_path / "again"
     again.mkdir()
