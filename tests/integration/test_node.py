@@ -97,7 +97,8 @@ def test_the_shipped_network_finds_the_phantoms_lesion(node, truth):
 
 
 def test_the_report_says_what_was_measured(node):
-    text = subprocess.run(["dsrdump", str(node.archived()[3])], capture_output=True, text=True, check=True).stdout
+    report = next(p for p in node.archived() if p.name == "sr.dcm")
+    text = subprocess.run(["dsrdump", str(report)], capture_output=True, text=True, check=True).stdout
     for words in ("Oncology Measurement Report", "Volume", "Long Axis", "Research use only", "not assessed"):
         assert words.lower() in text.lower()
 
