@@ -15,8 +15,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import ConfigError
 from models.engine_base import EngineChoice
+from operators.language import Language
 from operators.quality_limits import QualityLimits
-from operators.report_words import Language
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
 
 

@@ -23,6 +23,7 @@ from operators.compare_earlier import CompareEarlierOperator, FindReports, no_re
 from operators.domain import Contrast, MarkerName
 from operators.errors import PipelineError
 from operators.key_image import KeyImageOperator
+from operators.language import Language
 from operators.load_study import LoadStudyOperator, load_study
 from operators.measure import MeasureOperator
 from operators.native import Worker
@@ -30,7 +31,6 @@ from operators.preprocess import PreprocessOperator
 from operators.quality import QualityOperator
 from operators.quality_limits import QualityLimits
 from operators.report_content import TrainingData
-from operators.report_words import Language
 from operators.segment import SegmentOperator
 from operators.select_series import SelectSeriesOperator, recognised
 from operators.series_rules import Rules

@@ -16,7 +16,8 @@ from operators.domain import Diameter, Findings, Marker, MarkerValue, Outcome, S
 from operators.earlier import comparison_sentences
 from operators.headers import calendar_date
 from operators.integrated import read_together
-from operators.report_words import Language, Words
+from operators.language import Language
+from operators.report_words import Words
 from operators.results import PRODUCT, Origin
 from operators.slice_picture import LONG, OUTLINE, SHORT, key_slice
 from operators.stage import Job, needed

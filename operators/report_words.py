@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from operators.domain import MarkerName, MarkerValue
+from operators.language import Language
 from operators.report_phrases import CHINESE, Phrasebook
 from operators.statements import LIMITS_OF_USE, NO_TUMOUR
-
-Language = Literal["en", "zh"]
 
 
 @dataclass(frozen=True, kw_only=True)

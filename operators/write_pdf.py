@@ -17,9 +17,10 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from operators import codes
 from operators.domain import REQUIRED
+from operators.language import Language
 from operators.report_content import TrainingData, content_of
 from operators.report_page import draw_page
-from operators.report_words import WORDS, Language
+from operators.report_words import WORDS
 from operators.results import Origin, earlier_input, finish, headers_of, origin_of, save
 from operators.slice_picture import render_panel
 from operators.stage import Job, StageOperator, needed

@@ -61,7 +61,7 @@ class Outcome:
 
     def save(self, path: Path) -> None:
         """Write the outcomes as JSON, whole or not at all."""
-        content = asdict(self) | {"settings": dict(self.settings), "patients": [asdict(p) for p in self.patients]}
+        content = asdict(self) | {"settings": dict(self.settings), "patients": [_row(p) for p in self.patients]}
         write_json(path, content)
 
     @classmethod
@@ -75,3 +75,8 @@ class Outcome:
             raise OutcomeError(f"there is no {path}; train first") from None
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise OutcomeError(f"{path} holds no outcomes: {error}") from None
+
+
+def _row(patient: PatientOutcome) -> dict[str, Any]:
+    """Give a patient's outcome as data for JSON; what is not known is left out."""
+    return {name: value for name, value in asdict(patient).items() if value is not None}
