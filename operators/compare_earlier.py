@@ -34,8 +34,12 @@ class CompareEarlierOperator(StageOperator):
     def process(self, job: Job) -> None:
         """Add `job.earlier`; an archive that cannot be asked costs the comparison, never the study."""
         header = headers_of(needed(job.volumes))[0]
+        reports: list[Dataset] = []
         try:
-            job.earlier = latest_before(self._find(header), header)
+            # One by one: what was found before an archive failed still counts.
+            for report in self._find(header):
+                reports.append(report)
         except HistoryUnavailable as error:
             LOGGER.warning("job %s is not compared with earlier examinations: %s", job.job_id, error)
-            job.notes = (*job.notes, f"Earlier examinations could not be looked for: {error}.")
+            job.notes = (*job.notes, f"Earlier examinations could not all be looked for: {error}.")
+        job.earlier = latest_before(reports, header)

@@ -204,10 +204,13 @@ def test_the_stage_finds_it_and_a_lost_archive_costs_no_study(tmp_path, archive)
     operator(History(archive, HistoryConfig()).find).process(job)
     assert job.earlier.examined_on == date(2024, 1, 2)
 
-    def lost(_):
+    def lost(header):
+        yield from History(archive, HistoryConfig()).find(header) if job.earlier is None else ()
         raise HistoryUnavailable("PACS at pacs:104 does not answer")
 
     job.earlier = None
+    operator(lost).process(job)
+    assert job.earlier is not None, "the node's own archive had it"
     operator(lost).process(job)
     assert job.earlier is None
     assert "does not answer" in job.notes[-1]
