@@ -7,7 +7,8 @@ PY := $(VENV)/bin/python
 # make venv TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_ARGS ?=
 SYSTEM := orthanc orthanc-dicomweb dcmtk dicom3tools
-VIEWER := chromium fonts-dejavu-core npm
+# Debian's npm and a Node.js from elsewhere, which brings its own, exclude each other.
+VIEWER := chromium fonts-dejavu-core $(shell command -v npm >/dev/null || echo npm)
 
 .PHONY: help run demo test lint venv system clean
 

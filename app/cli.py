@@ -27,7 +27,7 @@ cli = typer.Typer(
     help="Glioma Node: a brain-MRI study in over DICOM, a segmentation and a structured report out. Research use only.",
 )
 out, err = Console(), Console(stderr=True)
-STAGES = 12
+STAGES = 15
 """Stages between the queue and the end."""
 
 ConfigFile = Annotated[

@@ -12,7 +12,7 @@ from pydicom.errors import InvalidDicomError
 
 from app.config import HistoryConfig
 from app.retrieve import fetch_reports
-from operators.earlier import is_ours, same_patient
+from operators.earlier import same_patient
 
 LOGGER = logging.getLogger(__name__)
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
@@ -50,7 +50,7 @@ class History:
         if self._config.archive:
             yield from self._archived.of_patient(header)
         if self._config.pacs is not None:
-            yield from (report for report in fetch_reports(header, self._config.pacs) if is_ours(report))
+            yield from fetch_reports(header, self._config.pacs)
 
 
 def _identity_of(path: Path) -> Dataset:

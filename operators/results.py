@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 
 from operators import codes
-from operators.domain import Earlier, TumourMap, Volumes
+from operators.domain import Attention, Earlier, Marker, TumourMap, Volumes
 
 PRODUCT = "Glioma Node"
 SERIAL_NUMBER = "0"
@@ -97,6 +97,11 @@ def origin_of(volumes: Volumes, tumour: TumourMap, version: str, made_at: dateti
     """Derive a result set's origin from the images and the model it was made from."""
     images = (str(header.SOPInstanceUID) for header in headers_of(volumes))
     return Origin(version, made_at, (*images, tumour.model, tumour.model_version))
+
+
+def models_of(answers: Iterable[Marker | Attention]) -> tuple[str, ...]:
+    """Name the markers' models that a result set depends on."""
+    return tuple(f"{a.name} {a.model} {a.model_version}" for a in answers if a.model)
 
 
 def earlier_input(earlier: Earlier | None) -> tuple[str, ...]:

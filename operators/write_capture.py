@@ -22,7 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from operators import codes
 from operators.domain import Contrast, SourceVolume, Stack, Volumes
-from operators.results import Origin, anonymous, finish, origin_of, save
+from operators.results import Origin, anonymous, finish, models_of, origin_of, save
 from operators.slice_picture import key_slice
 from operators.stage import Job, StageOperator, needed
 
@@ -110,9 +110,9 @@ def plane_of(stack: Stack, index: int, t1c: SourceVolume) -> Dataset | None:
 def write_captures(job: Job, version: str, made_at: datetime) -> None:
     """Write a job's pictures as DICOM beside their PNG and list them in its results."""
     stack, volumes = needed(job.stack), needed(job.volumes)
-    models = [f"{m.name} {m.model} {m.model_version}" for m in job.markers if m.model]
-    models += [f"{found.name} {found.model} {found.model_version}" for found in job.attention]
-    origin = origin_of(volumes, needed(job.tumour), version, made_at).also(job.engine, *models)
+    origin = origin_of(volumes, needed(job.tumour), version, made_at).also(
+        job.engine, *models_of((*job.markers, *job.attention))
+    )
     for drawn in list(drawn_of(job)):
         shown = plane_of(stack, drawn.index, volumes[Contrast.T1C])
         png = job.results[drawn.kind]

@@ -21,7 +21,7 @@ from operators.language import Language
 from operators.report_content import TrainingData, content_of
 from operators.report_page import draw_page
 from operators.report_words import WORDS
-from operators.results import Origin, earlier_input, finish, headers_of, origin_of, save
+from operators.results import Origin, earlier_input, finish, headers_of, models_of, origin_of, save
 from operators.slice_picture import render_panel
 from operators.stage import Job, StageOperator, needed
 
@@ -81,10 +81,9 @@ def write_pdf(
     job: Job, version: str, made_at: datetime, language: Language = "en", data: TrainingData | None = None
 ) -> None:
     """Write a job's report page into its output folder and list it in its results."""
-    assessed = (f"{m.name} {m.model} {m.model_version}" for m in job.markers if m.model)
     volumes = needed(job.volumes)
     origin = origin_of(volumes, needed(job.tumour), version, made_at)
-    origin = origin.also(job.engine, *assessed, *earlier_input(job.earlier))
+    origin = origin.also(job.engine, *models_of(job.markers), *earlier_input(job.earlier))
     page = build_page(job, language, data or {}, origin)
     result = build_pdf(page, headers_of(volumes), language, origin)
     job.results["PDF"] = save(result, job.output_folder / "report.pdf.dcm")

@@ -21,7 +21,7 @@ from operators.domain import Check, Findings, Marker, MarkerValue, Outcome, Sele
 from operators.earlier import comparison_sentences
 from operators.headers import calendar_date
 from operators.integrated import read_together
-from operators.results import Origin, anonymous, earlier_input, finish, headers_of, origin_of, save, writable
+from operators.results import Origin, anonymous, earlier_input, finish, headers_of, models_of, origin_of, save, writable
 from operators.stage import Job, StageOperator, needed
 from operators.statements import LIMITS_OF_USE, MARKER_LABELS, NO_TUMOUR, millilitres
 from operators.write_comparison import SECOND, comparison_group, time_point
@@ -209,10 +209,11 @@ def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin) -> sr.Comprehens
 
 def write_sr(job: Job, version: str, made_at: datetime) -> None:
     """Write a job's report into its output folder and list it in its results; the segmentations come first."""
-    assessed = (f"{m.name} {m.model} {m.model_version}" for m in job.markers if m.model)
     origin = origin_of(needed(job.volumes), needed(job.tumour), version, made_at).also(*earlier_input(job.earlier))
     segs = [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in ("SEG T1C", "SEG FLAIR")]
-    job.results["SR"] = save(build_sr(job, segs, origin.also(job.engine, *assessed)), job.output_folder / "sr.dcm")
+    job.results["SR"] = save(
+        build_sr(job, segs, origin.also(job.engine, *models_of(job.markers))), job.output_folder / "sr.dcm"
+    )
 
 
 class WriteSrOperator(StageOperator):

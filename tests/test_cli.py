@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from app.cli import STAGES
 from app.phantom import PhantomOptions, make_phantom
 from operators.domain import Contrast
 from tests.support_study import ROOT, phantom
@@ -53,6 +54,7 @@ def test_process_gives_its_contract_as_json(processed):
     assert {"load", "select", "volumes", "preprocess", "segment", "write SEG", "write SR", "write PDF"} <= set(
         found["seconds"]
     )
+    assert len(found["seconds"]) == STAGES, "the bar of progress ends where the work does"
     names = [
         "key_image.dcm",
         "key_image.png",
