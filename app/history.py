@@ -15,11 +15,13 @@ from app.retrieve import fetch_reports
 from operators.earlier import same_patient
 
 LOGGER = logging.getLogger(__name__)
+DOCUMENTS = ("sr.dcm", "measurements.dcm")
+"""Files of a result set that are structured reports."""
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
 
 
 class ArchivedReports:
-    """The reports in the archive; what it learns of them stays in memory, as it is identity."""
+    """The structured reports in the archive; what it learns of them stays in memory, as it is identity."""
 
     def __init__(self, archive_dir: Path) -> None:
         self._archive = archive_dir
@@ -27,7 +29,7 @@ class ArchivedReports:
 
     def of_patient(self, header: Dataset) -> Iterator[Dataset]:
         """Give every report that may be of the patient; one that cannot be read is passed over, and logged."""
-        for path in sorted(self._archive.glob("*/*/sr.dcm")):
+        for path in sorted(p for name in DOCUMENTS for p in self._archive.glob(f"*/*/{name}")):
             if path not in self._known:
                 self._known[path] = _identity_of(path)
             if same_patient(self._known[path], header):

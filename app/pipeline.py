@@ -100,7 +100,7 @@ class GliomaPipeline(Application):
             QualityOperator(self, name="quality", reference=self._reference, limits=self._limits),
             SegmentOperator(self, name="segment", model=self._segmenter, refinement=self._refinement),
             ClassifyOperator(self, name="classify", classifiers=self._classifiers, networks=self._networks),
-            MeasureOperator(self, name="measure"),
+            MeasureOperator(self, name="measure", spread=self._refinement.spread),
             CompareEarlierOperator(self, name="compare", find=self._find_earlier),
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp),

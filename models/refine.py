@@ -9,6 +9,7 @@ All settings were chosen on held-out patients (models.nasbranet refine) and are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -25,11 +26,38 @@ FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Segmenter = Callable[[FloatArray], FloatArray]
 """Maps slices (N, C, H, W) to probabilities (N, H, W)."""
+LEAST_DOUBT = 0.03
+"""No outline is expected to be better than this of a Dice of 1: two people's are not either."""
 _TOUCHING = np.ones((3, 3, 3), bool)
 
 
 class RefinementError(ValueError):
     """The settings' file is not what is expected; the message says what is wrong."""
+
+
+class Spread(BaseModel):
+    """How far measures on the network's outline lie from those on one drawn by hand: split-conformal quantiles.
+
+    The score of a patient is |log(drawn / found)| / (1 - expected Dice), so a doubtful outline has a wide interval.
+    Source: J. Lei et al., "Distribution-free predictive inference for regression", JASA 2018 (locally weighted).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    level: float = Field(gt=0, lt=1, description="share of patients whose drawn measure lies in the interval")
+    volume: float = Field(ge=0, description="quantile of the score of the volume")
+    long_axis: float = Field(ge=0, description="of the longest diameter")
+    short_axis: float = Field(ge=0, description="of the diameter at a right angle to it")
+    patients: int = Field(ge=1, description="held-out patients that this was measured on")
+
+    @staticmethod
+    def doubt(expected_dice: float) -> float:
+        """Scale of an error in log units."""
+        return max(1.0 - expected_dice, LEAST_DOUBT)
+
+    def around(self, value: float, quantile: float, expected_dice: float) -> tuple[float, float]:
+        """Give the interval of a measure; `quantile` is this object's own for it."""
+        factor = math.exp(quantile * self.doubt(expected_dice))
+        return value / factor, value * factor
 
 
 class Refinement(BaseModel):
@@ -44,6 +72,7 @@ class Refinement(BaseModel):
     observed: tuple[float, ...] = Field(default=(), description="the Dice that held-out patients had there")
     doubtful: float = Field(default=0.7, description="calibrated Dice below which a reader is warned")
     patients: int = Field(default=0, description="held-out patients that all this was chosen on")
+    spread: Spread | None = Field(default=None, description="how far measures can be trusted, where that is known")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -78,6 +78,7 @@ class FigureClassifier:
             self._model.name,
             self._model.version,
             known.open_between(),
+            known.coverage,
         )
 
 

@@ -44,6 +44,8 @@ SHORT_AXIS = Code("103340004", "SCT", "Short Axis")  # CID 7470
 MILLILITRE = Code("ml", "UCUM", "ml")
 MILLIMETRE = Code("mm", "UCUM", "mm")
 PERCENT = Code("%", "UCUM", "%")
+UPPER_UNCERTAINTY = Code("371886008", "SCT", "+, range of upper measurement uncertainty")  # CID 225
+LOWER_UNCERTAINTY = Code("371885007", "SCT", "-, range of lower measurement uncertainty")  # CID 225
 
 # What a report holds, for reading it again: TID 1500, 1501, 4019
 IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
@@ -64,6 +66,8 @@ NOT_DETECTED = Code("260415000", "SCT", "Not detected")  # SNOMED CT
 
 # Markers: TID 1501
 CERTAINTY = Code("111012", "DCM", "Certainty of Finding")  # CID 6048
+PROBABILITY = Code("PROBABILITY", PRIVATE_SCHEME, "Calibrated probability of the alteration")
+COVERAGE = Code("COVERAGE", PRIVATE_SCHEME, "Patients whose true answer the rule does not rule out")
 INDETERMINATE = Code("82334004", "SCT", "Indeterminate")  # CID 4220
 NOT_EVALUATED = Code("373121007", "SCT", "Not Evaluated")  # CID 3703
 

@@ -1,4 +1,4 @@
-"""Look for an earlier examination of the same patient that this node has measured."""
+"""Look for what this node has said of the same patient: at an earlier examination, or of this study before."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydicom import Dataset
 from operators.earlier import latest_before
 from operators.errors import HistoryUnavailable
 from operators.results import headers_of
+from operators.revision import predecessors_among
 from operators.stage import Job, StageOperator, needed
 
 LOGGER = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class CompareEarlierOperator(StageOperator):
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
-        """Add `job.earlier`; an archive that cannot be asked costs the comparison, never the study."""
+        """Add `job.earlier` and `job.predecessors`; an archive that cannot be asked costs these, never the study."""
         header = headers_of(needed(job.volumes))[0]
         reports: list[Dataset] = []
         try:
@@ -43,3 +44,4 @@ class CompareEarlierOperator(StageOperator):
             LOGGER.warning("job %s is not compared with earlier examinations: %s", job.job_id, error)
             job.notes = (*job.notes, f"Earlier examinations could not all be looked for: {error}.")
         job.earlier = latest_before(reports, header)
+        job.predecessors = predecessors_among(reports, header)

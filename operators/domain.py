@@ -235,6 +235,8 @@ class Marker:
     model_version: str = ""
     open_between: tuple[float, float] | None = None
     """Probabilities between which the model lets both answers stand; none are known of a model that does not say."""
+    coverage: float | None = None
+    """Share of patients whose true answer the model's rule does not rule out, 0 to 1; None where nobody measured it."""
 
     def __post_init__(self) -> None:
         if (self.value is MarkerValue.NOT_ASSESSED) != (self.probability is None):
@@ -261,6 +263,22 @@ class Earlier:
     """SOP Instance UID of the report that says so."""
 
 
+@dataclass(frozen=True)
+class Predecessor:
+    """A document that this node made of the same study before, when it held other images."""
+
+    series_number: int
+    """Tells the kinds of document apart."""
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    made: str
+    """Content Date and Time, YYYYMMDDHHMMSS.FFFFFF."""
+    tracking_uid: str | None
+    """Of the lesion, where the document is a report that has one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Attention:
     """Where a marker's network looked, on the slices that spoke the most for its answer (Grad-CAM)."""
@@ -280,6 +298,16 @@ class Attention:
     model_version: str
 
 
+@dataclass(frozen=True)
+class Interval:
+    """Where a measure of an outline drawn by hand would lie, given the one measured on the network's."""
+
+    low: float
+    high: float
+    level: float
+    """Share of patients, none of them seen in training, in which it does; 0 to 1."""
+
+
 @dataclass(frozen=True, eq=False)
 class Diameter:
     """A straight line across the lesion in one slice of the stack."""
@@ -288,6 +316,8 @@ class Diameter:
     start: tuple[float, float]
     end: tuple[float, float]
     """End points as (row, column) on the stack's slice."""
+    interval_mm: Interval | None = None
+    """None where it is not known how far the network's measures lie from a person's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,3 +330,7 @@ class Findings:
     long_axis: Diameter | None = None
     short_axis: Diameter | None = None
     """Longest line perpendicular to the long axis on the same slice."""
+    tumour_interval_mm3: Interval | None = None
+    """As `Diameter.interval_mm`."""
+    parts: int = 0
+    """How many regions the tumour has that do not touch each other in space."""

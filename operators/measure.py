@@ -1,100 +1,62 @@
-"""Measure the tumour: volume, and the two diameters of the RANO criteria.
-
-Lines run from edge to edge: half a pixel beyond the centres of the lesion's outermost pixels, so that a digital
-disc measures what the disc does. Sources: P. Wen et al., "RANO 2.0", J. Clin. Oncol. 2023 (largest diameter on
-one slice and the largest perpendicular to it); PS3.16 CID 7470.
-"""
+"""Measure the tumour: volume, the two diameters of the RANO criteria, and how far each can be trusted."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist, squareform
+from typing import Any
 
-from operators.domain import BoolArray, Diameter, Findings, Stack, TumourMap
+import numpy as np
+from scipy import ndimage
+
+from models.diameters import Line, diameters
+from models.refine import Spread
+from operators.domain import Diameter, Findings, Interval, Stack, TumourMap
 from operators.stage import Job, StageOperator, needed
 
-Points = NDArray[np.float64]
-CHORD_STEP = 0.05
-"""How finely chords are sampled along their length, in pixels of the finer side."""
-CHORD_GAP = 0.25
-"""Distance between neighbouring chords, in pixels of the finer side."""
-_EDGE_MIDDLES = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
+CONFIDENCE_CHECK = "segmentation"
+"""The check whose value is the Dice that the network expects of its outline."""
+_TOUCHING = np.ones((3, 3, 3), bool)
 
 
-def measure(stack: Stack, tumour: TumourMap) -> Findings:
-    """Measure volume and diameters on the stack's grid; parts of a tumour apart on a slice are measured apart."""
+def measure(stack: Stack, tumour: TumourMap, spread: Spread | None = None, confidence: float | None = None) -> Findings:
+    """Measure volume and diameters on the stack's grid; parts of a tumour apart on a slice are measured apart.
+
+    With `spread` and `confidence`, the Dice that the outline is expected to have, each measure has its interval.
+    """
     mask = tumour.mask
-    voxels = int(np.count_nonzero(mask))
-    if voxels == 0:
+    found = diameters(mask, stack.spacing_mm[1:])
+    if found is None:
         return Findings(0.0)
-    pixel_mm = np.array(stack.spacing_mm[1:])
-    index, region, long_axis = _longest(mask, pixel_mm)
+    index, long_axis, short_axis = found
+    cubic_mm = int(np.count_nonzero(mask)) * float(np.prod(stack.spacing_mm))
+    _, parts = ndimage.label(mask, _TOUCHING)
+
+    def around(value: float, quantile: str) -> Interval | None:
+        if spread is None or confidence is None:
+            return None
+        low, high = spread.around(value, getattr(spread, quantile), confidence)
+        return Interval(low, high, spread.level)
+
+    def diameter(line: Line, quantile: str) -> Diameter:
+        return Diameter(line.millimetres, line.start, line.end, around(line.millimetres, quantile))
+
     return Findings(
-        voxels * float(np.prod(stack.spacing_mm)), index, long_axis, _perpendicular(region, long_axis, pixel_mm)
+        cubic_mm,
+        index,
+        diameter(long_axis, "long_axis"),
+        diameter(short_axis, "short_axis"),
+        around(cubic_mm, "volume"),
+        int(parts),
     )
-
-
-def _longest(mask: BoolArray, pixel_mm: Points) -> tuple[int, BoolArray, Diameter]:
-    """Find the longest diameter: its slice, the region it crosses (rows, columns), and itself."""
-    best: tuple[int, BoolArray, Diameter] | None = None
-    for index in np.flatnonzero(mask.any(axis=(1, 2))):
-        labels, count = ndimage.label(mask[index], np.ones((3, 3)))
-        for label in range(1, count + 1):
-            region = labels == label
-            diameter = _long_axis(region, pixel_mm)
-            if best is None or diameter.millimetres > best[2].millimetres:
-                best = int(index), region, diameter
-    if best is None:
-        raise ValueError("an empty mask has no diameter")
-    return best
-
-
-def _long_axis(region: BoolArray, pixel_mm: Points) -> Diameter:
-    """Measure the longest straight line between two points of a region's edge."""
-    rim = np.argwhere(region & ~ndimage.binary_erosion(region)).astype(float)
-    corners = np.unique((rim[:, None] + _EDGE_MIDDLES).reshape(-1, 2), axis=0)
-    corners = corners[ConvexHull(corners).vertices]
-    apart = squareform(pdist(corners * pixel_mm))
-    first, second = sorted(np.unravel_index(int(apart.argmax()), apart.shape))
-    return Diameter(float(apart[first, second]), _pair(corners[first]), _pair(corners[second]))
-
-
-def _perpendicular(region: BoolArray, long_axis: Diameter, pixel_mm: Points) -> Diameter:
-    """Measure the longest chord at a right angle to the long axis that stays inside the region."""
-    start, end = np.array(long_axis.start) * pixel_mm, np.array(long_axis.end) * pixel_mm
-    along = (end - start) / np.linalg.norm(end - start)
-    across = np.array([-along[1], along[0]])
-    unit = float(pixel_mm.min())
-    reach = long_axis.millimetres + unit
-    feet = np.arange(0.0, long_axis.millimetres + CHORD_GAP * unit / 2, CHORD_GAP * unit)
-    heights = np.arange(-reach, reach + CHORD_STEP * unit / 2, CHORD_STEP * unit)
-    lines = start + feet[:, None, None] * along + heights[:, None] * across  # (chords, samples, 2) in mm
-    inside = ndimage.map_coordinates(region.astype(np.float32), np.moveaxis(lines / pixel_mm, -1, 0), order=1) >= 0.5
-    chord, first, last = _longest_run(inside)
-    beyond = across * (CHORD_STEP * unit / 2)  # a sample stands for half a step on either side
-    ends = (lines[chord, first] - beyond) / pixel_mm, (lines[chord, last] + beyond) / pixel_mm
-    return Diameter((last - first + 1) * CHORD_STEP * unit, _pair(ends[0]), _pair(ends[1]))
-
-
-def _longest_run(inside: BoolArray) -> tuple[int, int, int]:
-    """Find the longest unbroken run of True over all rows: its row, first and last index."""
-    edges = np.diff(np.pad(inside, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    rows, firsts = np.nonzero(edges == 1)
-    lasts = np.nonzero(edges == -1)[1] - 1
-    longest = int((lasts - firsts).argmax())
-    return int(rows[longest]), int(firsts[longest]), int(lasts[longest])
-
-
-def _pair(point: Points) -> tuple[float, float]:
-    return float(point[0]), float(point[1])
 
 
 class MeasureOperator(StageOperator):
     """Stack and tumour to findings."""
 
+    def __init__(self, fragment: Any, *args: Any, spread: Spread | None = None, **kwargs: Any) -> None:
+        self._spread = spread
+        super().__init__(fragment, *args, **kwargs)
+
     def process(self, job: Job) -> None:
         """Add `job.findings`."""
-        job.findings = measure(needed(job.stack), needed(job.tumour))
+        expected = next((check.value for check in job.checks if check.name == CONFIDENCE_CHECK), None)
+        job.findings = measure(needed(job.stack), needed(job.tumour), self._spread, expected)

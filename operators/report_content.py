@@ -21,7 +21,7 @@ from operators.report_words import Words
 from operators.results import PRODUCT, Origin
 from operators.slice_picture import LONG, OUTLINE, SHORT, key_slice
 from operators.stage import Job, needed
-from operators.statements import millilitres
+from operators.statements import millilitres, moment
 
 TrainingData = Mapping[str, Mapping[str, str]]
 """By a model's version, and then by language: one line on what the model learnt from."""
@@ -36,6 +36,8 @@ class Figure:
     unit: str
     colour: str
     """As on the pictures."""
+    range: str = ""
+    """Where it would lie on a person's outline; empty where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def content_of(
     findings, stack = needed(job.findings), needed(job.stack)
     place = {"index": key_slice(stack, findings) + 1, "count": stack.geometry.spatial_shape[0]}
     found = findings.tumour_mm3 > 0.0
-    caption = [words.where.format(**place), *([words.outline] if found else []), words.side]
+    caption = [words.where.format(**place), *([words.outline] if found else []), words.side, *_remarks(findings, words)]
     warnings = tuple(_sentence(words.phrases(c.reason)) for c in job.checks if c.outcome is not Outcome.PASS)
     checked = words.no_warning.format(count=len(job.checks)) if job.checks else words.no_check
     return Content(
@@ -104,8 +106,24 @@ def content_of(
         tuple(_marker_line(marker, words) for marker in job.markers),
         tuple(_models(job, words, language, data)),
         _sources(job.selection, job.engine, words),
-        words.made.format(product=PRODUCT, version=origin.version, when=origin.made_at.strftime("%Y-%m-%d %H:%M")),
+        _made(job, origin, words),
     )
+
+
+def _remarks(findings: Findings, words: Words) -> Iterator[str]:
+    """Say what the figures are of, where that does not go without saying."""
+    if findings.parts > 1:
+        yield words.parts.format(count=findings.parts)
+    if findings.tumour_interval_mm3 is not None:
+        yield words.range.format(percent=f"{findings.tumour_interval_mm3.level:.0%}")
+
+
+def _made(job: Job, origin: Origin, words: Words) -> str:
+    """Say who made the page and when, and which one it replaces."""
+    made = words.made.format(product=PRODUCT, version=origin.version, when=origin.made_at.strftime("%Y-%m-%d %H:%M"))
+    if job.replaces is None:
+        return made
+    return words.between.join([made, words.replaces.format(when=moment(job.replaces.made))])
 
 
 def identity_of(header: Dataset, words: Words) -> Iterator[tuple[str, str]]:
@@ -151,13 +169,19 @@ def _sentence(text: str) -> str:
 
 
 def _figures(findings: Findings, words: Words) -> Iterator[Figure]:
-    ml = millilitres(findings.tumour_mm3)
-    yield Figure(words.volume, f"{ml:.1f}" if ml >= 1.0 else f"{ml:g}", "ml", OUTLINE)
+    cubic_mm, interval = findings.tumour_mm3, findings.tumour_interval_mm3
+    range_ = "" if interval is None else f"{_ml(interval.low)}–{_ml(interval.high)}"
+    yield Figure(words.volume, _ml(cubic_mm), "ml", OUTLINE, range_)
     for label, axis, colour in (
         (words.long_axis, findings.long_axis, LONG),
         (words.short_axis, findings.short_axis, SHORT),
     ):
         yield _diameter(label, axis, colour, words)
+
+
+def _ml(cubic_mm: float) -> str:
+    ml = millilitres(cubic_mm)
+    return f"{ml:.1f}" if ml >= 1.0 else f"{ml:g}"
 
 
 def _comparison(job: Job, header: Dataset, words: Words) -> str:
@@ -172,7 +196,9 @@ def _comparison(job: Job, header: Dataset, words: Words) -> str:
 def _diameter(label: str, axis: Diameter | None, colour: str, words: Words) -> Figure:
     if axis is None:
         return Figure(label, words.not_measured, "", colour)
-    return Figure(label, f"{axis.millimetres:.1f}", "mm", colour)
+    ends = axis.interval_mm
+    range_ = "" if ends is None else f"{ends.low:.1f}–{ends.high:.1f}"
+    return Figure(label, f"{axis.millimetres:.1f}", "mm", colour, range_)
 
 
 def _marker_line(marker: Marker, words: Words) -> MarkerLine:

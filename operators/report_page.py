@@ -222,7 +222,10 @@ def _figures(figures: Sequence[Figure], fitting: Fitting) -> Block:
             pen.text(left + 11, top + 12, shorten(clean(figure.label), 7.6, wide - 16), 7.6, GREY)
             value, size = fit(figure.value, 20.0 if figure.unit else 12.0, wide - 40, 8.0, bold=True)
             end = pen.text(left + 11, top + 33, value, size, INK, bold=True)
-            pen.text(end + 4, top + 33, figure.unit, 10.5, GREY)
+            end = pen.text(end + 4, top + 33, figure.unit, 10.5, GREY)
+            if figure.range:
+                said, size = fit(figure.range, 8.6, left + wide - end - 10, 6.0)
+                pen.text(end + 6, top + 33, said, size, GREY)
 
     return Block(high, draw, gap=11.0)
 

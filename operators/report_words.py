@@ -34,6 +34,8 @@ class Words:
     where: str
     outline: str
     side: str
+    parts: str
+    range: str
     volume: str
     long_axis: str
     short_axis: str
@@ -63,6 +65,7 @@ class Words:
     more: str
     shortened: str
     made: str
+    replaces: str
     phrases: Phrasebook
     """How sentences made elsewhere are said."""
 
@@ -102,6 +105,8 @@ WORDS: Mapping[Language, Words] = {
         where="Axial slice {index} of {count}, counted from the feet",
         outline="yellow: outline of the whole tumour",
         side="the patient's right is on the left",
+        parts="{count} separate parts: volume of all, diameters of the longest",
+        range="small figures: what a person's outline would measure, in {percent} of patients never seen",
         volume="Whole tumour, volume",
         long_axis="Longest diameter",
         short_axis="Perpendicular diameter",
@@ -143,6 +148,7 @@ WORDS: Mapping[Language, Words] = {
         more="{count} more: see the structured report.",
         shortened="Shortened to fit one page: the structured report has the full text.",
         made="{product} {version}, made {when}",
+        replaces="replaces the report of {when} on this study",
         phrases=Phrasebook({}),
     ),
     "zh": Words(
@@ -163,6 +169,8 @@ WORDS: Mapping[Language, Words] = {
         where="轴位第 {index} 层，共 {count} 层（自足侧起）",
         outline="黄线：全肿瘤轮廓",
         side="图像左侧为患者右侧",
+        parts="共 {count} 个不相连部分：体积为总和，径线取最长者",
+        range="小字：人工勾画的测量值范围（{percent} 的未见患者）",
         volume="全肿瘤体积",
         long_axis="最大径",
         short_axis="最大垂直径",
@@ -204,6 +212,7 @@ WORDS: Mapping[Language, Words] = {
         more="另有 {count} 项，见结构化报告。",
         shortened="为排入一页已作删节，全文见结构化报告。",
         made="{product} {version}，生成于 {when}",
+        replaces="替代本检查 {when} 的报告",
         phrases=Phrasebook(CHINESE),
     ),
 }

@@ -18,7 +18,19 @@ from typing import Any, TypeVar
 from holoscan.conditions import AsynchronousCondition, AsynchronousEventState
 from monai.deploy.core import Fragment, Operator, OperatorSpec
 
-from operators.domain import Attention, Check, Earlier, Findings, Marker, Selection, Stack, Study, TumourMap, Volumes
+from operators.domain import (
+    Attention,
+    Check,
+    Earlier,
+    Findings,
+    Marker,
+    Predecessor,
+    Selection,
+    Stack,
+    Study,
+    TumourMap,
+    Volumes,
+)
 from operators.errors import PipelineError, StudyRejected
 from operators.network_view import NetworkView
 
@@ -61,6 +73,10 @@ class Job:
     markers: tuple[Marker, ...] = ()
     attention: tuple[Attention, ...] = ()
     earlier: Earlier | None = None
+    predecessors: tuple[Predecessor, ...] = ()
+    """Documents of this node on the same study, the latest first."""
+    replaces: Predecessor | None = None
+    """The report that this job's report stands in for."""
     findings: Findings | None = None
     results: dict[str, Path] = field(default_factory=dict)
     """Files written, by what they are: "SEG T1C", "SEG FLAIR", "measurements SR", "SR", "PDF", "key image"."""

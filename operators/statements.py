@@ -11,6 +11,15 @@ LIMITS_OF_USE = (
 NO_TUMOUR = (
     "No voxel was more likely tumour than not. This is the result of an automatic method and does not exclude a tumour."
 )
+SEVERAL_PARTS = (
+    "The tumour has {count} parts that do not touch each other: the volume is that of all, the axes are of the part "
+    "with the longest."
+)
+UNCERTAINTY = (
+    "The ranges of uncertainty hold what a person's outline would have measured in {percent} of patients whom the "
+    "network had not seen; they say nothing of other hospitals."
+)
+REPLACES = "This report replaces that of {when} on the same study, which was made of other images."
 MARKER_LABELS = {
     MarkerName.IDH: ("IDH mutation status", "IDH mutation"),
     MarkerName.CODEL_1P19Q: ("1p/19q codeletion status", "1p/19q codeletion"),
@@ -23,3 +32,13 @@ MARKER_LABELS = {
 def millilitres(cubic_mm: float) -> float:
     """Round a volume to what a report can claim: two decimals, three for the smallest."""
     return round(cubic_mm / 1000.0, 2 if cubic_mm >= 100.0 else 3)
+
+
+def tenths(millimetres: float) -> float:
+    """Round a length to what a report can claim."""
+    return round(millimetres, 1)
+
+
+def moment(stamp: str) -> str:
+    """Write a DICOM date and time (YYYYMMDDHHMMSS and more) as YYYY-MM-DD HH:MM."""
+    return f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]} {stamp[8:10]}:{stamp[10:12]}"

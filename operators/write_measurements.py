@@ -13,7 +13,7 @@ Sources: PS3.16 TID 1501 and 320; PS3.3 C.18.6 (the first pixel's corner is 0\\0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from operators import codes
-from operators.domain import Contrast, Diameter, Findings, SourceVolume, Stack, TumourMap
+from operators.domain import Contrast, Diameter, Findings, Predecessor, SourceVolume, Stack, TumourMap
 from operators.results import Origin, anonymous, finish, origin_of, save
+from operators.revision import as_previous_version, replaced_by
 from operators.stage import Job, StageOperator, needed
 from operators.write_parts import identify, in_english, observer, separate, text_item
 from operators.write_planes import frame_numbers, own_shape, stack_to_planes
@@ -113,9 +114,14 @@ def label_of(findings: Findings) -> str:
 
 
 def build_measurements(
-    lines: ImageLines, findings: Findings, tumour: TumourMap, origin: Origin
+    lines: ImageLines,
+    findings: Findings,
+    tumour: TumourMap,
+    origin: Origin,
+    predecessors: Sequence[Predecessor] = (),
 ) -> sr.Comprehensive3DSR:
     """Make the object; its evidence is the one image."""
+    own_uid = origin.uid("instance", "measurements")
     content = sr.MeasurementReport(
         observer(origin),
         codes.BRAIN_MRI,
@@ -129,9 +135,10 @@ def build_measurements(
         content=content,
         series_instance_uid=origin.uid("series", "measurements"),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=origin.uid("instance", "measurements"),
+        sop_instance_uid=own_uid,
         instance_number=1,
         is_complete=True,
+        previous_versions=as_previous_version(replaced_by(own_uid, SERIES_NUMBER, predecessors)),
         series_description="AI diameters on T1C (research)",
         contributing_equipment=[hd.ContributingEquipment(**origin.equipment)],
         **origin.device,
@@ -152,7 +159,7 @@ def write_measurements(job: Job, version: str, made_at: datetime) -> None:
         job.notes = (*job.notes, NOT_ON_AN_IMAGE)
         return
     origin = origin_of(volumes, tumour, version, made_at).also(job.engine)
-    built = build_measurements(lines, findings, tumour, origin)
+    built = build_measurements(lines, findings, tumour, origin, job.predecessors)
     job.results["measurements SR"] = save(built, job.output_folder / "measurements.dcm")
 
 

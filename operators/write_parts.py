@@ -16,6 +16,22 @@ def text_item(name: Code, text: str) -> sr.TextContentItem:
     return sr.TextContentItem(name, text, sr.RelationshipTypeValues.CONTAINS)
 
 
+def add_uncertainty(
+    measurement: sr.Measurement, value: float, limits: tuple[float, float] | None, unit: Code
+) -> sr.Measurement:
+    """Say how far below and above a value the truth may lie, in the value's own unit (TID 310, CID 225).
+
+    The library would write these without a unit.
+    """
+    if limits is not None:
+        has = sr.RelationshipTypeValues.HAS_PROPERTIES
+        below, above = round(value - limits[0], 3), round(limits[1] - value, 3)
+        for name, reach in ((codes.UPPER_UNCERTAINTY, above), (codes.LOWER_UNCERTAINTY, below)):
+            item = sr.NumContentItem(name, max(reach, 0.0), unit, relationship_type=has)
+            measurement[0].ContentSequence = [*measurement[0].get("ContentSequence", ()), item]
+    return measurement
+
+
 def identify(name: str, version: str) -> sr.AlgorithmIdentification:
     """Name the algorithm behind a group (TID 4019)."""
     # Its family stays with the segment: readers take any further code in a group for an evaluation.

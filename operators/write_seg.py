@@ -223,11 +223,18 @@ def _refer(reference: Dataset, source: SourceVolume) -> Dataset:
     return header
 
 
+def known_tracking_uid(job: Job) -> str | None:
+    """Return the tracking UID that the lesion has had: at an earlier examination, or in a result that is replaced."""
+    if job.earlier and job.earlier.tracking_uid:
+        return job.earlier.tracking_uid
+    return next((p.tracking_uid for p in job.predecessors if p.tracking_uid), None)
+
+
 def write_segs(job: Job, version: str, made_at: datetime) -> None:
     """Write a job's segmentations into its output folder and list them in its results."""
     stack, tumour, volumes = needed(job.stack), needed(job.tumour), needed(job.volumes)
     origin = origin_of(volumes, tumour, version, made_at).also(job.engine, *earlier_input(job.earlier))
-    known = job.earlier.tracking_uid if job.earlier else None
+    known = known_tracking_uid(job)
     for contrast in SERIES_NUMBERS:
         mask = segment_on_source(stack, tumour, volumes[contrast], contrast)
         seg = build_seg(mask, volumes[contrast], contrast, tumour, origin, known)

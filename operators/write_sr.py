@@ -17,15 +17,26 @@ from highdicom import sr
 from pydicom import Dataset
 
 from operators import codes
-from operators.domain import Check, Findings, Marker, MarkerValue, Outcome, Selection, Stack, TumourMap
+from operators.domain import Check, Findings, Interval, Marker, MarkerValue, Outcome, Selection, Stack, TumourMap
 from operators.earlier import comparison_sentences
 from operators.headers import calendar_date
 from operators.integrated import read_together
 from operators.results import Origin, anonymous, earlier_input, finish, headers_of, models_of, origin_of, save, writable
+from operators.revision import as_previous_version, replaced_by
 from operators.stage import Job, StageOperator, needed
-from operators.statements import LIMITS_OF_USE, MARKER_LABELS, NO_TUMOUR, millilitres
+from operators.statements import (
+    LIMITS_OF_USE,
+    MARKER_LABELS,
+    NO_TUMOUR,
+    REPLACES,
+    SEVERAL_PARTS,
+    UNCERTAINTY,
+    millilitres,
+    moment,
+    tenths,
+)
 from operators.write_comparison import SECOND, comparison_group, time_point
-from operators.write_parts import identify, in_english, observer, private_scheme, separate, text_item
+from operators.write_parts import add_uncertainty, identify, in_english, observer, private_scheme, separate, text_item
 
 SERIES_NUMBER = 9003
 
@@ -47,16 +58,34 @@ def tumour_group(seg: Dataset, stack: Stack, findings: Findings) -> Group:
         algorithm_id=identify(algorithm.AlgorithmName, algorithm.AlgorithmVersion),
         measurements=list(_measurements(findings)),
     )
-    if findings.slice_index is not None:
-        group[0].ContentSequence.append(text_item(codes.COMMENT, _where_measured(stack, findings.slice_index)))
+    for said in _how_measured(stack, findings):
+        group[0].ContentSequence.append(text_item(codes.COMMENT, said))
     return group
 
 
 def _measurements(findings: Findings) -> Iterator[sr.Measurement]:
-    yield sr.Measurement(codes.VOLUME, millilitres(findings.tumour_mm3), codes.MILLILITRE, method=codes.VOXEL_SUM)
+    ml = millilitres(findings.tumour_mm3)
+    volume = sr.Measurement(codes.VOLUME, ml, codes.MILLILITRE, method=codes.VOXEL_SUM)
+    yield add_uncertainty(volume, ml, _limits(findings.tumour_interval_mm3, millilitres), codes.MILLILITRE)
     for name, axis in ((codes.LONG_AXIS, findings.long_axis), (codes.SHORT_AXIS, findings.short_axis)):
         if axis is not None:
-            yield sr.Measurement(name, round(axis.millimetres, 1), codes.MILLIMETRE)
+            length = sr.Measurement(name, tenths(axis.millimetres), codes.MILLIMETRE)
+            limits = _limits(axis.interval_mm, tenths)
+            yield add_uncertainty(length, tenths(axis.millimetres), limits, codes.MILLIMETRE)
+
+
+def _limits(interval: Interval | None, rounded: Callable[[float], float]) -> tuple[float, float] | None:
+    return None if interval is None else (rounded(interval.low), rounded(interval.high))
+
+
+def _how_measured(stack: Stack, findings: Findings) -> Iterator[str]:
+    """Say what the figures are of, and how far they can be trusted."""
+    if findings.slice_index is not None:
+        yield _where_measured(stack, findings.slice_index)
+    if findings.parts > 1:
+        yield SEVERAL_PARTS.format(count=findings.parts)
+    if findings.tumour_interval_mm3 is not None:
+        yield UNCERTAINTY.format(percent=f"{findings.tumour_interval_mm3.level:.0%}")
 
 
 def _where_measured(stack: Stack, index: int) -> str:
@@ -100,11 +129,16 @@ def marker_group(marker: Marker, origin: Origin, as_text: Writable = str) -> Gro
 
 
 def _certainty(marker: Marker) -> list[sr.Measurement]:
-    """How certain the stated value is, in percent; an indeterminate one claims none."""
-    if marker.probability is None or marker.value is MarkerValue.INDETERMINATE:
+    """How certain an assessed marker is, in percent; an indeterminate one claims no certainty of a value."""
+    if marker.probability is None:
         return []
-    certain = marker.probability if marker.value is MarkerValue.ALTERED else 1.0 - marker.probability
-    return [sr.Measurement(codes.CERTAINTY, round(100.0 * certain, 1), codes.PERCENT)]
+    said = {codes.PROBABILITY: marker.probability}
+    if marker.coverage is not None:
+        said[codes.COVERAGE] = marker.coverage
+    if marker.value is not MarkerValue.INDETERMINATE:
+        altered = marker.value is MarkerValue.ALTERED
+        said[codes.CERTAINTY] = marker.probability if altered else 1.0 - marker.probability
+    return [sr.Measurement(name, round(100.0 * share, 1), codes.PERCENT) for name, share in said.items()]
 
 
 def closing_items(selection: Selection | None, notes: Sequence[str], as_text: Writable) -> Iterator[sr.TextContentItem]:
@@ -122,6 +156,13 @@ def closing_items(selection: Selection | None, notes: Sequence[str], as_text: Wr
 def _engine_note(job: Job) -> tuple[str, ...]:
     """Say what ran the network: another engine or precision may place a voxel at the edge differently."""
     return (f"The segmenting network ran on {job.engine}.",) if job.engine else ()
+
+
+def _revision_note(job: Job) -> tuple[str, ...]:
+    """Say that an earlier result of the same study no longer holds."""
+    if job.replaces is None:
+        return ()
+    return (REPLACES.format(when=moment(job.replaces.made)),)
 
 
 def quality_items(checks: Sequence[Check]) -> Iterator[sr.TextContentItem]:
@@ -180,23 +221,27 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
     limits = text_item(codes.LIMITS_OF_USE, LIMITS_OF_USE)
     for item in (limits, *quality_items(job.checks), *comparison_items(job), *reading_items(job.markers)):
         content.insert(len(content) - 1, item)
-    content.extend(closing_items(job.selection, (*job.notes, *stack.notes, *_engine_note(job)), as_text))
+    notes = (*job.notes, *stack.notes, *_engine_note(job), *_revision_note(job))
+    content.extend(closing_items(job.selection, notes, as_text))
     separate(report[0])
     return report
 
 
 def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin) -> sr.Comprehensive3DSR:
-    """Make the report object; `segs` are the segmentations written, the first on T1C."""
+    """Make the report object, and note in the job what it replaces; `segs` are those written, the first on T1C."""
     headers = headers_of(needed(job.volumes))
     patient = headers[0]
+    own_uid = origin.uid("instance", "SR")
+    job.replaces = replaced_by(own_uid, SERIES_NUMBER, job.predecessors)
     result = sr.Comprehensive3DSR(
         evidence=[anonymous(header) for header in headers] + list(segs),
         content=build_report(job, segs[0], origin, lambda text: writable(text, patient)),
         series_instance_uid=origin.uid("series", "SR"),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=origin.uid("instance", "SR"),
+        sop_instance_uid=own_uid,
         instance_number=1,
         is_complete=True,
+        previous_versions=as_previous_version(job.replaces),
         series_description="AI glioma report (research)",
         coding_schemes=[private_scheme()],
         contributing_equipment=[hd.ContributingEquipment(**origin.equipment)],

@@ -21,7 +21,7 @@ from app.conformance_objects import COMMON, CREATED
 from app.errors import InputError
 from app.receiver import STATUSES, TRANSFER_SYNTAXES
 from operators import codes
-from operators.domain import Marker, MarkerName, MarkerValue
+from operators.domain import Marker, MarkerName, MarkerValue, Predecessor
 from operators.key_image import render_key_image, save_key_image
 from operators.write_capture import write_captures
 from operators.write_measurements import write_measurements
@@ -55,6 +55,11 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     marker = Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.91, "idh-net", "2")
     job = job_of(folder, markers=(marker,), notes=("T2 was moved by 4 mm",))
+    before = "20260228113000.000000"
+    job.predecessors = tuple(
+        Predecessor(number, "1.2", f"1.2.{number}", "1.2.840.10008.5.1.4.1.1.88.34", f"1.2.{number}.1", before, None)
+        for number in (9003, 9005)
+    )
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, folder / "key_image.png")
     for write in (write_segs, write_measurements, write_sr, write_captures, write_pdf):

@@ -20,6 +20,7 @@ from app.config import load_settings
 from app.errors import ConfigError
 from app.process import open_training_data
 from models.novelty import load_reference
+from models.refine import Spread
 from operators import alignment, classify, integrated, segment
 from operators.domain import (
     REQUIRED,
@@ -32,7 +33,9 @@ from operators.domain import (
     MarkerName,
     MarkerValue,
     Outcome,
+    Predecessor,
 )
+from operators.measure import measure
 from operators.network_view import view_of
 from operators.quality import assess
 from operators.quality_limits import QualityLimits
@@ -76,12 +79,15 @@ MUCH = {
     "markers": tuple(replace(m, reason=f"{m.name}: " + "reasons that go on and on " * 12) for m in ASSESSED),
     "checks": tuple(Check("x", Outcome.WARN, f"warning {i} " + "of something to look at " * 5) for i in range(9)),
 }
+SPREAD = Spread(level=0.9, volume=1.5, long_axis=0.8, short_axis=1.0, patients=77)
+REPLACED = Predecessor(9003, "1.2", "1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4", "20260228113000.000000", None)
 CASES = {
     "markers open": {"markers": OPEN},
     "markers assessed, warnings": {"markers": ASSESSED, "checks": WARNED},
     "no tumour": {"semi_axes_mm": None, "markers": OPEN, "checks": WARNED[2:]},
     "a speck of tumour": {"semi_axes_mm": (1.2, 1.2, 3.2), "centre_mm": (0.55, 0.45, 2.75), "markers": OPEN},
     "nothing but an outline": {},
+    "two parts, with ranges, replacing a report": {"twice": True, "spread": SPREAD, "replaces": REPLACED},
     "much to say": MUCH,
 }
 
@@ -89,8 +95,15 @@ CASES = {
 def made(folder, **parts):
     """A job as it reaches the stage."""
     checks, engine, header = parts.pop("checks", ()), parts.pop("engine", ""), parts.pop("header", {})
+    twice, spread, replaces = parts.pop("twice", False), parts.pop("spread", None), parts.pop("replaces", None)
     job = job_of(folder, **parts)
-    job.checks, job.engine = checks, engine
+    if twice:
+        apart = job.tumour.probability.copy()
+        apart[0, 3:6, 3:6] = 0.9
+        job.tumour = replace(job.tumour, probability=apart)
+    if twice or spread:
+        job.findings = measure(job.stack, job.tumour, spread, 0.85)
+    job.checks, job.engine, job.replaces = checks, engine, replaces
     for source in job.volumes.values():
         for one in source.headers:
             for keyword, value in header.items():
@@ -281,6 +294,20 @@ def test_the_numbers_are_the_findings(tmp_path):
     assert f"{job.findings.tumour_mm3 / 1000:.1f} ml" in text
     for axis in (job.findings.long_axis, job.findings.short_axis):
         assert f"{axis.millimetres:.1f} mm" in text
+
+
+@pytest.mark.parametrize("language", WORDS)
+def test_ranges_parts_and_what_is_replaced_are_told(tmp_path, language):
+    job = written(tmp_path, language, **CASES["two parts, with ranges, replacing a report"])
+    text = text_of(job)
+    volume, axis = job.findings.tumour_interval_mm3, job.findings.long_axis.interval_mm
+    assert volume.low < job.findings.tumour_mm3 < volume.high
+    assert f"{volume.low / 1000:.1f}–{volume.high / 1000:.1f}" in text
+    assert f"{axis.low:.1f}–{axis.high:.1f}" in text
+    assert "2026-02-28 11:30" in text
+    words = WORDS[language]
+    assert squeezed(words.parts.format(count=2)) in squeezed(text)
+    assert squeezed(words.range.format(percent="90%")) in squeezed(text)
 
 
 def test_a_tumour_without_diameters_says_so(tmp_path):

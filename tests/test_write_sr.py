@@ -1,6 +1,7 @@
 """The report says what was found, no more, and machines read the same numbers as people."""
 
 import subprocess
+from dataclasses import replace
 from datetime import UTC
 
 import highdicom as hd
@@ -10,10 +11,11 @@ from highdicom import sr
 from monai.deploy.core import Fragment
 from pydicom.sr.coding import Code
 
+from models.refine import Spread
 from operators import codes
 from operators.domain import Check, Contrast, Marker, MarkerName, MarkerValue, Outcome
 from operators.key_image import KeyImageOperator
-from operators.measure import MeasureOperator
+from operators.measure import MeasureOperator, measure
 from operators.results import writable
 from operators.statements import millilitres
 from operators.write_measurements import WriteMeasurementsOperator
@@ -23,9 +25,11 @@ from tests.support_results import MADE_AT, PATIENTS, as_multi_frame, iod_errors,
 
 OPEN = tuple(Marker(n, MarkerValue.NOT_ASSESSED, "no model for this marker is installed") for n in MarkerName)
 ASSESSED = (
-    Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.91, "idh-net", "2"),
-    Marker(MarkerName.CODEL_1P19Q, MarkerValue.INDETERMINATE, "too close to call", 0.48, "codel-net", "3"),
-    Marker(MarkerName.MGMT, MarkerValue.UNALTERED, "", 0.07, "mgmt-net", "1"),
+    Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.91, "idh-net", "2", coverage=0.9),
+    Marker(
+        MarkerName.CODEL_1P19Q, MarkerValue.INDETERMINATE, "too close to call", 0.48, "codel-net", "3", coverage=0.9
+    ),
+    Marker(MarkerName.MGMT, MarkerValue.UNALTERED, "", 0.07, "mgmt-net", "1", coverage=0.9),
     OPEN[3],
 )
 CASES = {
@@ -127,6 +131,59 @@ def test_no_tumour_is_said_and_not_measured(tmp_path):
     assert any("does not exclude" in t for t in texts(report, codes.COMMENT))
 
 
+RANGED = Spread(level=0.9, volume=1.5, long_axis=0.8, short_axis=1.0, patients=77)
+
+
+def ranged(folder, spread=RANGED, apart=False):
+    """A report whose measures have ranges; with a second part of the tumour if asked."""
+    job = job_of(folder, markers=OPEN)
+    if apart:
+        probability = job.tumour.probability.copy()
+        probability[0, 3:6, 3:6] = 0.9
+        job.tumour = replace(job.tumour, probability=probability)
+    job.findings = measure(job.stack, job.tumour, spread, 0.85)
+    write_segs(job, "1.0", MADE_AT)
+    write_sr(job, "1.0", MADE_AT)
+    return job
+
+
+def test_measures_have_their_uncertainty_in_their_own_unit(tmp_path):
+    job = ranged(tmp_path)
+    assert not iod_errors(job.results["SR"])
+    report = pydicom.dcmread(job.results["SR"])
+    reach = {}
+    for item in items(report, "NUM"):
+        for limit in items(item, "NUM"):
+            name = limit.ConceptNameCodeSequence[0].CodeValue
+            value, own = limit.MeasuredValueSequence[0], item.MeasuredValueSequence[0]
+            unit = value.MeasurementUnitsCodeSequence[0].CodeValue
+            assert unit == own.MeasurementUnitsCodeSequence[0].CodeValue
+            reach[item.ConceptNameCodeSequence[0].CodeMeaning, name] = (
+                float(own.NumericValue),
+                float(value.NumericValue),
+            )
+    assert len(reach) == 6
+    volume, interval = job.findings.tumour_mm3 / 1000, job.findings.tumour_interval_mm3
+    assert reach["Volume", "371886008"] == pytest.approx((volume, interval.high / 1000 - volume), abs=0.011)
+    assert reach["Volume", "371885007"] == pytest.approx((volume, volume - interval.low / 1000), abs=0.011)
+    long_axis = job.findings.long_axis
+    reached = long_axis.interval_mm.high - long_axis.millimetres
+    assert reach["Long Axis", "371886008"] == pytest.approx((long_axis.millimetres, reached), abs=0.11)
+    assert any("90%" in said for said in texts(report, codes.COMMENT))
+
+
+def test_without_known_errors_nothing_is_claimed_of_them(tmp_path):
+    report = pydicom.dcmread(ranged(tmp_path, spread=None).results["SR"])
+    assert not [limit for item in items(report, "NUM") for limit in items(item, "NUM")]
+    assert not any("uncertainty" in said for said in texts(report, codes.COMMENT))
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_parts_of_a_tumour_are_counted(tmp_path, apart):
+    report = pydicom.dcmread(ranged(tmp_path, apart=apart).results["SR"])
+    assert any("2 parts" in said for said in texts(report, codes.COMMENT)) == apart
+
+
 def marker_groups(report):
     """The TID 1501 groups of markers by tracking identifier."""
     groups = report.content.get_image_measurement_groups()
@@ -177,6 +234,10 @@ def test_an_assessed_marker_has_value_certainty_and_algorithm(tmp_path, label, v
     group = marker_groups(report)[label]
     assert group.get_qualitative_evaluations()[0].value == value
     assert [m.value for m in group.get_measurements(name=codes.CERTAINTY)] == certainty
+    (probability,) = group.get_measurements(name=codes.PROBABILITY)
+    assert f"{probability.value:.0f}%" in comment, "that of the alteration, also where the answer is open"
+    (coverage,) = group.get_measurements(name=codes.COVERAGE)
+    assert coverage.value == 90.0
     said = {i.ConceptNameCodeSequence[0].CodeMeaning: i.TextValue for i in items(group[0], "TEXT")}
     assert said["Comment"] == comment
     assert said["Algorithm Name"].endswith("-net")

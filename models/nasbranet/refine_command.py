@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import track
 
 from models import frame
-from models.refine import REFINEMENT
+from models.refine import REFINEMENT, Refinement
 from models.training import data
 from models.training.folds import finished_predictions, read_prediction
 from models.training.refine_fit import Choice, Held, choose
+from models.training.spread_fit import MEASURES, SpreadFit, TooFewPatients, fit_spread
 
 
 def refine(
@@ -24,6 +25,10 @@ def refine(
     only: Annotated[
         list[int] | None, typer.Option(help="choose on this fold's patients; repeatable, default all")
     ] = None,
+    keep_choice: Annotated[
+        bool,
+        typer.Option(help="leave what --to has chosen, and only measure how far volume and diameters can be trusted"),
+    ] = False,
     doubtful: Annotated[float, typer.Option(help="expected Dice below which a reader is warned")] = 0.7,
     cache: Annotated[Path, typer.Option(help="where prepared cases are kept between runs")] = Path("runs/prepared"),
 ) -> None:
@@ -36,9 +41,20 @@ def refine(
     ]
     if not held:
         raise data.DataError(f"{run} holds no fold that is done; run cross-validate first")
-    choice = choose(held, doubtful)
-    to.write_text(choice.refinement.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    for line in describe(choice):
+    if keep_choice:
+        refinement, said = Refinement.load(to), []
+    else:
+        choice = choose(held, doubtful)
+        refinement, said = choice.refinement, describe(choice)
+    try:
+        fit = fit_spread(held, refinement)
+    except TooFewPatients as error:
+        said.append(f"volume and diameters will have no interval: {error}")
+    else:
+        refinement = refinement.model_copy(update={"spread": fit.spread})
+        said.extend(describe_spread(fit))
+    to.write_text(refinement.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    for line in said:
         console.print(line)
     console.print(f"written to {to}")
 
@@ -61,6 +77,15 @@ def describe(choice: Choice) -> list[str]:
         f"confidence and Dice: correlation {choice.correlation:.2f}, mean difference {choice.calibration_error:.3f}",
         f"warned below {r.doubtful}: {choice.warned} of {r.patients}, {choice.warned_rightly} of them rightly; "
         f"{choice.below} lie below",
+    ]
+
+
+def describe_spread(fit: SpreadFit) -> list[str]:
+    """Say how wide the intervals are, and whether they hold."""
+    return [
+        f"{name.replace('_', ' ')}: {fit.spread.level:.0%} intervals reach to {fit.factor[name]:.2f} times the value "
+        f"in the middle patient; they hold in {fit.covered[name]:.0%} of {fit.spread.patients} patients, nested"
+        for name in MEASURES
     ]
 
 

@@ -73,14 +73,14 @@ def choose(held: Sequence[Held], doubtful: float = 0.7) -> Choice:
     for fold in np.unique(folds):
         others = folds != fold
         picked = _best(scores[others]) if others.any() else best
-        calibrated = _calibrate([c for c in held if c.fold != fold] or held, options[picked], doubtful)
+        calibrated = calibrate([c for c in held if c.fold != fold] or held, options[picked], doubtful)
         for i in np.flatnonzero(folds == fold):
             nested[i] = scores[i, picked]
             expected, _ = _judged(held[int(i)], options[picked])
             confidences[i] = np.interp(expected, calibrated.expected, calibrated.observed)
     warned = confidences < doubtful
     return Choice(
-        _calibrate(held, options[best], doubtful),
+        calibrate(held, options[best], doubtful),
         float(scores[:, 0].mean()), float(nested.mean()),
         float(spearmanr(confidences, nested).statistic), float(np.abs(confidences - nested).mean()),
         int(warned.sum()), int((nested[warned] < doubtful).sum()), int((nested < doubtful).sum()),
@@ -119,8 +119,8 @@ def _judged(case: Held, option: Refinement) -> tuple[float, float]:
     return expected_dice(probability, mask), dice(mask, case.truth)
 
 
-def _calibrate(held: Sequence[Held], option: Refinement, doubtful: float) -> Refinement:
-    """Fit the observed Dice as a rising function of the expected one."""
+def calibrate(held: Sequence[Held], option: Refinement, doubtful: float) -> Refinement:
+    """Fit the observed Dice as a rising function of the expected one; the choice itself stays `option`'s."""
     expected, observed = np.array([_judged(case, option) for case in held]).T
     fit = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(expected, observed)
     return option.model_copy(
