@@ -44,8 +44,11 @@ def _digest(text: str) -> str:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that only the node's user can enter, with its parents, and return it."""
+    """Make a folder that only the node's user can enter, with its parents, and return it; its name survives."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
     return path
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.config import Settings
-from app.files import private_folder, publish_folder, remove_parts, sync_folder
+from app.files import private_folder, publish_folder, remove_parts
 from app.journal import JobState, Journal
 
 LOGGER = logging.getLogger(__name__)
@@ -51,9 +51,7 @@ class Outbox:
         archived = self._archive / job.study_key / job_id
         if job.state is JobState.DONE:
             return archived
-        if not archived.parent.is_dir():
-            private_folder(archived.parent)
-            sync_folder(self._archive)
+        private_folder(archived.parent)
         publish_folder(archive, archived)
         if self._destinations:
             publish_folder(files, self._folder / job_id)

@@ -157,6 +157,8 @@ class Store:
         self._incoming = private_folder(inbox_dir / INCOMING)
         self._watermark = watermark_mb * 1_000_000
         self._naming = threading.Lock()
+        self._named: set[str] = set()
+        """Study folders whose own name survives a power cut."""
 
     def sweep(self) -> None:
         """Remove what an earlier process was receiving when it ended; nobody got Success for it."""
@@ -180,9 +182,7 @@ class Store:
         part = self._incoming / f"{uuid.uuid4().hex}{PART}"
         try:
             write_synced(part, content)
-            if not folder.is_dir():
-                private_folder(folder)
-                sync_folder(self._inbox)
+            self._name(folder)
             with self._naming:
                 taken = target.exists()
                 if not taken:
@@ -193,6 +193,13 @@ class Store:
             return self._kept_before(target, content)
         sync_folder(folder)
         return SUCCESS
+
+    def _name(self, folder: Path) -> None:
+        # Another association may have made it a moment ago, and not yet have synced the inbox.
+        if folder.name not in self._named or not folder.is_dir():
+            private_folder(folder)
+            sync_folder(self._inbox)
+            self._named.add(folder.name)
 
     def _kept_before(self, target: Path, content: bytes) -> int:
         # Another association may have named it a moment ago, and not yet have synced the folder.

@@ -1,0 +1,124 @@
+"""A file system that fails at a chosen call, and one that loses all that was not synced when the power goes.
+
+What the node asks of the operating system is recorded: writes, syncs, renames, links, new folders. From the record
+follows what a disk is bound to hold after a power cut at that moment, in the worst case that POSIX allows: content only
+of files that were synced after their last write, names only in folders that were synced after the name was given.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Disk:
+    """Records calls under `root`, fails the one numbered `fail_at` with `error`, and knows what a power cut leaves."""
+
+    def __init__(self, root: Path, fail_at: int | None = None, error: int = errno.EIO, *, short: bool = False) -> None:
+        self.root, self.fail_at, self.error, self.short = str(root), fail_at, error, short
+        self.calls: list[str] = []
+        self._synced: dict[int, bytes] = {}
+        """Content of files by inode, as it was when last synced."""
+        self._names: dict[int, dict[str, int]] = {}
+        """Names in folders by inode, as they were when last synced."""
+
+    def within(self, path: Any) -> bool:
+        return isinstance(path, str | os.PathLike) and str(path).startswith(self.root)
+
+    def step(self, what: str) -> None:
+        """Note a call; fail it if its turn has come."""
+        self.calls.append(what)
+        if len(self.calls) - 1 == self.fail_at:
+            raise OSError(self.error, os.strerror(self.error))
+
+    def synced(self, path: str, content: Callable[[], bytes] | None) -> None:
+        info = Path(path).stat()
+        if content is None:
+            self._names[info.st_ino] = {e.name: e.inode() for e in os.scandir(path)}
+        else:
+            self._synced[info.st_ino] = content()
+
+    def forget(self, folder: Path) -> None:
+        """Take a folder's names for not synced."""
+        self._names.pop(folder.stat().st_ino, None)
+
+    def survives(self, path: Path) -> bytes | None:
+        """Content that a file is bound to have after a power cut now; None where its name may be gone."""
+        return self.survives_below(path, Path(self.root))
+
+    def survives_below(self, path: Path, root: Path) -> bytes | None:
+        """As `survives`, where `root` is known to be on disk."""
+        here = path
+        while here != root:
+            if self._names.get(here.parent.stat().st_ino, {}).get(here.name) != here.stat().st_ino:
+                return None
+            here = here.parent
+        return self._synced.get(path.stat().st_ino, b"")
+
+
+class _File(io.RawIOBase):
+    """An unbuffered file whose writes are recorded, and one of them cut short."""
+
+    def __init__(self, disk: Disk, raw: io.FileIO, path: str) -> None:
+        self._disk, self._raw, self._path = disk, raw, path
+
+    def write(self, data: Any) -> int:
+        self._disk.step(f"write {Path(self._path).suffix}")
+        view = memoryview(data)
+        if self._disk.short and len(view) > 1:
+            return self._raw.write(view[: len(view) // 2])
+        return self._raw.write(view)
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+@contextmanager
+def on(disk: Disk, monkeypatch: Any) -> Iterator[Disk]:
+    """Let every call under the disk's root pass through it."""
+    real = {name: getattr(os, name) for name in ("fsync", "rename", "replace", "link", "mkdir", "unlink")}
+    real_open = io.open
+
+    def path_of(handle: int) -> str:
+        return str(Path(f"/proc/self/fd/{handle}").readlink())
+
+    def fsync(handle: int) -> None:
+        path = path_of(handle)
+        if not disk.within(path):
+            real["fsync"](handle)
+            return
+        is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        disk.step("sync folder" if is_folder else "sync file")
+        disk.synced(path, None if is_folder else Path(path).read_bytes)
+
+    def moving(name: str) -> Callable[..., Any]:
+        def call(source: Any, *args: Any, **kwargs: Any) -> Any:
+            if disk.within(source) and "dir_fd" not in kwargs:
+                disk.step(name)
+            return real[name](source, *args, **kwargs)
+
+        return call
+
+    def opened(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
+        if disk.within(file) and "w" in mode:
+            disk.step("open")
+            if buffering == 0:
+                return _File(disk, real_open(file, mode, 0), str(file))
+        return real_open(file, mode, buffering, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        for name in ("rename", "replace", "link", "mkdir", "unlink"):
+            patched.setattr(os, name, moving(name))
+        patched.setattr(io, "open", opened)
+        yield disk
