@@ -196,6 +196,32 @@ class PipelineConfig(_Section):
     (CPU) or tensorrt (NVIDIA GPU; an error where it cannot be); docs/engines.md."""
 
 
+class SyslogConfig(_Section):
+    """A collector of audit messages: syslog over TLS."""
+
+    host: str
+    """Its host name or address; over TLS the name in its certificate."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 6514
+    """Its TCP port."""
+    ca: Path | None = None
+    """File of the authorities that may have signed its certificate; none: this machine's."""
+    certificate: Path | None = None
+    """The node's own certificate, where the collector asks for one."""
+    key: Path | None = None
+    """Its key, where that is in another file."""
+    plain: bool = False
+    """Without TLS. For a collector on this machine only."""
+
+
+class AuditConfig(_Section):
+    """The audit trail (docs/security.md)."""
+
+    enabled: bool = True
+    """Keeps DATA_DIR/audit.log: who sent what, who was turned away, what went where."""
+    syslog: SyslogConfig | None = None
+    """Where it is sent to as well; none by default."""
+
+
 class ReportConfig(_Section):
     """The report page."""
 
@@ -228,6 +254,7 @@ class Settings(BaseSettings):
     history: HistoryConfig = HistoryConfig()
     series: SeriesConfig = SeriesConfig()
     report: ReportConfig = ReportConfig()
+    audit: AuditConfig = AuditConfig()
     quality: QualityLimits = QualityLimits()
     """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""
 

@@ -1,0 +1,180 @@
+"""The audit trail: who sent what, who was turned away, what went where; never whose it was.
+
+Messages have the form of PS3.15 section A.5 (the Participant Object of the patient is left out: the Study Instance UID
+leads whoever may know to the patient). Each is one line of a file that is only ever added to and synced at once; from
+there a forwarder takes it to a collector (app.audit_forward), so that no collector's absence loses or delays one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from xml.etree import ElementTree
+
+TRAIL = "audit.log"
+"""Under the data folder."""
+PRODUCT = "Glioma Node"
+_SCHEME = "DCM"
+
+APPLICATION_ACTIVITY = ("110100", "Application Activity")
+APPLICATION_START = ("110120", "Application Start")
+APPLICATION_STOP = ("110121", "Application Stop")
+INSTANCES_TRANSFERRED = ("110104", "DICOM Instances Transferred")
+SECURITY_ALERT = ("110113", "Security Alert")
+NODE_AUTHENTICATION = ("110126", "Node Authentication")
+ROLE_APPLICATION = ("110150", "Application")
+ROLE_DESTINATION = ("110152", "Destination Role ID")
+ROLE_SOURCE = ("110153", "Source Role ID")
+STUDY_UID = ("110180", "Study Instance UID")
+Code = tuple[str, str]
+
+
+class Result(IntEnum):
+    """EventOutcomeIndicator."""
+
+    SUCCESS = 0
+    MINOR_FAILURE = 4
+    SERIOUS_FAILURE = 8
+
+
+@dataclass(frozen=True)
+class Party:
+    """One end of a transfer."""
+
+    ae_title: str
+    address: str
+    """IP address or host name."""
+
+
+@dataclass
+class Transfer:
+    """Instances of one study that went, or did not go, over one association."""
+
+    study_uid: str
+    kept: Counter[str] = field(default_factory=Counter)
+    """How many instances by SOP class."""
+    failed: int = 0
+
+
+class AuditTrail:
+    """Adds messages to the trail; several processes may, at once."""
+
+    def __init__(self, path: Path, source: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """`source` is what the trail calls this node: its AE title."""
+        self._path, self._source, self._now = path, source, now
+
+    def started(self) -> None:
+        """Say that the node serves."""
+        self._activity(APPLICATION_START)
+
+    def stopped(self) -> None:
+        """Say that the node ends."""
+        self._activity(APPLICATION_STOP)
+
+    def received(self, peer: Party, transfers: Iterable[Transfer]) -> None:
+        """Say what a peer sent over one association, a message a study."""
+        for transfer in transfers:
+            self._transferred("C", peer, self._here, transfer, asked_by=peer)
+
+    def sent(self, peer: Party, transfers: Iterable[Transfer]) -> None:
+        """Say what went to a destination, a message a study."""
+        for transfer in transfers:
+            self._transferred("R", self._here, peer, transfer, asked_by=self._here)
+
+    def turned_away(self, peer: Party, reason: str) -> None:
+        """Say that a peer was not let in, and why."""
+        root = self._event("E", SECURITY_ALERT, Result.SERIOUS_FAILURE, NODE_AUTHENTICATION, reason)
+        _participant(root, self._here, ROLE_APPLICATION, requestor=False)
+        _participant(root, peer, ROLE_SOURCE, requestor=True)
+        self._add(root)
+
+    @property
+    def _here(self) -> Party:
+        return Party(self._source, os.uname().nodename)
+
+    def _activity(self, kind: Code) -> None:
+        root = self._event("E", APPLICATION_ACTIVITY, Result.SUCCESS, kind)
+        _participant(root, self._here, ROLE_APPLICATION, requestor=False)
+        self._add(root)
+
+    def _transferred(self, action: str, source: Party, target: Party, what: Transfer, asked_by: Party) -> None:
+        result = Result.MINOR_FAILURE if what.failed else Result.SUCCESS
+        told = f"{what.failed} instances were not taken" if what.failed else ""
+        root = self._event(action, INSTANCES_TRANSFERRED, result, told=told)
+        _participant(root, source, ROLE_SOURCE, requestor=asked_by is source)
+        _participant(root, target, ROLE_DESTINATION, requestor=asked_by is target)
+        _study(root, what.study_uid, what.kept)
+        self._add(root)
+
+    def _event(
+        self, action: str, event: Code, result: Result, kind: Code | None = None, told: str = ""
+    ) -> ElementTree.Element:
+        root = ElementTree.Element("AuditMessage")
+        identified = ElementTree.SubElement(
+            root,
+            "EventIdentification",
+            EventActionCode=action,
+            EventDateTime=self._now().isoformat(timespec="milliseconds"),
+            EventOutcomeIndicator=str(int(result)),
+        )
+        _code(identified, "EventID", event)
+        if kind is not None:
+            _code(identified, "EventTypeCode", kind)
+        if told:
+            ElementTree.SubElement(identified, "EventOutcomeDescription").text = told
+        return root
+
+    def _add(self, root: ElementTree.Element) -> None:
+        source = ElementTree.Element("AuditSourceIdentification", AuditSourceID=self._source)
+        ElementTree.SubElement(source, "AuditSourceTypeCode", {"csd-code": "4"})  # an application server
+        after = max(i for i, child in enumerate(root) if child.tag == "ActiveParticipant")
+        root.insert(after + 1, source)
+        line = ElementTree.tostring(root, encoding="utf-8", xml_declaration=False).replace(b"\n", b" ") + b"\n"
+        with self._path.open("ab", buffering=0) as trail:
+            Path(self._path).chmod(0o600)
+            fcntl.flock(trail, fcntl.LOCK_EX)  # whole lines, whoever else writes
+            trail.write(line)
+            os.fsync(trail.fileno())
+
+
+def _participant(root: ElementTree.Element, party: Party, role: Code, *, requestor: bool) -> None:
+    element = ElementTree.SubElement(
+        root,
+        "ActiveParticipant",
+        UserID=_printable(party.ae_title),
+        AlternativeUserID=f"AETITLE={_printable(party.ae_title)}",
+        UserIsRequestor=str(requestor).lower(),
+        NetworkAccessPointID=_printable(party.address),
+        NetworkAccessPointTypeCode="2" if party.address[:1].isdigit() or ":" in party.address else "1",
+    )
+    _code(element, "RoleIDCode", role)
+
+
+def _study(root: ElementTree.Element, uid: str, kept: Mapping[str, int]) -> None:
+    element = ElementTree.SubElement(
+        root,
+        "ParticipantObjectIdentification",
+        ParticipantObjectID=_printable(uid),
+        ParticipantObjectTypeCode="2",
+        ParticipantObjectTypeCodeRole="3",
+    )
+    _code(element, "ParticipantObjectIDTypeCode", STUDY_UID)
+    described = ElementTree.SubElement(element, "ParticipantObjectDescription")
+    for sop_class, count in sorted(kept.items()):
+        ElementTree.SubElement(described, "SOPClass", UID=_printable(sop_class), NumberOfInstances=str(count))
+
+
+def _code(parent: ElementTree.Element, tag: str, code: Code) -> None:
+    value, meaning = code
+    ElementTree.SubElement(parent, tag, {"csd-code": value, "codeSystemName": _SCHEME, "originalText": meaning})
+
+
+def _printable(text: str) -> str:
+    """Keep a peer's words to what XML may hold and a line can show."""
+    return "".join(c if c.isprintable() else "?" for c in text)[:256]

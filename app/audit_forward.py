@@ -1,0 +1,122 @@
+"""Takes the audit trail to a collector: syslog over TLS (RFC 5425, as PS3.15 section A.6 asks), in order, none lost.
+
+How far it came is kept in a file, so a collector that is gone for a week, or a node that restarts, gets everything
+once it is back. A message is counted as sent when the connection took it: syslog has no answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from app.config import SyslogConfig
+
+LOGGER = logging.getLogger(__name__)
+SENT = ".sent"
+"""Ends the name of the file that says how far the trail was sent: its inode, and bytes."""
+PRIORITY = 10 * 8 + 5
+"""Facility security, severity notice (PS3.15 section A.6)."""
+MESSAGE_ID = "DICOM+RFC3881"
+_FIRST_PAUSE, _LONGEST_PAUSE, _LOOK_SECONDS = 1.0, 300.0, 2.0
+_CONNECT_SECONDS = 10.0
+
+
+class Forwarder:
+    """Sends what is new in the trail, in a thread of its own."""
+
+    def __init__(self, trail: Path, config: SyslogConfig) -> None:
+        """Prepare TLS; raises OSError or ssl.SSLError where a certificate cannot be used."""
+        self._trail, self._config = trail, config
+        self._mark = trail.with_name(trail.name + SENT)
+        self._context = tls_context(config)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with what was not sent before."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send what is there if the collector takes it at once, and end."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(_CONNECT_SECONDS + 1.0)
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            stopping = self._stopped.is_set()
+            wait = _LOOK_SECONDS
+            if self._unsent():
+                try:
+                    self._send()
+                    pause = _FIRST_PAUSE
+                except OSError as error:
+                    LOGGER.warning("the audit collector cannot be reached (%s); tried again", type(error).__name__)
+                    wait, pause = pause, min(2.0 * pause, _LONGEST_PAUSE)
+            if stopping:
+                return
+            self._stopped.wait(wait)
+
+    def _unsent(self) -> bool:
+        with suppress(OSError):
+            return self._trail.stat().st_size > self._sent()
+        return False
+
+    def _sent(self) -> int:
+        with suppress(OSError, ValueError):
+            inode, at = map(int, self._mark.read_text(encoding="ascii").split())
+            # A trail that was moved away begins anew.
+            return at if inode == self._trail.stat().st_ino else 0
+        return 0
+
+    def _send(self) -> None:
+        config = self._config
+        with socket.create_connection((config.host, config.port), _CONNECT_SECONDS) as plain:
+            connection = (
+                plain if self._context is None else self._context.wrap_socket(plain, server_hostname=config.host)
+            )
+            with connection:
+                for line, mark in self._lines():
+                    connection.sendall(framed(line))
+                    self._keep(mark)
+
+    def _lines(self) -> Iterator[tuple[bytes, str]]:
+        """Give each whole line that was not sent, and the mark to leave behind it."""
+        with self._trail.open("rb") as trail:
+            trail.seek(self._sent())
+            inode = os.fstat(trail.fileno()).st_ino
+            for line in trail:
+                if line.endswith(b"\n"):
+                    yield line[:-1], f"{inode} {trail.tell()}"
+
+    def _keep(self, mark: str) -> None:
+        part = self._mark.with_name(self._mark.name + ".part")
+        part.write_text(mark, encoding="ascii")
+        part.replace(self._mark)
+
+
+def framed(message: bytes) -> bytes:
+    """Put an audit message in a syslog message (RFC 5424), counted in octets (RFC 5425)."""
+    begins = message.find(b'EventDateTime="') + len(b'EventDateTime="')
+    when = message[begins : message.find(b'"', begins)].decode()
+    head = f"<{PRIORITY}>1 {when} {os.uname().nodename} glioma-node {os.getpid()} {MESSAGE_ID} - ".encode()
+    whole = head + b"\xef\xbb\xbf" + message
+    return f"{len(whole)} ".encode() + whole
+
+
+def tls_context(config: SyslogConfig) -> ssl.SSLContext | None:
+    """Make the client's side of TLS; None where the configuration says plain."""
+    if config.plain:
+        return None
+    context = ssl.create_default_context(cafile=None if config.ca is None else str(config.ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if config.certificate is not None:
+        context.load_cert_chain(config.certificate, config.key)
+    return context
