@@ -21,6 +21,7 @@ import threading
 import traceback
 import uuid
 import warnings
+import zlib
 from dataclasses import dataclass
 from ipaddress import ip_address
 from multiprocessing.connection import Connection
@@ -94,12 +95,14 @@ _UNREADABLE = (
     EOFError,
     OSError,
     struct.error,
+    zlib.error,
     ValueError,
     TypeError,
     AttributeError,
     KeyError,
+    RuntimeError,
 )
-"""What pydicom raises at bytes that are no dataset."""
+"""What pydicom raises at bytes that are no dataset; sequences a thousand deep end in a RecursionError."""
 
 
 class Refused(Exception):

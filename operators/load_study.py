@@ -7,16 +7,17 @@ apart into frames, so that later stages know one kind of slice only.
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import pydicom
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from operators.domain import Instance, Series, Study
@@ -34,6 +35,18 @@ PIXEL_DATA = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))
 ITEM, ITEMS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 LARGE_PRIVATE_BYTES = 65_536
 """Private elements longer than this are not kept: vendors store whole protocols in every slice."""
+DAMAGED = (
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    BytesLengthException,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises at bytes that are no dataset; an unknown VR is a NotImplementedError, a RuntimeError."""
 ByteOrder = Literal["little", "big"]
 
 
@@ -58,16 +71,25 @@ def read_instance(path: Path) -> Instance | None:
                     return None
                 raise _fault(path, "has no SOP Instance UID")
             pixels_at = _find_pixels(path, header, file)
+        _read_geometry(header)
     except InvalidDicomError as error:
         if path.suffix.lower() != ".dcm":
             return None
         raise _fault(path, "is not complete") from error
     except OSError as error:
+        if error.errno is None:  # pydicom's own, of a sequence without end
+            raise _fault(path, "is damaged") from error
         raise UnreadableInstance(f"{path.name} cannot be read from disk: {error.strerror}") from error
-    except (EOFError, ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except DAMAGED as error:
         raise _fault(path, "is damaged") from error
     _drop_large_private(header)
     return Instance(path, header, pixels_at=pixels_at)
+
+
+def _read_geometry(header: Dataset) -> None:
+    """Raise one of DAMAGED where an image's place in space is no numbers."""
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        tuple(map(float, header.get(keyword) or ()))
 
 
 def _fault(path: Path, fault: str) -> UnreadableInstance:
@@ -138,6 +160,14 @@ def study_of(instances: Iterable[Instance]) -> Study:
         unique.setdefault(str(instance.header.SOPInstanceUID), instance)
     if not unique:
         raise StudyRejected("no DICOM images were found")
+    try:
+        return _sorted(unique)
+    except DAMAGED as error:
+        # The error's own text quotes the value.
+        raise StudyRejected("a header holds values that cannot be read; send the study again") from error
+
+
+def _sorted(unique: Mapping[str, Instance]) -> Study:
     studies = {str(i.header.get("StudyInstanceUID", "")) for i in unique.values()}
     if len(studies) > 1:
         raise StudyRejected(f"{len(studies)} studies lie in one folder; give each a folder of its own")

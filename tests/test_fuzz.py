@@ -1,0 +1,61 @@
+"""Broken input of every kind is refused in words, crashes nothing, and shows nobody's name.
+
+`make torture` throws a hundred thousand of each; here as many as a minute allows.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import psutil
+import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
+
+from tests.support_dicom import NODE_TITLE, PEER_TITLE
+from tests.torture.fuzz import fuzz_datasets, fuzz_receiver, pdu, request
+from tests.torture.mutations import case, seeds
+
+DATASETS, CONNECTIONS = 1_500, 400
+
+
+def test_broken_datasets_are_refused_and_nothing_else(tmp_path):
+    found = fuzz_datasets(range(DATASETS), tmp_path)
+    assert not found.crashes, "a number makes its case again: tests.torture.mutations.case"
+    assert not found.leaks
+    assert found.counts["receiver: refused"] > DATASETS / 2
+    assert found.counts["pipeline: read"] > DATASETS / 10, "not all is broken beyond reading"
+
+
+def test_a_number_makes_the_same_case_again():
+    whole = seeds()
+    assert [case(n, whole) for n in range(40)] == [case(n, whole) for n in range(40)]
+    sound = request(NODE_TITLE.encode(), PEER_TITLE.encode())
+    assert [pdu(n, sound) for n in range(40)] == [pdu(n, sound) for n in range(40)]
+
+
+def echo(port):
+    ae = AE(ae_title=PEER_TITLE)
+    ae.add_requested_context(Verification)
+    association = ae.associate("127.0.0.1", port, ae_title=NODE_TITLE)
+    assert association.is_established
+    status = association.send_c_echo().Status
+    association.release()
+    return status
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_broken_pdus_leave_a_receiver_that_answers_and_holds_nothing(listen):
+    port = listen(network_timeout_seconds=5)
+    sound = request(NODE_TITLE.encode(), PEER_TITLE.encode())
+    process = psutil.Process()
+    fuzz_receiver(range(50), port, sound)  # what is made once is made now
+    before, threads = process.num_fds(), threading.active_count()
+    assert fuzz_receiver(range(50, 50 + CONNECTIONS), port, sound) == CONNECTIONS
+    assert echo(port) == 0
+    for _ in range(100):
+        if process.num_fds() <= before and threading.active_count() <= threads:
+            break
+        threading.Event().wait(0.1)
+    assert process.num_fds() <= before
+    assert threading.active_count() <= threads
