@@ -22,9 +22,11 @@ from operators.earlier import comparison_sentences
 from operators.headers import calendar_date
 from operators.integrated import read_together
 from operators.results import Origin, anonymous, earlier_input, finish, headers_of, models_of, origin_of, save, writable
+from operators.segmentation_form import LABELMAP_TWINS
 from operators.stage import Job, StageOperator, needed
 from operators.statements import LIMITS_OF_USE, MARKER_LABELS, NO_TUMOUR, millilitres
 from operators.write_comparison import SECOND, comparison_group, time_point
+from operators.write_labelmap import name_report
 from operators.write_parts import identify, in_english, observer, private_scheme, separate, text_item
 
 SERIES_NUMBER = 9003
@@ -208,12 +210,21 @@ def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin) -> sr.Comprehens
 
 
 def write_sr(job: Job, version: str, made_at: datetime) -> None:
-    """Write a job's report into its output folder and list it in its results; the segmentations come first."""
+    """Write a job's report into its output folder and list it in its results; the segmentations come first.
+
+    Where there are label maps too, a second report refers to those: a reference resolves only to what a PACS gets.
+    """
     origin = origin_of(needed(job.volumes), needed(job.tumour), version, made_at).also(*earlier_input(job.earlier))
-    segs = [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in ("SEG T1C", "SEG FLAIR")]
-    job.results["SR"] = save(
-        build_sr(job, segs, origin.also(job.engine, *models_of(job.markers))), job.output_folder / "sr.dcm"
-    )
+    origin = origin.also(job.engine, *models_of(job.markers))
+    job.results["SR"] = save(build_sr(job, _segs(job, "SEG T1C", "SEG FLAIR"), origin), job.output_folder / "sr.dcm")
+    twins = [LABELMAP_TWINS[kind] for kind in ("SEG T1C", "SEG FLAIR")]
+    if twins[0] in job.results:
+        report = name_report(build_sr(job, _segs(job, *twins), origin), origin)
+        job.results[LABELMAP_TWINS["SR"]] = save(report, job.output_folder / "sr_labelmap.dcm")
+
+
+def _segs(job: Job, *kinds: str) -> list[Dataset]:
+    return [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in kinds]
 
 
 class WriteSrOperator(StageOperator):
@@ -224,5 +235,5 @@ class WriteSrOperator(StageOperator):
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
-        """Add "SR" to `job.results`."""
+        """Add "SR" to `job.results`, and "SR labelmap" where label maps were written."""
         write_sr(job, self._version, self._clock())
