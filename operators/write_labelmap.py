@@ -5,8 +5,8 @@ other, as its destination says.
 
 The standard wants an item of Segment Sequence for every pixel value, so for the background too, and Pixel Padding
 Value to say which that is; it leaves the items' order open, as segment numbers need not begin at 1. The library puts
-the background first. Viewers that count items instead of reading their numbers (OHIF 3.13) then give the tumour the
-background's name and colour; so here the background comes last.
+the background first. Viewers that count items instead of reading their numbers then give the tumour the background's
+colour: OHIF 3.13 paints it black. So here the background comes last.
 
 Sources: PS3.3 C.8.20.2 and C.8.20.2.4 (Supplement 243).
 """
