@@ -17,6 +17,7 @@ from app.errors import ConfigError
 from models.engine_base import EngineChoice
 from operators.language import Language
 from operators.quality_limits import QualityLimits
+from operators.segmentation_form import Form
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
 
 
@@ -98,6 +99,9 @@ class Destination(_Section):
     """Its host name or address."""
     port: Annotated[int, Field(ge=1, le=65535)]
     """Its TCP port."""
+    segmentation: Form = "binary"
+    """Form of the segmentations that it gets, with a report that refers to them: binary, which every PACS knows, or
+    labelmap (Label Map Segmentation, of 2024)."""
 
 
 class SenderConfig(_Section):
@@ -106,7 +110,7 @@ class SenderConfig(_Section):
     calling_ae_title: AETitle = "GLIOMA_NODE"
     """Title the node calls itself."""
     destinations: tuple[Destination, ...] = ()
-    """Each gets every result; none: results stay in the archive folder alone."""
+    """Each gets every result, segmentations in its own form; none: results stay in the archive folder alone."""
     first_retry_seconds: float = Field(default=5.0, gt=0)
     """Wait after a first failure; it doubles with each further one."""
     longest_retry_seconds: float = Field(default=900.0, gt=0)
@@ -229,6 +233,13 @@ class ReportConfig(_Section):
     """Of its words: en (English) or zh (simplified Chinese)."""
 
 
+class ResultsConfig(_Section):
+    """Results that are written only where they are asked for."""
+
+    probability_map: bool = False
+    """The probability of tumour at each voxel of T1C, as a FRACTIONAL segmentation; docs/results.md."""
+
+
 class Settings(BaseSettings):
     """All of it; unknown keys are errors."""
 
@@ -255,8 +266,14 @@ class Settings(BaseSettings):
     series: SeriesConfig = SeriesConfig()
     report: ReportConfig = ReportConfig()
     audit: AuditConfig = AuditConfig()
+    results: ResultsConfig = ResultsConfig()
     quality: QualityLimits = QualityLimits()
     """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""
+
+    @property
+    def wants_labelmap(self) -> bool:
+        """Whether any destination gets label maps."""
+        return any(destination.segmentation == "labelmap" for destination in self.sender.destinations)
 
     @property
     def series_rules(self) -> Rules:

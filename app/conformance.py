@@ -22,13 +22,14 @@ from pydicom.sr.coding import Code
 from app import __version__, receiver, sender
 from app.capped_socket import ASSOCIATE_BYTES
 from app.config import Settings
-from app.conformance_objects import COMMON, CREATED, Attributes
+from app.conformance_objects import COMMON, CREATED, Attributes, CreatedObject
 from operators import codes
 from operators.domain import MarkerValue
 from operators.results import PRODUCT, VERBATIM
+from operators.segmentation_form import LABEL_MAP_STORAGE
 from operators.series_evidence import IMAGE_CLASSES
 from operators.statements import MARKER_LABELS
-from operators.write_seg import SEGMENT_LABEL
+from operators.write_seg_parts import SEGMENT_LABEL
 
 VERIFICATION = uid.UID("1.2.840.10008.1.1")
 TEMPLATE = "conformance.md.jinja"
@@ -43,6 +44,8 @@ SCHEMES = {
     "UCUM": "Unified Code for Units of Measure",
 }
 """Coding scheme designators in use (PS3.16 table 8-1)."""
+NEWER_NAMES: Mapping[str, str] = {LABEL_MAP_STORAGE: "Label Map Segmentation Storage"}
+"""Of SOP classes that are created and too new for pydicom's dictionary."""
 UNITS = {"seconds": "s", "mb": "MB", "bytes": "bytes", "mm": "mm", "ml": "ml", "degrees": "degrees"}
 """What the last word of a setting's name says of its unit."""
 _FORMS = {
@@ -105,12 +108,20 @@ def conformance_statement() -> str:
         created=table(
             ("Object", "SOP class", "IOD (PS3.3)", "Transfer syntax", "Series Number", "Series Description", "A study"),
             (
-                (o.title, o.sop_class.name, o.iod, o.transfer_syntax.name, o.series_number, o.description, o.how_many)
+                (
+                    o.title,
+                    name_of(o.sop_class),
+                    o.iod,
+                    o.transfer_syntax.name,
+                    o.series_number,
+                    o.description,
+                    o.how_many,
+                )
                 for o in CREATED
             ),
         ),
         common=_attributes(COMMON),
-        attributes=[(group, _attributes(group_attributes)) for group, group_attributes in _by_class()],
+        attributes=[(group, _attributes(group_attributes)) for group, group_attributes in _by_kind()],
         markers=table(("Tracking identifier", "Concept", "Altered", "Unaltered"), _markers()),
         schemes=table(
             ("Designator", "Scheme"),
@@ -151,8 +162,14 @@ def write_code(code: Code) -> str:
 
 
 def _named(value: uid.UID) -> tuple[str, str]:
-    # pydicom's dictionary does not know the newest classes: their name is their UID.
-    return (value.name if value.name != value else "(newer than this software's dictionary of names)", str(value))
+    return name_of(value), str(value)
+
+
+def name_of(value: uid.UID) -> str:
+    """Name a UID; pydicom's dictionary does not know the newest classes, of which the name is their UID."""
+    return NEWER_NAMES.get(
+        value, value.name if value.name != value else "(newer than this software's dictionary of names)"
+    )
 
 
 def _proposed() -> Iterator[tuple[str, ...]]:
@@ -168,9 +185,13 @@ def _markers() -> Iterator[tuple[str, ...]]:
         yield MARKER_LABELS[name][0], *map(write_code, (concept, *values))
 
 
-def _by_class() -> Iterator[tuple[str, Attributes]]:
-    """The attributes that each SOP class created has beside the common ones."""
-    yield from {o.sop_class.name: o.attributes for o in CREATED if o.attributes}.items()
+def _by_kind() -> Iterator[tuple[str, Attributes]]:
+    """The attributes that each kind of object has beside the common ones, under its SOP class and titles."""
+    kinds: dict[int, list[CreatedObject]] = {}
+    for created in CREATED:
+        kinds.setdefault(id(created.attributes), []).append(created)
+    for kind in kinds.values():
+        yield f"{name_of(kind[0].sop_class)}: {', '.join(o.title for o in kind)}", kind[0].attributes
 
 
 def _attributes(attributes: Attributes) -> str:

@@ -12,6 +12,7 @@ from importlib import import_module
 from pydicom import uid
 
 from operators.results import PRODUCT, SERIAL_NUMBER
+from operators.segmentation_form import LABEL_MAP_STORAGE
 
 Attributes = Mapping[str, str]
 """Keyword of an attribute at the top level, and what is in it."""
@@ -110,6 +111,30 @@ SEGMENTATION: Attributes = {
     "PerFrameFunctionalGroupsSequence": "frame content, plane position, derivation image: the image of that plane",
     "PixelData": "1 is tumour",
 }
+LABEL_MAP: Attributes = {
+    **SEGMENTATION,
+    "DimensionIndexSequence": "image position",
+    "BitsAllocated": "8",
+    "BitsStored": "8",
+    "HighBit": "7",
+    "PixelPaddingValue": "0",
+    "SegmentationType": "LABELMAP",
+    "SegmentSequence": "the same segment, then the background, number 0: each value of Pixel Data has its item",
+    "SharedFunctionalGroupsSequence": "plane orientation, pixel measures",
+    "PixelData": "1 is tumour, 0 is not",
+}
+PROBABILITY: Attributes = {
+    **SEGMENTATION,
+    "BitsAllocated": "8",
+    "BitsStored": "8",
+    "HighBit": "7",
+    "SegmentationType": "FRACTIONAL",
+    "SegmentationFractionalType": "PROBABILITY",
+    "MaximumFractionalValue": "255",
+    "ContentLabel": "TUMOUR_PROB",
+    "ContentDescription": "Whole tumour on T1C, the network's own probability, refined",
+    "PixelData": "255ths; 128 and more where the BINARY segmentation has tumour, unless the planes are tilted",
+}
 REPORT: Attributes = {
     "CodingSchemeIdentificationSequence": "the private scheme",
     "ReferencedPerformedProcedureStepSequence": "empty",
@@ -176,20 +201,23 @@ PAGE: Attributes = {
 }
 
 _SEG, _SR, _SC = uid.SegmentationStorage, uid.Comprehensive3DSRStorage, uid.SecondaryCaptureImageStorage
-_PDF = uid.EncapsulatedPDFStorage
+_PDF, _MAP = uid.EncapsulatedPDFStorage, uid.UID(LABEL_MAP_STORAGE)
+LABELMAP_ONLY, BINARY_ONLY = "1, for a labelmap destination alone", "1; none for a labelmap destination"
+_T1C, _FLAIR = "AI whole tumour on T1C (research)", "AI whole tumour on FLAIR (research)"
+_REPORT = "AI glioma report (research)"
 CREATED = (
+    CreatedObject("Segmentation on T1C", "write_seg", _SEG, "A.51", _T1C, BINARY_ONLY, SEGMENTATION, "T1C"),
+    CreatedObject("Label map on T1C", "write_labelmap", _MAP, "A.51", _T1C, LABELMAP_ONLY, LABEL_MAP, "T1C"),
+    CreatedObject("Segmentation on FLAIR", "write_seg", _SEG, "A.51", _FLAIR, BINARY_ONLY, SEGMENTATION, "FLAIR"),
+    CreatedObject("Label map on FLAIR", "write_labelmap", _MAP, "A.51", _FLAIR, LABELMAP_ONLY, LABEL_MAP, "FLAIR"),
     CreatedObject(
-        "Segmentation on T1C", "write_seg", _SEG, "A.51", "AI whole tumour on T1C (research)", "1", SEGMENTATION, "T1C"
-    ),
-    CreatedObject(
-        "Segmentation on FLAIR",
-        "write_seg",
+        "Probability on T1C",
+        "write_probability",
         _SEG,
         "A.51",
-        "AI whole tumour on FLAIR (research)",
-        "1",
-        SEGMENTATION,
-        "FLAIR",
+        "AI tumour probability on T1C (research)",
+        "1, where `node.results.probability_map` asks for it",
+        PROBABILITY,
     ),
     CreatedObject(
         "Diameters",
@@ -200,7 +228,8 @@ CREATED = (
         "1; none where T1C was not acquired axially or there is no tumour",
         MEASUREMENTS,
     ),
-    CreatedObject("Report", "write_sr", _SR, "A.35.13", "AI glioma report (research)", "1", REPORT),
+    CreatedObject("Report", "write_sr", _SR, "A.35.13", _REPORT, BINARY_ONLY, REPORT),
+    CreatedObject("Report on label maps", "write_labelmap", _SR, "A.35.13", _REPORT, LABELMAP_ONLY, REPORT, "SR"),
     CreatedObject("Key images", "write_capture", _SC, "A.8.1", "AI key images (research)", "1 or more", PICTURE),
     CreatedObject("Report page", "write_pdf", _PDF, "A.45.1", "AI glioma report page (research)", "1", PAGE),
 )

@@ -15,7 +15,7 @@ from app.retrieve import fetch_reports
 from operators.earlier import same_patient
 
 LOGGER = logging.getLogger(__name__)
-DOCUMENTS = ("sr.dcm", "measurements.dcm")
+DOCUMENTS = ("sr.dcm", "sr_labelmap.dcm", "measurements.dcm")
 """Files of a result set that are structured reports."""
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
 

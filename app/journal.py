@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -249,21 +249,20 @@ class Journal:
         with self._transaction() as session:
             self._fail(session, session.get_one(JobRow, job_id), code, message, stage)
 
-    def job_done(self, job_id: str, files: Iterable[str], destinations: Iterable[str]) -> None:
-        """Record that a job's results exist and are owed to each destination: all of it, or nothing."""
+    def job_done(self, job_id: str, results: int, owed: Mapping[str, Sequence[str]]) -> None:
+        """Record that a job's results exist, and which files each destination is owed: all of it, or nothing."""
         with self._transaction() as session:
             job = session.get_one(JobRow, job_id)
             if job.state is JobState.DONE:
                 return
-            names = list(files)
             job.state, job.finished = JobState.DONE, self._now()
             session.add_all(
                 DeliveryRow(job_id=job_id, destination=destination, file=name, state=DeliveryState.OWED)
-                for destination in destinations
-                for name in names
+                for destination, files in owed.items()
+                for name in files
             )
             self._set_study(session, job, StudyState.DONE)
-            self._note(session, f"done: {len(names)} results", job.study_key, job_id)
+            self._note(session, f"done: {results} results", job.study_key, job_id)
 
     def requeue_crashed(self, max_attempts: int = MAX_ATTEMPTS) -> list[JobRow]:
         """Make every job that was being processed ready again, or failed after too many attempts; return them.

@@ -25,6 +25,7 @@ from app.receiver import run_receiver
 from app.sender import Sender
 from app.signals import stop_asked
 from app.summary import describe_job
+from operators.segmentation_form import LABELMAP_TWINS
 from operators.stage import Job
 
 LOGGER = logging.getLogger(__name__)
@@ -141,11 +142,14 @@ class Node:
             self._in_flight.discard(job.job_id)
 
     def _keep(self, job: Job) -> None:
-        """Archive a done job's results and owe its DICOM objects to every destination."""
+        """Archive a done job's results and owe its DICOM objects to every destination, each in its own form."""
         summary = job.output_folder / SUMMARY
         described = describe_job(job) | {"files": {kind: path.name for kind, path in job.results.items()}}
         summary.write_text(json.dumps(described, indent=2), encoding="utf-8")
-        objects = [path for path in job.results.values() if path.suffix == ".dcm"]
+        labelmaps = {
+            job.results[kind]: job.results[twin] for kind, twin in LABELMAP_TWINS.items() if twin in job.results
+        }
+        objects = [p for p in job.results.values() if p.suffix == ".dcm" and p not in labelmaps.values()]
         beside = [path for path in job.results.values() if path.suffix != ".dcm"]
-        self._outbox.commit(job.job_id, objects, beside=[*beside, summary])
+        self._outbox.commit(job.job_id, objects, [*beside, summary], labelmaps)
         self._sender.wake()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from app.config import Settings
@@ -23,7 +23,7 @@ class Outbox:
 
     def __init__(self, settings: Settings, journal: Journal) -> None:
         self._journal = journal
-        self._destinations = tuple(destination.name for destination in settings.sender.destinations)
+        self._destinations = {each.name: each.segmentation for each in settings.sender.destinations}
         self._folder = private_folder(settings.outbox_dir)
         self._archive = private_folder(settings.archive_dir)
 
@@ -37,15 +37,23 @@ class Outbox:
             if folder.name not in owing:
                 shutil.rmtree(folder)
 
-    def commit(self, job_id: str, files: Sequence[Path], beside: Sequence[Path] = ()) -> Path:
+    def commit(
+        self,
+        job_id: str,
+        files: Sequence[Path],
+        beside: Sequence[Path] = (),
+        labelmaps: Mapping[Path, Path] | None = None,
+    ) -> Path:
         """Settle a job as done: archive its results and owe them to every destination; return the archive folder.
 
-        What is `beside` them is archived only. A second call for the same job changes nothing.
+        What is `beside` them is archived only. `labelmaps` tells of a file which other one a labelmap destination is
+        owed in its place. A second call for the same job changes nothing.
         """
         job = self._journal.job(job_id)
         if job is None:
             raise ValueError(f"there is no job {job_id}")
-        archive = [*files, *beside]
+        twins = labelmaps or {}
+        archive = [*files, *twins.values(), *beside]
         if len({file.name for file in archive}) != len(archive):
             raise ValueError(f"two results of job {job_id} have one name")
         archived = self._archive / job.study_key / job_id
@@ -53,10 +61,15 @@ class Outbox:
             return archived
         private_folder(archived.parent)
         publish_folder(archive, archived)
-        if self._destinations:
-            publish_folder(files, self._folder / job_id)
-        self._journal.job_done(job_id, [file.name for file in files], self._destinations)
-        LOGGER.info("job %s is done: %d results for %d destinations", job_id, len(files), len(self._destinations))
+        owed = {
+            name: [twins.get(file, file) for file in files] if form == "labelmap" else files
+            for name, form in self._destinations.items()
+        }
+        if owed:
+            publish_folder(dict.fromkeys(file for each in owed.values() for file in each), self._folder / job_id)
+        results = len(files) + len(twins)
+        self._journal.job_done(job_id, results, {name: [file.name for file in each] for name, each in owed.items()})
+        LOGGER.info("job %s is done: %d results for %d destinations", job_id, results, len(owed))
         return archived
 
     def path(self, job_id: str, file: str) -> Path:

@@ -73,6 +73,8 @@ class GliomaPipeline(Application):
         find_earlier: FindReports = no_reports,
         language: Language = "en",
         training_data: TrainingData | None = None,
+        labelmap: bool = False,
+        probability_map: bool = False,
     ) -> None:
         """`worker` is started here and warms up meanwhile; `close` ends it."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
@@ -80,6 +82,7 @@ class GliomaPipeline(Application):
         self._refinement = refinement or Refinement()
         self._classifiers, self._networks = dict(classifiers or {}), dict(networks or {})
         self._worker, self._find_earlier = worker, find_earlier
+        self._asked: dict[str, Any] = {"labelmap": labelmap, "probability_map": probability_map}
         self._page: dict[str, Any] = {"language": language, "training_data": training_data}
         self._worker.start()
         self._composed = threading.Event()
@@ -103,7 +106,7 @@ class GliomaPipeline(Application):
             MeasureOperator(self, name="measure", spread=self._refinement.spread),
             CompareEarlierOperator(self, name="compare", find=self._find_earlier),
             KeyImageOperator(self, name="key image"),
-            WriteSegOperator(self, name="write SEG", **stamp),
+            WriteSegOperator(self, name="write SEG", **stamp, **self._asked),
             WriteMeasurementsOperator(self, name="write measurements", **stamp),
             WriteSrOperator(self, name="write SR", **stamp),
             WriteCaptureOperator(self, name="write key image", **stamp),

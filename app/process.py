@@ -109,6 +109,8 @@ def open_pipeline(
         find_earlier=find_earlier,
         language=settings.report.language,
         training_data=open_training_data(settings),
+        labelmap=settings.wants_labelmap,
+        probability_map=settings.results.probability_map,
     )
 
 

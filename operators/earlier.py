@@ -17,7 +17,9 @@ from operators import codes
 from operators.domain import Earlier
 from operators.headers import calendar_date
 from operators.results import PRODUCT
+from operators.segmentation_form import LABEL_MAP_STORAGE
 
+_EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 OTHER_METHOD = "Then another model or version measured: some of the change may be the method's."
 
 
@@ -52,7 +54,8 @@ def comparison_sentences(earlier: Earlier, now_mm3: float, today: date, model: t
 def latest_before(reports: Iterable[Dataset], header: Dataset) -> Earlier | None:
     """Choose the report of the patient's latest examination before that of `header`; None where there is none.
 
-    Of several reports of one examination the one made last counts.
+    Of several reports of one examination the one made last counts; of two of one analysis, one on BINARY and one on
+    LABELMAP segmentations, the former, as every node has it, whatever its PACS got.
     """
     today = calendar_date(header, "StudyDate")
     if today is None:
@@ -62,8 +65,21 @@ def latest_before(reports: Iterable[Dataset], header: Dataset) -> Earlier | None
         if is_ours(report) and same_patient(report, header) and report.StudyInstanceUID != header.StudyInstanceUID:
             earlier = read_earlier(report)
             if earlier is not None and earlier.examined_on < today:
-                found.append((earlier.examined_on, f"{report.ContentDate}{report.ContentTime}", earlier))
-    return max(found, key=lambda entry: entry[:2])[2] if found else None
+                made = f"{report.ContentDate}{report.ContentTime}"
+                rank = (earlier.examined_on, made, not _on_labelmaps(report), earlier.report_uid)
+                found.append((rank, earlier))
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def _on_labelmaps(report: Dataset) -> bool:
+    """Say whether a report refers to segmentations as label maps."""
+    return any(
+        reference.get("ReferencedSOPClassUID") == LABEL_MAP_STORAGE
+        for evidence in _EVIDENCE
+        for study in report.get(evidence, ())
+        for series in study.get("ReferencedSeriesSequence", ())
+        for reference in series.get("ReferencedSOPSequence", ())
+    )
 
 
 def is_ours(report: Dataset) -> bool:

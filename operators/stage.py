@@ -79,7 +79,8 @@ class Job:
     """The report that this job's report stands in for."""
     findings: Findings | None = None
     results: dict[str, Path] = field(default_factory=dict)
-    """Files written, by what they are: "SEG T1C", "SEG FLAIR", "measurements SR", "SR", "PDF", "key image"."""
+    """Files written, by what they are: "SEG T1C", "SEG FLAIR", "measurements SR", "SR", "PDF", "key image"; those of
+    `segmentation_form.LABELMAP_TWINS` and "SEG T1C probability" where they are asked for."""
     failure: Failure | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage by its name."""

@@ -9,18 +9,22 @@ import io
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import highdicom as hd
 import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.pixels.utils import pack_bits
+from pydicom.uid import SegmentationStorage
 
 from operators.attribute_check import attribute_faults, kind_of
+from operators.segmentation_form import LABEL_MAP_STORAGE
 
 SECONDS = 120.0
 """What a program may take for one object; dciodvfy takes a tenth of a second for a large one."""
@@ -79,7 +83,11 @@ def ruling_on(complaints: list[str]) -> Said:
 
 def by_dciodvfy(result: ResultObject) -> Said:
     """Let dicom3tools judge: an error fails, a warning does not."""
-    told = _run("dciodvfy", "-new", str(result.path))
+    return _with_known_classes(result, _dciodvfy)
+
+
+def _dciodvfy(path: Path) -> Said:
+    told = _run("dciodvfy", "-new", str(path))
     if told is None:
         return Ruling.NOT_INSTALLED, ("apt-get install dicom3tools",)
     lines = (told.stdout + told.stderr).splitlines()
@@ -93,7 +101,11 @@ def by_dciodvfy(result: ResultObject) -> Said:
 
 def by_dsrdump(result: ResultObject) -> Said:
     """Let DCMTK read a document's content: an error fails, and so does a warning."""
-    told = _run("dsrdump", str(result.path))
+    return _with_known_classes(result, _dsrdump)
+
+
+def _dsrdump(path: Path) -> Said:
+    told = _run("dsrdump", str(path))
     if told is None:
         return Ruling.NOT_INSTALLED, ("apt-get install dcmtk",)
     lines = (line for line in told.stderr.splitlines() if line.startswith(("F:", "E:", "W:")))
@@ -101,6 +113,34 @@ def by_dsrdump(result: ResultObject) -> Said:
     if told.returncode != 0 and not complaints:
         complaints.append(f"dsrdump ended with status {told.returncode}")
     return ruling_on(complaints)
+
+
+def _with_known_classes(result: ResultObject, judge: Callable[[Path], Said]) -> Said:
+    """Have an object judged; of label maps that it refers to, as of the segmentations that programs know.
+
+    Those from before label maps take the reference for one to an unknown image, and DCMTK's reads no further.
+    """
+    if not any(r.get("ReferencedSOPClassUID") == LABEL_MAP_STORAGE for r in references(result.dataset)):
+        return judge(result.path)
+    shown = deepcopy(result.dataset)
+    for reference in references(shown):
+        if reference.get("ReferencedSOPClassUID") == LABEL_MAP_STORAGE:
+            reference.ReferencedSOPClassUID = SegmentationStorage
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "shown.dcm"
+        shown.save_as(path, enforce_file_format=True)
+        ruling, complaints = judge(path)
+    return ruling, (*complaints, "label maps that it refers to were shown to the program as segmentations")
+
+
+def references(*items: Dataset) -> Iterator[Dataset]:
+    """Find every item in or below some that refers to a SOP instance."""
+    for item in items:
+        if "ReferencedSOPInstanceUID" in item:
+            yield item
+        for element in item:
+            if element.VR == "SQ":
+                yield from references(*(element.value or ()))
 
 
 def by_tables(result: ResultObject) -> Said:

@@ -28,6 +28,7 @@ from pydicom.uid import (
 )
 
 from operators.errors import StudyRejected
+from operators.segmentation_form import LABEL_MAP_STORAGE
 from operators.validators import (
     READING_ERRORS,
     Judgement,
@@ -38,14 +39,13 @@ from operators.validators import (
     by_dsrdump,
     by_reading,
     by_tables,
+    references,
     ruling_on,
 )
 
-LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
-"""Label Map Segmentation Storage, newer than the library's list."""
 KINDS: Mapping[str, str] = {
     SegmentationStorage: "SEG",
-    LABEL_MAP: "SEG",
+    LABEL_MAP_STORAGE: "SEG",
     BasicTextSRStorage: "SR",
     EnhancedSRStorage: "SR",
     ComprehensiveSRStorage: "SR",
@@ -168,24 +168,12 @@ def _dangling(result: ResultObject, results: Sequence[ResultObject]) -> Iterator
         elif sop_class in KINDS:
             yield f"{result.name} refers to a {KINDS[sop_class]} that is not here: {uid}"
     if result.kind in DOCUMENTS:
-        evidence = {str(r.ReferencedSOPInstanceUID) for k in EVIDENCE for r in _below(result.dataset.get(k) or ())}
-        content = _below(result.dataset.get("ContentSequence") or ())
+        evidence = {
+            str(r.ReferencedSOPInstanceUID) for k in EVIDENCE for r in references(*(result.dataset.get(k) or ()))
+        }
+        content = references(*(result.dataset.get("ContentSequence") or ()))
         for uid in sorted({str(r.ReferencedSOPInstanceUID) for r in content} - evidence):
             yield f"{result.name} refers to {uid}, which is not among its evidence"
-
-
-def references(dataset: Dataset) -> Iterator[Dataset]:
-    """Find every item of an object that refers to a SOP instance."""
-    yield from _below([dataset])
-
-
-def _below(items: Sequence[Dataset]) -> Iterator[Dataset]:
-    for item in items:
-        if "ReferencedSOPInstanceUID" in item:
-            yield item
-        for element in item:
-            if element.VR == "SQ":
-                yield from _below(element.value or ())
 
 
 def _segments(reference: Dataset) -> set[int]:
@@ -203,11 +191,16 @@ def describe_judgements(judgements: Sequence[Judgement], *, strict: bool) -> dic
     """Give all judgements and what they come to; `strict` lets a validator that is not installed count as failed."""
     failed = [j for j in judgements if j.ruling is Ruling.FAILED]
     absent = sorted({j.validator for j in judgements if j.ruling is Ruling.NOT_INSTALLED})
+    unknown = {
+        v: sorted(j.subject for j in judgements if (j.validator, j.ruling) == (v, Ruling.NOT_JUDGED))
+        for v in VALIDATORS
+    }
     objects = len({j.subject for j in judgements if j.kind != "set"})
     closing = [f"{objects} objects, {len(judgements)} judgements, {len(failed)} failed"]
     if absent:
         counts = "which fails a strict verification" if strict else "so this is no full verification"
         closing.append(f"not installed and therefore not passed: {', '.join(absent)}, {counts}")
+    closing += [f"{v} does not know, so the others alone judged: {', '.join(o)}" for v, o in unknown.items() if o]
     return {
         "passed": not failed and not (strict and absent),
         "not_installed": absent,

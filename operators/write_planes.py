@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
@@ -13,6 +14,8 @@ from operators.errors import AnalysisFailed
 from operators.series_geometry import layout
 
 Matrix = NDArray[np.float64]
+GEOMETRY_TOLERANCE = 1e-3
+"""Directions as cosines, offsets in voxels: what decimal strings of headers may cost."""
 
 
 def own_shape(source: SourceVolume, contrast: Contrast) -> tuple[int, int, int]:
@@ -26,10 +29,27 @@ def own_shape(source: SourceVolume, contrast: Contrast) -> tuple[int, int, int]:
     return planes, int(source.headers[0].Rows), int(source.headers[0].Columns)
 
 
+def as_it_came(source: SourceVolume, contrast: Contrast) -> bool:
+    """Say whether a series' volume has the series' own planes, rows and columns; raises as `own_shape` does."""
+    return own_shape(source, contrast) == source.volume.spatial_shape
+
+
+def put_back(image: hd.Volume, source: SourceVolume) -> hd.Volume:
+    """Permute and flip voxels on the stack's grid back to T1C's own, which came as its volume is.
+
+    Raises AnalysisFailed where the two grids do not belong together.
+    """
+    try:
+        return image.match_geometry(source.volume.get_geometry(), tol=GEOMETRY_TOLERANCE)
+    except RuntimeError as error:
+        raise AnalysisFailed("the stack is not a permutation of T1C's voxels") from error
+
+
 def stack_to_planes(stack: Stack, source: SourceVolume, contrast: Contrast) -> Matrix:
     """Map the stack's (slice, row, column) to a series' own (plane, row, column); 4 x 4, centres at whole numbers."""
-    as_it_came = own_shape(source, contrast) == source.volume.spatial_shape
-    to_planes = source.volume.inverse_affine if as_it_came else np.linalg.inv(_planes_affine(source.headers))
+    to_planes = (
+        source.volume.inverse_affine if as_it_came(source, contrast) else np.linalg.inv(_planes_affine(source.headers))
+    )
     mapped: Matrix = to_planes @ stack.to_source[contrast] @ stack.geometry.affine
     return mapped
 

@@ -23,6 +23,7 @@ from operators.headers import calendar_date
 from operators.integrated import read_together
 from operators.results import Origin, anonymous, earlier_input, finish, headers_of, models_of, origin_of, save, writable
 from operators.revision import as_previous_version, replaced_by
+from operators.segmentation_form import LABELMAP_TWINS, Form
 from operators.stage import Job, StageOperator, needed
 from operators.statements import (
     LIMITS_OF_USE,
@@ -36,6 +37,7 @@ from operators.statements import (
     tenths,
 )
 from operators.write_comparison import SECOND, comparison_group, time_point
+from operators.write_labelmap import SERIES_NUMBERS as LABELMAP_SERIES_NUMBERS
 from operators.write_parts import add_uncertainty, identify, in_english, observer, private_scheme, separate, text_item
 
 SERIES_NUMBER = 9003
@@ -227,17 +229,23 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
     return report
 
 
-def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin) -> sr.Comprehensive3DSR:
-    """Make the report object, and note in the job what it replaces; `segs` are those written, the first on T1C."""
+def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin, form: Form = "binary") -> sr.Comprehensive3DSR:
+    """Make the report object, and note in the job what it replaces; `segs` are those written, the first on T1C.
+
+    The report on label maps is an object of its own, in a series of its own.
+    """
     headers = headers_of(needed(job.volumes))
     patient = headers[0]
-    own_uid = origin.uid("instance", "SR")
-    job.replaces = replaced_by(own_uid, SERIES_NUMBER, job.predecessors)
+    kind, number = ["SR"], SERIES_NUMBER
+    if form == "labelmap":
+        kind, number = ["SR", form], LABELMAP_SERIES_NUMBERS["SR"]
+    own_uid = origin.uid("instance", *kind)
+    job.replaces = replaced_by(own_uid, number, job.predecessors)
     result = sr.Comprehensive3DSR(
         evidence=[anonymous(header) for header in headers] + list(segs),
         content=build_report(job, segs[0], origin, lambda text: writable(text, patient)),
-        series_instance_uid=origin.uid("series", "SR"),
-        series_number=SERIES_NUMBER,
+        series_instance_uid=origin.uid("series", *kind),
+        series_number=number,
         sop_instance_uid=own_uid,
         instance_number=1,
         is_complete=True,
@@ -253,12 +261,24 @@ def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin) -> sr.Comprehens
 
 
 def write_sr(job: Job, version: str, made_at: datetime) -> None:
-    """Write a job's report into its output folder and list it in its results; the segmentations come first."""
+    """Write a job's report into its output folder and list it in its results; the segmentations come first.
+
+    Where there are label maps too, a second report refers to those: a reference resolves only to what a PACS gets.
+    """
     origin = origin_of(needed(job.volumes), needed(job.tumour), version, made_at).also(*earlier_input(job.earlier))
-    segs = [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in ("SEG T1C", "SEG FLAIR")]
-    job.results["SR"] = save(
-        build_sr(job, segs, origin.also(job.engine, *models_of(job.markers))), job.output_folder / "sr.dcm"
-    )
+    origin = origin.also(job.engine, *models_of(job.markers))
+    kinds = ("SEG T1C", "SEG FLAIR")
+    if LABELMAP_TWINS[kinds[0]] in job.results:
+        segs = _segs(job, *(LABELMAP_TWINS[kind] for kind in kinds))
+        job.results[LABELMAP_TWINS["SR"]] = save(
+            build_sr(job, segs, origin, "labelmap"), job.output_folder / "sr_labelmap.dcm"
+        )
+    # Last: what this one replaces is what the page speaks of.
+    job.results["SR"] = save(build_sr(job, _segs(job, *kinds), origin), job.output_folder / "sr.dcm")
+
+
+def _segs(job: Job, *kinds: str) -> list[Dataset]:
+    return [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in kinds]
 
 
 class WriteSrOperator(StageOperator):
@@ -269,5 +289,5 @@ class WriteSrOperator(StageOperator):
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
-        """Add "SR" to `job.results`."""
+        """Add "SR" to `job.results`, and "SR labelmap" where label maps were written."""
         write_sr(job, self._version, self._clock())

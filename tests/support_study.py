@@ -38,6 +38,8 @@ class RunningNode:
     folder: Path
     destinations: list[dict[str, Any]] = field(default_factory=list)
     timeout_seconds: float = 3.0
+    more: dict[str, Any] = field(default_factory=dict)
+    """Further sections of its settings."""
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +53,7 @@ class RunningNode:
             "receiver": {"host": "127.0.0.1", "port": self.port, "peers": [{"ae_title": "SCANNER"}]},
             "inbox": {"settle_seconds": 0.5, "timeout_seconds": self.timeout_seconds, "poll_seconds": 0.2},
             "sender": {"destinations": self.destinations, "first_retry_seconds": 0.5},
-        }
+        } | self.more
         config = self.folder / "node.yaml"
         config.write_text(json.dumps({"node": settings}))
         with (self.folder / "node.log").open("ab") as log:

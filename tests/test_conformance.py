@@ -16,7 +16,7 @@ from pynetdicom.status import code_to_category
 from app import __version__
 from app.cli import conformance
 from app.config import Settings
-from app.conformance import TEMPLATE, all_codes, conformance_statement, setting_sections, table
+from app.conformance import TEMPLATE, all_codes, conformance_statement, name_of, setting_sections, table
 from app.conformance_objects import COMMON, CREATED
 from app.errors import InputError
 from app.receiver import STATUSES, TRANSFER_SYNTAXES
@@ -33,8 +33,12 @@ from tests.support_study import ROOT
 
 WRITTEN = {
     "Segmentation on T1C": "SEG T1C",
+    "Label map on T1C": "SEG T1C labelmap",
     "Segmentation on FLAIR": "SEG FLAIR",
+    "Label map on FLAIR": "SEG FLAIR labelmap",
+    "Probability on T1C": "SEG T1C probability",
     "Report": "SR",
+    "Report on label maps": "SR labelmap",
     "Key images": "key image SC",
     "Diameters": "measurements SR",
     "Report page": "PDF",
@@ -58,11 +62,12 @@ def results(tmp_path_factory):
     before = "20260228113000.000000"
     job.predecessors = tuple(
         Predecessor(number, "1.2", f"1.2.{number}", "1.2.840.10008.5.1.4.1.1.88.34", f"1.2.{number}.1", before, None)
-        for number in (9003, 9005)
+        for number in (9003, 9005, 9013)
     )
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, folder / "key_image.png")
-    for write in (write_segs, write_measurements, write_sr, write_captures, write_pdf):
+    write_segs(job, "1.0.0", MADE_AT, labelmap=True, probability_map=True)
+    for write in (write_measurements, write_sr, write_captures, write_pdf):
         write(job, "1.0.0", MADE_AT)
     return {title: pydicom.dcmread(job.results[kind]) for title, kind in WRITTEN.items()}
 
@@ -153,10 +158,10 @@ def test_every_setting_is_in_it_with_its_meaning(statement):
 def test_every_object_written_is_in_it(statement):
     assert set(WRITTEN) == {created.title for created in CREATED}
     for created in CREATED:
-        cells = (created.title, created.sop_class.name, created.iod, created.transfer_syntax.name)
+        cells = (created.title, name_of(created.sop_class), created.iod, created.transfer_syntax.name)
         assert f"| {' | '.join(cells)} | {created.series_number} | {created.description} |" in statement
         for syntax in (created.transfer_syntax, uid.ImplicitVRLittleEndian):
-            row = (created.sop_class.name, created.sop_class, syntax.name, syntax)
+            row = (name_of(created.sop_class), created.sop_class, syntax.name, syntax)
             assert f"| {' | '.join(row)} |" in statement
 
 

@@ -22,7 +22,7 @@ from tests.support_results import MADE_AT, iod_errors, job_of, source_of
 YEAR = 366
 
 
-def study(folder, day, semi_axes_mm=(14, 11, 12), earlier=None, patient="P-1"):
+def study(folder, day, semi_axes_mm=(14, 11, 12), earlier=None, patient="P-1", labelmap=False):
     """One examination of a patient on a day, written; with what the pipeline found of an earlier one."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = {}
@@ -35,7 +35,7 @@ def study(folder, day, semi_axes_mm=(14, 11, 12), earlier=None, patient="P-1"):
             header.SOPInstanceUID = f"1.2.{day}.{len(contrast)}.{number + 1}"
     job = job_of(folder, t1c=sources[Contrast.T1C], flair=sources[Contrast.FLAIR], semi_axes_mm=semi_axes_mm)
     job.earlier = earlier
-    write_segs(job, "1.0.0", MADE_AT)
+    write_segs(job, "1.0.0", MADE_AT, labelmap=labelmap)
     write_sr(job, "1.0.0", MADE_AT)
     return job
 

@@ -91,7 +91,7 @@ def test_later_instances_make_a_new_revision_and_leave_the_running_job_alone(nod
     arrive(node.settings, small_mr(study))
     node.after(0)
     assert node.states() == [StudyState.ARRIVING]
-    node.journal.job_done(first.job_id, [], [])
+    node.journal.job_done(first.job_id, 0, {})
     assert node.states() == [StudyState.ARRIVING]
     (second,) = node.after(4)
     assert second.job_id != first.job_id
@@ -107,7 +107,7 @@ def test_a_touched_folder_without_new_instances_makes_no_job(node):
     folder = arrive(node.settings, small_mr())
     node.after(0)
     (job,) = node.after(4)
-    node.journal.job_done(job.job_id, [], [])
+    node.journal.job_done(job.job_id, 0, {})
     os.utime(folder, (2_000_000, 2_000_000))
     assert node.after(0) == node.after(200) == []
     assert node.states() == [StudyState.DONE]
@@ -152,7 +152,7 @@ def test_a_finished_study_is_not_looked_into_again_after_a_restart(node):
     arrive(node.settings, small_mr())
     node.after(0)
     (job,) = node.after(4)
-    node.journal.job_done(job.job_id, [], [])
+    node.journal.job_done(job.job_id, 0, {})
     node.asked.clear()
     node.restart()
     assert node.after(0) == node.after(1000) == node.asked == []
@@ -185,7 +185,7 @@ def test_a_job_that_always_kills_the_node_fails_and_takes_no_other_with_it(node)
             if any(job.job_id == poison for job in handed):
                 break
             for job in handed:
-                node.journal.job_done(job.job_id, [], [])
+                node.journal.job_done(job.job_id, 0, {})
                 done.append(job.job_id)
     states = {job.job_id: (job.state, job.code) for job in node.journal.jobs()}
     assert states.pop(poison) == (JobState.FAILED, "crashed-repeatedly")

@@ -52,7 +52,7 @@ def test_a_study_goes_through_its_states(journal):
         lambda: journal.study_arriving("k1", "1.2.3"),
         lambda: journal.job_ready("j1", "k1", 7),
         journal.take_ready,
-        lambda: journal.job_done("j1", ["a.dcm", "b.dcm"], ["pacs"]),
+        lambda: journal.job_done("j1", 2, {"pacs": ["a.dcm", "b.dcm"]}),
     ):
         step()
         seen.append(journal.studies()[0].state)
@@ -71,7 +71,7 @@ def test_steps_that_are_repeated_change_nothing(journal):
         with_job(journal)
     journal.take_ready()
     for _ in range(2):
-        journal.job_done("j1", ["a.dcm"], ["pacs"])
+        journal.job_done("j1", 1, {"pacs": ["a.dcm"]})
     assert len(journal.jobs()) == len(journal.owed("pacs")) == 1
 
 
@@ -79,7 +79,7 @@ def test_an_older_revision_does_not_speak_for_the_study(journal):
     with_job(journal, "j1")
     journal.take_ready()
     with_job(journal, "j2")
-    journal.job_done("j1", [], [])
+    journal.job_done("j1", 0, {})
     assert journal.studies()[0].state is StudyState.COMPLETE
 
 
@@ -110,7 +110,7 @@ def test_many_threads_may_write_at_once(journal):
     def write(number):
         with_job(journal, f"j{number}", f"k{number}", f"1.{number}")
         journal.take_ready()
-        journal.job_done(f"j{number}", ["a"], ["pacs"])
+        journal.job_done(f"j{number}", 1, {"pacs": ["a"]})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(40)))
@@ -248,7 +248,7 @@ def test_a_commit_is_all_or_nothing_for_a_reader_beside_it(journal):
 
     reader = threading.Thread(target=read)
     reader.start()
-    journal.job_done("j1", [f"{number}.dcm" for number in range(50)], ["a", "b"])
+    journal.job_done("j1", 50, {name: [f"{number}.dcm" for number in range(50)] for name in ("a", "b")})
     time.sleep(0.05)
     stop.set()
     reader.join()

@@ -9,6 +9,7 @@ from tests.support_dicom import node_settings, result_files
 
 A = Destination(name="a", ae_title="A", host="127.0.0.1", port=1)
 B = Destination(name="b", ae_title="B", host="127.0.0.1", port=2)
+MAPS = Destination(name="maps", ae_title="M", host="127.0.0.1", port=3, segmentation="labelmap")
 
 
 @pytest.fixture
@@ -47,6 +48,55 @@ def test_what_is_beside_the_results_is_archived_and_owed_to_nobody(make, tmp_pat
     assert (archived / "summary.json").read_text() == "{}"
     assert not outbox.path("j1", "summary.json").exists()
     assert {delivery.file for delivery in journal.owed("a")} == {file.name for file in files}
+
+
+def owed_files(journal, name):
+    return [delivery.file for delivery in journal.owed(name)]
+
+
+def test_a_labelmap_destination_is_owed_label_maps_in_place_and_no_other_is(make, tmp_path):
+    journal, outbox, settings, files = make(A, MAPS)
+    twin = result_files(tmp_path / "twins", 3)[2]
+    archived = outbox.commit("j1", files, labelmaps={files[0]: twin})
+    assert owed_files(journal, "a") == [files[0].name, files[1].name]
+    assert owed_files(journal, "maps") == [twin.name, files[1].name]
+    names = {files[0].name, files[1].name, twin.name}
+    assert {path.name for path in archived.iterdir()} == names
+    assert {path.name for path in (settings.outbox_dir / "j1").iterdir()} == names
+    assert outbox.path("j1", twin.name).read_bytes() == twin.read_bytes()
+    assert "done: 3 results" in [event.what for event in journal.events("k1")]
+    for delivery in [*journal.owed("a"), *journal.owed("maps")]:
+        journal.delivered(delivery.delivery_id)
+    outbox.forget_delivered("j1")
+    assert not (settings.outbox_dir / "j1").exists()
+    assert {path.name for path in archived.iterdir()} == names
+
+
+@pytest.mark.parametrize(("destination", "kept"), [(A, 0), (MAPS, 1)])
+def test_the_outbox_holds_no_form_that_nobody_is_owed(make, tmp_path, destination, kept):
+    _, outbox, settings, files = make(destination)
+    twins = dict(
+        zip(
+            files,
+            [path.rename(path.with_name(f"twin-{path.name}")) for path in result_files(tmp_path / "t")],
+            strict=True,
+        )
+    )
+    outbox.commit("j1", files, labelmaps=twins)
+    expected = [files, list(twins.values())][kept]
+    assert sorted(path.name for path in (settings.outbox_dir / "j1").iterdir()) == sorted(f.name for f in expected)
+
+
+def test_without_label_maps_a_labelmap_destination_is_owed_what_there_is(make):
+    journal, outbox, _, files = make(MAPS)
+    outbox.commit("j1", files)
+    assert owed_files(journal, "maps") == [file.name for file in files]
+
+
+def test_a_label_map_of_the_name_of_another_result_is_a_fault_of_ours(make, tmp_path):
+    _, outbox, _, files = make(MAPS)
+    with pytest.raises(ValueError, match="have one name"):
+        outbox.commit("j1", files, labelmaps={files[0]: tmp_path / "elsewhere" / files[1].name})
 
 
 def test_a_second_commit_changes_nothing(make):

@@ -43,9 +43,18 @@ def pacs(folder):
 
 
 @pytest.fixture(scope="module")
-def node(folder, pacs, truth):
+def newer_pacs(folder):
+    """A second PACS, which takes label maps: Orthanc does not know them, but can be told to keep them."""
+    with Orthanc(folder / "newer", UnknownSopClassAccepted=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def node(folder, pacs, newer_pacs, truth):
     """A node that was killed with kill -9 while it analysed the phantom, and started again."""
-    running = RunningNode(folder, destinations=[pacs.destination().model_dump()]).start()
+    labelled = {"name": "newer", "segmentation": "labelmap"}
+    destinations = [pacs.destination().model_dump(), newer_pacs.destination().model_dump() | labelled]
+    running = RunningNode(folder, destinations, more={"results": {"probability_map": True}}).start()
     running.send(truth.folder)
     running.wait(lambda: [j for j in running.jobs() if j.state is JobState.PROCESSING], 60, "no job begins")
     time.sleep(1.0)
@@ -70,8 +79,12 @@ def test_a_study_interrupted_by_kill_is_finished_once(node):
         "measurements.dcm",
         "report.pdf.dcm",
         "seg_flair.dcm",
+        "seg_flair_labelmap.dcm",
         "seg_t1c.dcm",
+        "seg_t1c_labelmap.dcm",
+        "seg_t1c_probability.dcm",
         "sr.dcm",
+        "sr_labelmap.dcm",
     ]
 
 
@@ -80,12 +93,27 @@ def test_the_pacs_finds_seg_sr_and_pdf_in_the_same_study(node, pacs, truth):
         found = studies(pacs, StudyInstanceUID=truth.study_uid)
         return sorted(entry["00080060"]["Value"][0] for entry in found)
 
-    node.wait(lambda: held() == ["DOC", "OT", "SEG", "SEG", "SR", "SR"], 30, f"Orthanc holds {held()}")
+    node.wait(lambda: held() == ["DOC", "OT", "SEG", "SEG", "SEG", "SR", "SR"], 30, f"Orthanc holds {held()}")
+
+
+def uids(paths):
+    return {str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths}
+
+
+def test_each_pacs_gets_the_segmentations_in_its_own_form(node, pacs, newer_pacs):
+    archived = node.archived()
+    labelmap = [p for p in archived if p.stem.endswith("_labelmap")]
+    binary = [p for p in archived if f"{p.stem}_labelmap" in {q.stem for q in labelmap}]
+    assert len(binary) == len(labelmap) == 3
+    for server, absent in ((pacs, labelmap), (newer_pacs, binary)):
+        expected = uids(set(archived) - set(absent))
+        node.wait(lambda s=server, e=expected: s.instance_uids() == e, 30, "a PACS has not what it is to have")
 
 
 def test_every_result_is_valid(node):
     judged = verify_folder(node.archived()[0].parent)
-    assert {j.ruling for j in judged} == {Ruling.PASSED}, [j for j in judged if j.ruling is not Ruling.PASSED]
+    assert [j for j in judged if j.ruling is not Ruling.PASSED and "_labelmap" not in j.subject] == []
+    assert {j.ruling for j in judged} == {Ruling.PASSED, Ruling.NOT_JUDGED}
 
 
 def test_the_shipped_network_finds_the_phantoms_lesion(node, truth):

@@ -13,8 +13,10 @@ from app.journal import Journal
 from app.outbox import Outbox
 from app.receiver import Receiver
 from app.sender import Sender, send_files
+from operators.write_seg import write_segs
 from tests.integration.orthanc import Orthanc, free_port, running_orthanc  # noqa: F401 - a fixture
 from tests.support_dicom import node_settings, result_files, save, small_mr, with_meta
+from tests.support_results import MADE_AT, job_of
 
 
 def until(condition, seconds=15.0):
@@ -53,6 +55,27 @@ def test_segmentation_and_report_classes_are_taken(orthanc, tmp_path):
         ds.SOPClassUID = sop_class
         files.append(save(with_meta(ds, uid.ExplicitVRLittleEndian), tmp_path / f"{sop_class}.dcm"))
     assert all(outcome.delivered for outcome in send_files(files, orthanc.destination(), "GLIOMA_NODE", 10))
+
+
+def test_a_label_map_is_refused_by_an_orthanc_that_takes_known_classes_alone(orthanc, tmp_path):
+    job = job_of(tmp_path)
+    write_segs(job, "1.0", MADE_AT, labelmap=True)
+    files = [job.results["SEG T1C"], job.results["SEG T1C labelmap"]]
+    taken, refused = send_files(files, orthanc.destination(), "GLIOMA_NODE", 10)
+    assert taken.delivered
+    assert not refused.delivered
+    assert "does not take" in refused.note
+
+
+def test_a_label_map_arrives_whole_where_unknown_classes_are_taken(tmp_path):
+    job = job_of(tmp_path)
+    write_segs(job, "1.0", MADE_AT, labelmap=True)
+    path = job.results["SEG T1C labelmap"]
+    with Orthanc(tmp_path, UnknownSopClassAccepted=True) as server:
+        (outcome,) = send_files([path], server.destination(), "GLIOMA_NODE", 10)
+        assert (outcome.status, outcome.note) == (0x0000, "")
+        sent = pydicom.dcmread(path)
+        assert pydicom.dcmread(io.BytesIO(server.file(sent.SOPInstanceUID))) == sent
 
 
 def test_an_orthanc_that_is_down_gets_everything_once_it_is_up(tmp_path):
