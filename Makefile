@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 # For a machine whose package index would give torch's CUDA build:
 # make venv TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_ARGS ?=
-SYSTEM := orthanc orthanc-dicomweb dcmtk dicom3tools
+SYSTEM := orthanc orthanc-dicomweb dcmtk dicom3tools openssl
 # Debian's npm and a Node.js from elsewhere, which brings its own, exclude each other.
 VIEWER := chromium fonts-dejavu-core $(shell command -v npm >/dev/null || echo npm)
 
@@ -46,9 +46,9 @@ $(VENV)/.ready: requirements.txt requirements-quantise.txt tests/requirements.tx
 	$(PY) -c pass
 	touch $@
 
-# Orthanc, DCMTK and dciodvfy are what the tests talk to and judge by.
+# Orthanc, DCMTK and dciodvfy are what the tests talk to and judge by; openssl makes their certificates.
 system:
-	@test -x /usr/bin/storescu -a -x /usr/bin/dciodvfy -a -x /usr/sbin/Orthanc -a -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || $(call apt,$(SYSTEM))
+	@test -x /usr/bin/storescu -a -x /usr/bin/openssl -a -x /usr/bin/dciodvfy -a -x /usr/sbin/Orthanc -a -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || $(call apt,$(SYSTEM))
 # A browser, a font for it, and what fetches the viewer; without them the viewer's tests are skipped, and say so.
 	@{ test -x /usr/bin/chromium -a -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf && command -v npm >/dev/null; } || ( $(call apt,$(VIEWER)) ) || echo "the viewer's tests will be skipped: no $(VIEWER)" >&2
 

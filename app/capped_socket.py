@@ -1,47 +1,100 @@
-"""A peer's connection that cannot fill the memory: pynetdicom itself trusts every length that a peer states."""
+"""A peer's connection that can neither fill the memory nor hold a thread for ever.
+
+pynetdicom itself trusts every length that a peer states, and waits anew for every single byte of it.
+"""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
+import time
+from typing import TYPE_CHECKING
 
 from app.config import ReceiverConfig
 
 _PDU_HEADER = struct.Struct(">BxL")
 ASSOCIATE_BYTES = 262_144
 """Longest PDU of any kind. An A-ASSOCIATE-RQ of 128 contexts with every transfer syntax stays below 200 KB."""
+REQUEST_SECONDS = 5.0
+"""Who connects says at once what it wants: the TLS handshake, and then the request, may each take this long."""
 
 
-class CappedSocket(socket.socket):
-    """A peer's connection that ends before an oversized PDU or message is taken into memory.
+def request_seconds(config: ReceiverConfig) -> float:
+    """Return the limit for handshake and request: a network's own shorter one goes first."""
+    return min(config.network_timeout_seconds, REQUEST_SECONDS)
+
+
+if TYPE_CHECKING:
+    _Base = socket.socket
+else:
+    _Base = object
+
+
+class _Capped(_Base):
+    """What a peer's connection is held to, whether plain or TLS.
 
     pynetdicom reads as many bytes as a PDU's 32-bit length says, and gathers a message's fragments without a
     bound. This socket watches the PDU headers pass by and raises OSError at a length above `pdu_limit`, or when
-    more than `message_limit` bytes came since `message_done`; pynetdicom takes that for a lost connection.
+    more than `message_limit` bytes came since `message_done`; pynetdicom takes that for a lost connection. So it
+    does with TimeoutError, which is raised when a PDU is not whole in time: however many of its bytes trickle in.
     """
 
-    pdu_limit: int
-    message_limit: int
+    address = ""
+    """IP address of the peer."""
+    admitted = False
+    """Whether the peer was given an association."""
+    pdu_limit = message_limit = 0
+    _pdu_seconds: float | None = None
+    _deadline: float | None = None
+    _failed = False
     _header: bytearray
-    _left = 0
-    _message_bytes = 0
+    _left = _message_bytes = 0
 
-    @classmethod
-    def around(cls, accepted: socket.socket, config: ReceiverConfig) -> CappedSocket:
-        """Take over a connection just accepted."""
-        capped = cls(fileno=accepted.detach())
-        capped.pdu_limit = max(config.max_pdu_bytes, ASSOCIATE_BYTES)
-        capped.message_limit = config.max_object_mb * 1_000_000
-        capped._header = bytearray()
-        # An accepted socket has no timeout of its own: half a PDU would hold its thread for ever.
-        capped.settimeout(config.network_timeout_seconds)
-        return capped
+    def guard(self, address: str, config: ReceiverConfig) -> None:
+        """Begin: `request_seconds` from now, the first PDU must be whole."""
+        self.address = address
+        self.pdu_limit = max(config.max_pdu_bytes, ASSOCIATE_BYTES)
+        self.message_limit = config.max_object_mb * 1_000_000
+        self._header = bytearray()
+        self._pdu_seconds = config.network_timeout_seconds
+        self._deadline = time.monotonic() + request_seconds(config)
 
-    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+    def recv(self, bufsize: int = 1024, flags: int = 0, /) -> bytes:
         """Receive as a socket does, within the limits."""
+        if self._pdu_seconds is None:
+            # ssl itself looks for early bytes while it takes a socket over.
+            return super().recv(bufsize, flags)
+        # pynetdicom reads once more before it acts on a failure.
+        if self._failed:
+            raise OSError("the connection has failed")
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._pdu_seconds
+        self._failed = True
+        self._wait_until(self._deadline)
         received = super().recv(bufsize, flags)
         self._watch(received)
+        self._failed = False
+        if not self._left and not self._header:
+            self._deadline = None
         return received
+
+    def send(self, data: bytes, flags: int = 0, /) -> int:  # type: ignore[override]
+        """Send all of it, or raise OSError when the peer does not take it in time."""
+        if self._pdu_seconds is None:
+            return super().send(data, flags)
+        deadline = time.monotonic() + self._pdu_seconds
+        view, sent = memoryview(data), 0
+        while sent < len(view):
+            self._wait_until(deadline)
+            sent += super().send(view[sent:], flags)
+        return sent
+
+    def _wait_until(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the peer is too slow")
+        self.settimeout(left)
 
     def message_done(self) -> None:
         """Start counting anew."""
@@ -68,3 +121,19 @@ class CappedSocket(socket.socket):
         self._header.clear()
         if self._left > self.pdu_limit:
             raise OSError(f"a PDU of {self._left} bytes is over the limit of {self.pdu_limit}")
+
+
+class CappedSocket(_Capped, socket.socket):
+    """A plain connection within the limits."""
+
+    @classmethod
+    def around(cls, accepted: socket.socket) -> CappedSocket:
+        """Take over a connection just accepted."""
+        return cls(fileno=accepted.detach())
+
+
+class CappedTlsSocket(_Capped, ssl.SSLSocket):  # type: ignore[misc]
+    """A TLS connection within the limits; an SSLContext makes it, by its `sslsocket_class`."""
+
+
+Capped = CappedSocket | CappedTlsSocket

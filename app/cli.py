@@ -166,17 +166,21 @@ def send(
     folder: Annotated[Path, typer.Argument(help="folder with DICOM files, searched through all its levels")],
     to: Annotated[str, typer.Option("--to", help="AE@host:port")],
     calling: Annotated[str, typer.Option("--as", help="calling AE title")] = "GLIOMA_NODE",
+    tls: Annotated[
+        tuple[Path, Path, Path] | None, typer.Option("--tls", help="certificate, its key, and the peer's CA: PEM files")
+    ] = None,
 ) -> None:
     """Send a folder by C-STORE, with progress; exit 0 only when every file was taken."""
     _need_folder(folder)
     from app.sender import parse_peer, send_files
 
+    peer = parse_peer(to, tls)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     if not files:
         raise InputError(f"{folder} holds no files")
     with _bar() as progress:
         task = progress.add_task("sending", total=len(files))
-        outcomes = send_files(files, parse_peer(to), calling, 30.0, lambda _: progress.advance(task))
+        outcomes = send_files(files, peer, calling, 30.0, lambda _: progress.advance(task))
     refused = [o for o in outcomes if not o.delivered]
     out.print(f"{len(outcomes) - len(refused)} of {len(outcomes)} files taken by {to}", highlight=False)
     if refused:
@@ -210,10 +214,9 @@ def doctor(config: ConfigFile = None) -> None:
     table = Table("", "checked", "found", "remedy", box=None)
     wrong = 0
     for check in examine(_settings(config)):
-        wrong += not check.ok
-        table.add_row(
-            "[green]ok[/]" if check.ok else "[red]no[/]", check.subject, check.found, "" if check.ok else check.remedy
-        )
+        wrong += not (check.ok or check.warns)
+        state = "[green]ok[/]" if check.ok else "[yellow]warn[/]" if check.warns else "[red]no[/]"
+        table.add_row(state, check.subject, check.found, "" if check.ok else check.remedy)
     out.print(table)
     if wrong:
         raise typer.Exit(2)

@@ -35,6 +35,14 @@ def _address(value: str) -> str:
     return value
 
 
+def _fingerprint(value: str) -> str:
+    """Hold a certificate's fingerprint to SHA-256: 64 hexadecimal digits, with or without colons."""
+    digits = value.replace(":", "").lower()
+    if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
+        raise ValueError("a SHA-256 fingerprint has 64 hexadecimal digits")
+    return digits
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -43,7 +51,36 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Peer(_Section):
+class TlsFiles(_Section):
+    """TLS with certificates on both sides (PS3.15 section B.12); docs/security.md tells how."""
+
+    certificate: Path
+    """The node's own certificate, PEM, the certificates between it and its authority behind it."""
+    key: Path
+    """The certificate's private key, PEM, without a password; to be read by the node's user alone."""
+    ca: Path
+    """Certificates, PEM, of the authorities that a peer's certificate must come from."""
+
+
+class CertificateBinding(_Section):
+    """Which certificate a peer must show, where one of the right authority is not enough."""
+
+    certificate_common_name: str | None = Field(default=None, min_length=1)
+    """Common name in the subject of its certificate, letter for letter; stays when the certificate is renewed."""
+    certificate_sha256: Annotated[str, AfterValidator(_fingerprint)] | None = None
+    """SHA-256 fingerprint of its certificate, hexadecimal; changes when the certificate is renewed."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether one certain certificate, or name, is asked for."""
+        return bool(self.certificate_common_name or self.certificate_sha256)
+
+
+class DestinationTls(TlsFiles, CertificateBinding):
+    """TLS to a destination; unless name or fingerprint say which certificate it has, that must name its host."""
+
+
+class Peer(CertificateBinding):
     """Who may send to the node."""
 
     ae_title: AETitle
@@ -67,14 +104,24 @@ class ReceiverConfig(_Section):
     """Switches the allow-list off. For a closed test network only."""
     max_associations: int = Field(default=10, ge=1)
     """Associations served at once; one more is rejected."""
+    max_associations_per_peer: int = Field(default=5, ge=1)
+    """Associations served at once from one IP address; one more is rejected, so that no address takes all."""
+    tls: TlsFiles | None = None
+    """With it the port speaks TLS alone; without it, plain DICOM alone."""
     max_pdu_bytes: int = Field(default=131_072, ge=4_096)
     """Largest PDU the node announces that it receives, in bytes."""
     max_object_mb: int = Field(default=1_000, ge=1)
     """Largest instance that is taken into memory; a bigger one ends its association, in MB."""
     network_timeout_seconds: float = Field(default=60.0, gt=0)
-    """A silent association is ended after this long."""
+    """A silent association is ended after this long, and so is a connection whose PDU takes longer to come."""
     free_space_watermark_mb: int = Field(default=2_000, ge=0)
     """With less free disk than this, instances are refused with 0xA700, in MB."""
+
+    @model_validator(mode="after")
+    def _certificates_need_tls(self) -> ReceiverConfig:
+        if self.tls is None and any(peer.is_bound for peer in self.peers):
+            raise ValueError("a peer is bound to a certificate, but node.receiver.tls is not set")
+        return self
 
 
 class InboxConfig(_Section):
@@ -102,6 +149,8 @@ class Destination(_Section):
     segmentation: Form = "binary"
     """Form of the segmentations that it gets, with a report that refers to them: binary, which every PACS knows, or
     labelmap (Label Map Segmentation, of 2024)."""
+    tls: DestinationTls | None = None
+    """With it results go over TLS; without it, as plain DICOM."""
 
 
 class SenderConfig(_Section):

@@ -19,7 +19,7 @@ from pydicom import uid
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.sr.coding import Code
 
-from app import __version__, receiver, sender
+from app import __version__, listener, receiver, sender, tls
 from app.capped_socket import ASSOCIATE_BYTES
 from app.config import Settings
 from app.conformance_objects import COMMON, CREATED, Attributes, CreatedObject
@@ -86,7 +86,10 @@ def conformance_statement() -> str:
         scp=scp,
         scu=scu,
         pdu_limit=ASSOCIATE_BYTES,
-        spare_connections=receiver.SPARE_CONNECTIONS,
+        spare_connections=listener.SPARE_CONNECTIONS,
+        spare_per_peer=listener.SPARE_PER_PEER,
+        tls_profile=tls.PROFILE,
+        tls_ciphers=" ".join(tls.CIPHERS),
         most_contexts=sender.MAX_CONTEXTS,
         codes=codes,
         verbatim=", ".join(dictionary_description(k) for k in VERBATIM if k != "SpecificCharacterSet"),

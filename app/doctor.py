@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import app
-from app.config import Destination, SenderConfig, Settings
+from app.config import Destination, SenderConfig, Settings, TlsFiles
 from app.errors import NodeError
 from app.process import open_classifiers, open_networks, open_reference, open_refinement, open_segmenter
 from app.sender import echo
+from app.tls_health import look_at
 
 CARDS = Path(app.__file__).parents[1] / "models" / "cards"
 
@@ -26,6 +28,8 @@ class Check:
     ok: bool
     found: str
     remedy: str = ""
+    warns: bool = False
+    """Not well, but the node works: no reason for another exit status."""
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -37,8 +41,21 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _disk(settings)
     yield _port(settings)
     yield _peers(settings)
+    if settings.receiver.tls is not None:
+        yield from _tls("receiver TLS", settings.receiver.tls, server_side=True)
     for destination in settings.sender.destinations:
+        if destination.tls is not None:
+            seen = list(_tls(f"destination {destination.name} TLS", destination.tls, server_side=False))
+            yield from seen
+            # One clear line: without TLS there is no answer either.
+            if not all(check.ok or check.warns for check in seen):
+                continue
         yield _destination(destination, settings.sender)
+
+
+def _tls(subject: str, files: TlsFiles, server_side: bool) -> Iterator[Check]:
+    for seen in look_at(files, server_side, time.time()):
+        yield Check(subject, not seen.remedy, seen.found, seen.remedy, warns=bool(seen.remedy) and not seen.grave)
 
 
 def _destination(destination: Destination, sender: SenderConfig) -> Check:

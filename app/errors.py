@@ -5,6 +5,7 @@
   + InputError       a folder or file given by the user cannot be used
   + PeerError        a DICOM peer cannot be reached, or refused
   + JournalError     the journal cannot be opened
+  + TlsError         a certificate, key or CA file cannot be used
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class PeerError(NodeError):
 
 class JournalError(NodeError):
     """The journal cannot be opened."""
+
+
+class TlsError(NodeError):
+    """A certificate, key or CA file cannot be used; names the file, never what is in it."""

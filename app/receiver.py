@@ -14,19 +14,19 @@ import re
 import shutil
 import signal
 import socket
-import socketserver
+import ssl
 import struct
 import sys
 import threading
-import traceback
 import uuid
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from pydicom import uid
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -35,12 +35,14 @@ from pydicom.tag import BaseTag
 from pynetdicom import AE, AllStoragePresentationContexts, VerificationPresentationContexts, _config, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import ThreadedAssociationServer
 
 from app import __version__
-from app.capped_socket import CappedSocket
-from app.config import ReceiverConfig, Settings
+from app.capped_socket import request_seconds
+from app.config import Peer, ReceiverConfig, Settings
+from app.errors import TlsError
 from app.files import INCOMING, PART, instance_name, private_folder, study_key, sync_folder, write_synced
+from app.listener import Connections, Listener, connection_of, handle_close, log_thread_failure, positions
+from app.tls import why_not_bound
 
 LOGGER = logging.getLogger(__name__)
 
@@ -85,10 +87,8 @@ _UID = re.compile(r"[0-9.]{1,64}")
 _PIXELS = 0x7FE0
 """The group of Pixel Data and of its floating-point forms (PS3.3 section C.7.6.24)."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_REQUEST_SECONDS = 5.0
-"""Who connects says at once what it wants. A port probe that says nothing counts as an association until then."""
-SPARE_CONNECTIONS = 16
-"""Room to tell a peer properly that there are too many."""
+_BEYOND_COUNT = 1_000_000
+"""As pynetdicom's own limit: it counts connections that have not asked for anything; `Connections` counts here."""
 _UNREADABLE = (
     InvalidDicomError,
     BytesLengthException,
@@ -235,17 +235,11 @@ def handle_store(event: evt.Event, store: Store) -> int:
         LOGGER.error("instance %s refused with 0x%04X: %s", instance, OUT_OF_RESOURCES, error.strerror)
         return OUT_OF_RESOURCES
     except Exception as error:  # noqa: BLE001 - the peer gets a status, and the association goes on
-        LOGGER.error("instance %s failed: %s at %s", instance, type(error).__name__, _positions(error))
+        LOGGER.error("instance %s failed: %s at %s", instance, type(error).__name__, positions(error.__traceback__))
         return CANNOT_UNDERSTAND
     if status == COERCED:
         LOGGER.warning("instance %s came again with other content; the first is kept", instance)
     return status
-
-
-def _positions(error: Exception) -> str:
-    """File and line of each frame, without the error's text, which may quote a header."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
 
 
 def _printable(instance_uid: object) -> str:
@@ -253,73 +247,58 @@ def _printable(instance_uid: object) -> str:
     return text if _UID.fullmatch(text) else "(with an invalid UID)"
 
 
-def handle_request(event: evt.Event, config: ReceiverConfig) -> None:
-    """Reject an association whose calling AE title, or its address, is not on the list."""
-    calling = cast("A_ASSOCIATE", event.assoc.requestor.primitive).calling_ae_title.strip()
-    if config.allow_any_peer or _is_listed(calling, str(event.assoc.requestor.address), config):
+def handle_request(event: evt.Event, config: ReceiverConfig, connections: Connections) -> None:
+    """Reject an association of a peer that is not on the list, or for which there is no room."""
+    connection, address = connection_of(event), str(event.assoc.requestor.address)
+    if connection is None:
         return
-    LOGGER.warning("association rejected: %r at %s is not a known peer", calling, event.assoc.requestor.address)
-    event.assoc.acse.send_reject(0x01, 0x01, 0x03)
+    calling = cast("A_ASSOCIATE", event.assoc.requestor.primitive).calling_ae_title.strip()
+    if not config.allow_any_peer and (why := _why_unknown(calling, address, connection, config)):
+        LOGGER.warning("association rejected: %r at %s is not a known peer%s", calling, address, why)
+        event.assoc.acse.send_reject(0x01, 0x01, 0x03)
+    elif not connections.admit(connection):
+        LOGGER.warning("association rejected: as many as may be are open; %r at %s was one more", calling, address)
+        event.assoc.acse.send_reject(0x02, 0x03, 0x02)
+    else:
+        return
     # Without this the connection may close before the rejection is sent.
     event.assoc.kill()
 
 
-def _is_listed(calling: str, address: str, config: ReceiverConfig) -> bool:
+def _why_unknown(calling: str, address: str, connection: socket.socket, config: ReceiverConfig) -> str:
+    """Say why a peer is not on the list; empty where it is."""
     actual = ip_address(address.partition("%")[0])
     actual = getattr(actual, "ipv4_mapped", None) or actual
-    return any(
-        peer.ae_title == calling and (peer.address is None or ip_address(peer.address) == actual)
+    named = [
+        peer
         for peer in config.peers
-    )
+        if peer.ae_title == calling and (peer.address is None or ip_address(peer.address) == actual)
+    ]
+    whys = [_why_not_its_certificate(peer, connection) for peer in named]
+    return "" if "" in whys else f": {whys[0]}" if whys else " by title and address"
+
+
+def _why_not_its_certificate(peer: Peer, connection: socket.socket) -> str:
+    return why_not_bound(peer, connection) if isinstance(connection, ssl.SSLSocket) else ""
 
 
 def handle_open(event: evt.Event) -> None:
     """Send small answers at once: Nagle's algorithm holds each one back up to 40 ms."""
-    if (connection := _connection(event)) is not None:
+    if (connection := connection_of(event)) is not None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def handle_message(event: evt.Event) -> None:
     """Let the next message start from nought."""
-    if (connection := _connection(event)) is not None:
+    if (connection := connection_of(event)) is not None:
         connection.message_done()
-
-
-def _connection(event: evt.Event) -> CappedSocket | None:
-    """Return an association's connection, unless it is closed already."""
-    wrapper = event.assoc.dul.socket
-    return cast("CappedSocket | None", wrapper.socket) if wrapper is not None else None
-
-
-class _Server(ThreadedAssociationServer):
-    """Accepts connections as capped sockets."""
-
-    request_queue_size = 64
-
-    def __init__(self, *args: Any, config: ReceiverConfig, **kwargs: Any) -> None:
-        self._config = config
-        super().__init__(*args, **kwargs)
-
-    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Accept one."""
-        accepted, address = super().get_request()
-        return CappedSocket.around(accepted, self._config), address
-
-    def verify_request(self, request: object, client_address: object) -> bool:
-        """Drop a connection when far more are open than can become associations; each costs two threads."""
-        return len(self.active_associations) < self._config.max_associations + SPARE_CONNECTIONS
-
-    def shutdown(self) -> None:
-        """Stop listening; pynetdicom's own would also take the server off a list that it is not on."""
-        socketserver.BaseServer.shutdown(self)
-        self.server_close()
 
 
 class Receiver:
     """A listening SCP; `port` is the one it got."""
 
     def __init__(self, settings: Settings) -> None:
-        """Listen; raises OSError when the address cannot be had."""
+        """Listen; raises OSError when the address cannot be had, TlsError when certificates cannot."""
         config = settings.receiver
         private_folder(settings.data_dir)
         store = Store(settings.inbox_dir, config.free_space_watermark_mb)
@@ -327,16 +306,19 @@ class Receiver:
         # pynetdicom's own logging of every message costs time, and shows what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
 
+        self._connections = Connections(config)
         self._server = self._ae.make_server(
             (config.host, config.port),
-            server_class=_Server,
+            server_class=Listener,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, handle_open),
-                (evt.EVT_REQUESTED, handle_request, [config]),
+                (evt.EVT_CONN_CLOSE, handle_close),
+                (evt.EVT_REQUESTED, handle_request, [config, self._connections]),
                 (evt.EVT_DIMSE_RECV, handle_message),
                 (evt.EVT_C_STORE, handle_store, [store]),
             ],
             config=config,
+            connections=self._connections,
         )
         # Only once the port is ours: a second node on the same folder must not sweep the first one's files.
         store.sweep()
@@ -348,17 +330,20 @@ class Receiver:
         self._server.shutdown()
         for association in self._server.active_associations:
             association.abort()
+        for connection in self._connections.open():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def application_entity(config: ReceiverConfig) -> AE:
     """Make the AE that is served: its titles, limits, time-outs and the contexts it accepts."""
     ae = AE(ae_title=config.ae_title)
     ae.require_called_aet = True
-    ae.maximum_associations = config.max_associations
+    ae.maximum_associations = _BEYOND_COUNT
     ae.maximum_pdu_size = config.max_pdu_bytes
     ae.implementation_version_name = f"GLIOMA_{__version__}"
     ae.dimse_timeout = ae.network_timeout = config.network_timeout_seconds
-    ae.acse_timeout = min(config.network_timeout_seconds, _REQUEST_SECONDS)
+    ae.acse_timeout = request_seconds(config)
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(cast("uid.UID", context.abstract_syntax), TRANSFER_SYNTAXES)
     for context in VerificationPresentationContexts:
@@ -376,6 +361,7 @@ def run_receiver(settings: Settings, started: Connection | None = None) -> None:
     for library in ("pynetdicom", "pydicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    threading.excepthook = log_thread_failure
     # Blocked before any thread starts, so that no thread but this one ever takes them.
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
@@ -387,7 +373,11 @@ def run_receiver(settings: Settings, started: Connection | None = None) -> None:
             "cannot listen on %s port %d: %s; does another node run?", config.host, config.port, error.strerror
         )
         sys.exit(2)
-    LOGGER.info("%s listens on %s port %d", config.ae_title, config.host, receiver.port)
+    except TlsError as error:
+        LOGGER.error("cannot speak TLS: %s", error)
+        sys.exit(2)
+    spoken = "TLS" if config.tls is not None else "plain DICOM"
+    LOGGER.info("%s listens on %s port %d for %s", config.ae_title, config.host, receiver.port, spoken)
     if started is not None:
         started.send(receiver.port)
         started.close()

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import cast
 
 from pydantic import ValidationError
 from pydicom import dcmread, uid
@@ -19,16 +18,17 @@ from pydicom.errors import InvalidDicomError
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
-from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.status import code_to_category
 
 from app import __version__
-from app.config import Destination, SenderConfig
-from app.errors import InputError, NodeError, PeerError
+from app.config import Destination, DestinationTls, SenderConfig
+from app.errors import InputError, NodeError, PeerError, TlsError
 from app.journal import DeliveryRow, Journal
 from app.outbox import Outbox
+from app.refusals import why_not
+from app.tls import ClientTls
 
 LOGGER = logging.getLogger(__name__)
 
@@ -57,14 +57,15 @@ class Outcome:
 Progress = Callable[[Outcome], None]
 
 
-def parse_peer(text: str) -> Destination:
-    """Read AE@host:port; raises InputError."""
+def parse_peer(text: str, tls: tuple[Path, Path, Path] | None = None) -> Destination:
+    """Read AE@host:port, with certificate, key and CA where it speaks TLS; raises InputError."""
     title, at, address = text.partition("@")
     host, colon, port = address.rpartition(":")
     if not (at and colon and title and host and port.isascii() and port.isdigit()):
         raise InputError(f"{text!r} is not a peer: write AE_TITLE@host:port, as in PACS@192.168.1.2:104")
+    files = DestinationTls(certificate=tls[0], key=tls[1], ca=tls[2]) if tls is not None else None
     try:
-        return Destination(name="peer", ae_title=title, host=host.strip("[]"), port=int(port))
+        return Destination(name="peer", ae_title=title, host=host.strip("[]"), port=int(port), tls=files)
     except ValidationError as error:
         raise InputError(f"{text!r} is not a peer: {error.errors()[0]['msg']}") from error
 
@@ -171,6 +172,10 @@ class Courier:
 
     def _associate(self, contexts: list[PresentationContext]) -> Association:
         peer, name = self._peer, self._name
+        try:
+            tls = ClientTls.to(peer.tls) if peer.tls is not None else None
+        except TlsError as error:
+            raise PeerError(f"{name} cannot be reached by TLS: {error}") from None
         if self._stopped.is_set():
             raise PeerError(f"sending to {name} was stopped")
         try:
@@ -180,22 +185,24 @@ class Courier:
                 contexts=contexts,
                 ae_title=peer.ae_title,
                 evt_handlers=[(evt.EVT_CONN_OPEN, self._connected)],
+                tls_args=(tls, peer.host) if tls is not None else None,
             )
         except OSError as error:
             raise PeerError(f"the host of {name} cannot be found ({error.strerror}): is its name right?") from error
         if association.is_established:
             return association
-        reason = _why_not(association, self._ae.ae_title) if self._association else _UNREACHABLE
+        reason = why_not(association, self._association is not None, self._ae.ae_title, tls)
         self._association = None
         raise PeerError(f"{name} {reason}")
 
     def _connected(self, event: evt.Event) -> None:
         """Note the association as soon as `stop` can abort it, and have small messages sent at once.
 
-        Nagle's algorithm holds each one back up to 40 ms.
+        Nagle's algorithm holds each one back up to 40 ms. Without a timeout half a PDU would hold the thread for ever.
         """
         self._association = event.assoc
         if (connection := _connection(event.assoc)) is not None:
+            connection.settimeout(self._ae.network_timeout)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -203,22 +210,6 @@ def _connection(association: Association) -> socket.socket | None:
     """Return an association's connection, unless it is closed already."""
     wrapper = association.dul.socket
     return wrapper.socket if wrapper is not None else None
-
-
-_UNREACHABLE = "cannot be reached: is the PACS up, are its host and port right, does a firewall stand between?"
-
-
-def _why_not(association: Association, calling: str) -> str:
-    """Say why there is no association, and what to look at."""
-    if association.is_rejected:
-        answer = cast("A_ASSOCIATE", association.acceptor.primitive)
-        return (
-            f"rejected us ({answer.reason_str}): is its AE title right, "
-            f"and does it know ours, {calling}, with this machine's address?"
-        )
-    if association.acceptor.primitive is not None:
-        return "accepts none of the kinds of object to be sent"
-    return "ended the association before it began: is this the PACS's DICOM port?"
 
 
 def _kind(path: Path) -> Kind:

@@ -136,6 +136,21 @@ def test_a_compressed_file_that_the_peer_does_not_take_is_not_delivered_and_stop
     assert "could not be sent as the peer wants it" in outcomes[0].note
 
 
+def test_a_peer_that_stops_within_a_pdu_is_given_up(pacs, tmp_path):
+    answered = threading.Event()
+
+    def half(event):
+        event.assoc.dul.socket.socket.sendall(b"\x04\0\0\0\x01")
+        answered.wait(15)
+        return 0x0000
+
+    peer, begun = pacs(status=half), time.monotonic()
+    (outcome,) = send_files(result_files(tmp_path, 1), peer.destination(), "NODE", 1.0)
+    assert time.monotonic() - begun < 8
+    answered.set()
+    assert not outcome.delivered
+
+
 def test_an_object_class_the_peer_does_not_take_is_named(pacs, tmp_path):
     ds = small_mr()
     ds.SOPClassUID = uid.SegmentationStorage
