@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigError
+from app.log import LogFormat
 from models.engine_base import EngineChoice
 from operators.language import Language
 from operators.quality_limits import QualityLimits
@@ -111,6 +112,9 @@ class SenderConfig(_Section):
     """Wait after a first failure; it doubles with each further one."""
     longest_retry_seconds: float = Field(default=900.0, gt=0)
     """The wait never grows beyond this."""
+    refusals_allowed: int = Field(default=5, ge=1)
+    """A file that a destination refuses this often in a way that no resend mends becomes a dead letter: it is sent
+    again only when a person asks (`python -m app queue retry`). A destination that is not reached is tried for ever."""
     network_timeout_seconds: float = Field(default=30.0, gt=0)
     """A silent peer is given up after this long, and tried again later."""
 
@@ -149,7 +153,7 @@ class PreprocessConfig(_Section):
     """Registration, brain mask and bias field, in a process of their own."""
 
     timeout_seconds: float = Field(default=300.0, gt=0)
-    """A study whose preprocessing takes longer fails, and the process is replaced, in seconds."""
+    """When preprocessing takes longer, the process is replaced and the study tried again, in seconds."""
 
 
 class HistoryPacs(_Section):
@@ -189,11 +193,44 @@ class PipelineConfig(_Section):
     """Threads of the Holoscan scheduler: as many stages can be at work at once, on different studies."""
     studies_at_once: int = Field(default=2, ge=1)
     """Studies in the graph at a time; the rest wait on disk, so memory does not grow with the queue."""
+    retries: int = Field(default=2, ge=1)
+    """How often a study that crashed or hung the node, or its worker process, is tried again, alone, before it is
+    quarantined. At least once: a study that was only beside such a one in the node must not pay for it."""
+    timeout_seconds: float = Field(default=1_800.0, gt=0)
+    """A study that is in the graph for longer has hung the node, which then starts itself anew."""
     segmenter: str = "nasbranet"
     """Which weights under the models folder segment."""
     engine: EngineChoice = "auto"
     """What runs the networks: auto (TensorRT where a CUDA device and the package are present, else OpenVINO), openvino
     (CPU) or tensorrt (NVIDIA GPU; an error where it cannot be); docs/engines.md."""
+
+
+class RetentionConfig(_Section):
+    """How long the node keeps what it is done with; what waits, is in work or is owed is never removed."""
+
+    inbox_days: float = Field(default=30.0, ge=0)
+    """Images of a study whose results are done and delivered, in days since; 0: for ever."""
+    failed_days: float = Field(default=90.0, ge=0)
+    """Images of a study that failed or is quarantined, in days since; 0: for ever."""
+    archive_days: float = Field(default=0.0, ge=0)
+    """Results in the archive, in days since they were made; 0: for ever. Comparison with earlier examinations reads
+    them, and without destinations there is no other copy."""
+
+
+class OperationConfig(_Section):
+    """The HTTP endpoint for monitoring: /health, /ready and /metrics; it shows no patient's identity."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. There is no login: open it only to the network of the monitoring."""
+    port: Port = 0
+    """TCP port to listen on; 0: no endpoint."""
+
+
+class LogConfig(_Section):
+    """The log, on standard error."""
+
+    format: LogFormat = "text"
+    """text (for people) or json (a JSON object a line, with the job id where there is one)."""
 
 
 class ReportConfig(_Section):
@@ -228,6 +265,9 @@ class Settings(BaseSettings):
     history: HistoryConfig = HistoryConfig()
     series: SeriesConfig = SeriesConfig()
     report: ReportConfig = ReportConfig()
+    retention: RetentionConfig = RetentionConfig()
+    operation: OperationConfig = OperationConfig()
+    log: LogConfig = LogConfig()
     quality: QualityLimits = QualityLimits()
     """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""
 

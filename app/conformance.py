@@ -23,6 +23,7 @@ from app import __version__, receiver, sender
 from app.capped_socket import ASSOCIATE_BYTES
 from app.config import Settings
 from app.conformance_objects import COMMON, CREATED, Attributes
+from app.refusals import FOR_GOOD
 from operators import codes
 from operators.domain import MarkerValue
 from operators.results import PRODUCT, VERBATIM
@@ -43,7 +44,7 @@ SCHEMES = {
     "UCUM": "Unified Code for Units of Measure",
 }
 """Coding scheme designators in use (PS3.16 table 8-1)."""
-UNITS = {"seconds": "s", "mb": "MB", "bytes": "bytes", "mm": "mm", "ml": "ml", "degrees": "degrees"}
+UNITS = {"seconds": "s", "mb": "MB", "days": "days", "bytes": "bytes", "mm": "mm", "ml": "ml", "degrees": "degrees"}
 """What the last word of a setting's name says of its unit."""
 _FORMS = {
     "string": "text",
@@ -85,6 +86,7 @@ def conformance_statement() -> str:
         pdu_limit=ASSOCIATE_BYTES,
         spare_connections=receiver.SPARE_CONNECTIONS,
         most_contexts=sender.MAX_CONTEXTS,
+        refusals=", ".join(f"0x{status:04X}" for status in FOR_GOOD),
         codes=codes,
         verbatim=", ".join(dictionary_description(k) for k in VERBATIM if k != "SpecificCharacterSet"),
         segment_label=SEGMENT_LABEL,
