@@ -7,11 +7,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import app
 from app.config import Settings
 from app.errors import ConfigError, InputError
+from app.log import LogFormat, set_up_log
 from app.pipeline import GliomaPipeline
 from models.engine import Model, ModelError, open_model
 from models.markers.figure_model import FigureModel, FigureModelError
@@ -96,7 +98,7 @@ def open_pipeline(
     return GliomaPipeline(
         open_segmenter(settings),
         on_settled,
-        Worker(cleaning.warm_up, settings.preprocess.timeout_seconds),
+        Worker(partial(_prepare_worker, settings.log.format), settings.preprocess.timeout_seconds),
         version=app.__version__,
         clock=lambda: datetime.now().astimezone(),
         threads=settings.pipeline.scheduler_threads,
@@ -110,6 +112,13 @@ def open_pipeline(
         language=settings.report.language,
         training_data=open_training_data(settings),
     )
+
+
+def _prepare_worker(style: LogFormat) -> None:
+    """Make a fresh worker process ready: its log as the node's, its libraries and networks loaded."""
+    if style == "json":
+        set_up_log(style)
+    cleaning.warm_up()
 
 
 def process_folder(study: Path, out: Path, settings: Settings, on_stage: Callable[[str], None] = lambda _: None) -> Job:

@@ -40,6 +40,8 @@ from app import __version__
 from app.capped_socket import CappedSocket
 from app.config import ReceiverConfig, Settings
 from app.files import INCOMING, PART, instance_name, private_folder, study_key, sync_folder, write_synced
+from app.log import set_up_log
+from app.tally import Tally
 
 LOGGER = logging.getLogger(__name__)
 
@@ -206,8 +208,15 @@ def _dataset(content: bytes) -> bytes:
     return content[144 + length :]
 
 
-def handle_store(event: evt.Event, store: Store) -> int:
-    """Keep one instance and return its C-STORE status (PS3.4 section B.2.3)."""
+def handle_store(event: evt.Event, store: Store, tally: Tally | None = None) -> int:
+    """Keep one instance and return its C-STORE status (PS3.4 section B.2.3); count it."""
+    status = _store(event, store)
+    if tally is not None:
+        tally.count(status)
+    return status
+
+
+def _store(event: evt.Event, store: Store) -> int:
     request = cast("C_STORE", event.request)
     instance = _printable(request.AffectedSOPInstanceUID)
     try:
@@ -308,7 +317,7 @@ class _Server(ThreadedAssociationServer):
 class Receiver:
     """A listening SCP; `port` is the one it got."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tally: Tally | None = None) -> None:
         """Listen; raises OSError when the address cannot be had."""
         config = settings.receiver
         private_folder(settings.data_dir)
@@ -324,7 +333,7 @@ class Receiver:
                 (evt.EVT_CONN_OPEN, handle_open),
                 (evt.EVT_REQUESTED, handle_request, [config]),
                 (evt.EVT_DIMSE_RECV, handle_message),
-                (evt.EVT_C_STORE, handle_store, [store]),
+                (evt.EVT_C_STORE, handle_store, [store, tally]),
             ],
             config=config,
         )
@@ -356,12 +365,12 @@ def application_entity(config: ReceiverConfig) -> AE:
     return ae
 
 
-def run_receiver(settings: Settings, started: Connection | None = None) -> None:
+def run_receiver(settings: Settings, started: Connection | None = None, tally: Tally | None = None) -> None:
     """Receive until SIGTERM or SIGINT, or until the node that spawned this process is gone.
 
     Sends the port over `started` once it listens; when it cannot, `started` ends and the exit status is 2.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_log(settings.log.format)
     # Their own words may quote what a peer sent, a patient's name among it.
     for library in ("pynetdicom", "pydicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
@@ -371,7 +380,7 @@ def run_receiver(settings: Settings, started: Connection | None = None) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     config = settings.receiver
     try:
-        receiver = Receiver(settings)
+        receiver = Receiver(settings, tally)
     except OSError as error:
         LOGGER.error(
             "cannot listen on %s port %d: %s; does another node run?", config.host, config.port, error.strerror

@@ -39,6 +39,9 @@ class RunningNode:
     destinations: list[dict[str, Any]] = field(default_factory=list)
     timeout_seconds: float = 3.0
     port: int = 0
+    more: dict[str, Any] = field(default_factory=dict)
+    """Further sections of the settings."""
+    module: str = "app"
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> RunningNode:
@@ -51,11 +54,12 @@ class RunningNode:
             "receiver": {"host": "127.0.0.1", "port": self.port, "peers": [{"ae_title": "SCANNER"}]},
             "inbox": {"settle_seconds": 0.5, "timeout_seconds": self.timeout_seconds, "poll_seconds": 0.2},
             "sender": {"destinations": self.destinations, "first_retry_seconds": 0.5},
+            **self.more,
         }
         config = self.folder / "node.yaml"
         config.write_text(json.dumps({"node": settings}))
         with (self.folder / "node.log").open("ab") as log:
-            command = [sys.executable, "-m", "app", "serve", "--config", str(config)]
+            command = [sys.executable, "-m", self.module, "serve", "--config", str(config)]
             environment = os.environ | {"OMP_NUM_THREADS": "2"}
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         self.wait(self.listens, 120, "the node does not listen")
