@@ -48,10 +48,11 @@ def serve(config: ConfigFile = None) -> None:
 
     block_stop_signals()  # before numpy and Holoscan start threads of their own
     settings = _settings(config)
+    # Before libraries are loaded, some of which warn at once.
+    set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "pynetdicom", "monai"))
     from app.node import Node
     from app.watch import start_anew
 
-    set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "pynetdicom", "monai"))
     node = Node(settings, start_anew)
     node.start()
     if settings.log.format == "text":

@@ -10,13 +10,15 @@ import json
 import logging
 import re
 import traceback
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from operators.job_log import job_at_work
 
+LOGGER = logging.getLogger(__name__)
 LogFormat = Literal["text", "json"]
 
 _JOB = re.compile(r"\bjob ([0-9a-f]{32})\b")
@@ -46,6 +48,18 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def _tell_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Log a warning of Python's by its kind and place; its text may quote a header too."""
+    LOGGER.warning("%s at %s:%d", category.__name__, Path(filename).name, lineno)
+
+
 def set_up_log(style: LogFormat, people: logging.Handler | None = None, quiet: Sequence[str] = ()) -> None:
     """Send this process's log to standard error; `people` is the handler of the text form, if not a plain one.
 
@@ -54,13 +68,15 @@ def set_up_log(style: LogFormat, people: logging.Handler | None = None, quiet: S
     if style == "json":
         handler: logging.Handler = logging.StreamHandler()
         handler.setFormatter(JsonLines())
-        # Python's own warnings would stand between the lines as text.
-        logging.captureWarnings(True)
     elif people is not None:
         handler = people
+        handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    warnings.showwarning = _tell_warning
+    # Warns of values, and quotes them.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     for library in quiet:
         logging.getLogger(library).setLevel(logging.ERROR)

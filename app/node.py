@@ -87,11 +87,11 @@ class Node:
             otherwise.callback(self.stop)
             if self._settings.operation.port:
                 self._operation = OperationServer(self._settings.operation, self.readiness, self.metrics)
-            self._watch.round()
-            self._watch.start()
             self._graph = self._pipeline.run_async()
             self._start_receiver()
             self._sender.start()
+            self._watch.round()
+            self._watch.start()
             otherwise.pop_all()
 
     def run_until_stopped(self) -> None:

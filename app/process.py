@@ -13,15 +13,14 @@ from pathlib import Path
 import app
 from app.config import Settings
 from app.errors import ConfigError, InputError
-from app.log import LogFormat, set_up_log
 from app.pipeline import GliomaPipeline
+from app.worker import prepare_worker
 from models.engine import Model, ModelError, open_model
 from models.markers.figure_model import FigureModel, FigureModelError
 from models.markers.slice_network import ABOUT, SliceNetwork, SliceNetworkError
 from models.novelty import NoveltyError, Reference, load_reference
 from models.provenance import TrainingDataError, load_training_data
 from models.refine import Refinement, RefinementError, load_refinement
-from operators import cleaning
 from operators.classify import FigureClassifier
 from operators.compare_earlier import FindReports, no_reports
 from operators.domain import MarkerName
@@ -98,7 +97,7 @@ def open_pipeline(
     return GliomaPipeline(
         open_segmenter(settings),
         on_settled,
-        Worker(partial(_prepare_worker, settings.log.format), settings.preprocess.timeout_seconds),
+        Worker(partial(prepare_worker, settings.log.format), settings.preprocess.timeout_seconds),
         version=app.__version__,
         clock=lambda: datetime.now().astimezone(),
         threads=settings.pipeline.scheduler_threads,
@@ -112,13 +111,6 @@ def open_pipeline(
         language=settings.report.language,
         training_data=open_training_data(settings),
     )
-
-
-def _prepare_worker(style: LogFormat) -> None:
-    """Make a fresh worker process ready: its log as the node's, its libraries and networks loaded."""
-    if style == "json":
-        set_up_log(style)
-    cleaning.warm_up()
 
 
 def process_folder(study: Path, out: Path, settings: Settings, on_stage: Callable[[str], None] = lambda _: None) -> Job:

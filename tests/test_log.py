@@ -69,11 +69,17 @@ def test_what_the_receivers_process_loads_stays_light():
     assert done.stdout.strip() == "[]"
 
 
-def test_warnings_of_python_are_lines_too():
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_warnings_of_python_are_told_by_kind_and_place_alone(style):
     code = (
-        "import warnings; from app.log import set_up_log; set_up_log('json');"
-        "warnings.warn('old'); import logging; logging.getLogger('x').info('new')"
+        f"import warnings, logging; from app.log import set_up_log; set_up_log({style!r});"
+        "warnings.warn('Invalid value: DOE^JANE'); logging.getLogger('pydicom').error('DOE^JANE');"
+        "logging.getLogger('x').info('new')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    found = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [line["logger"] for line in found] == ["py.warnings", "x"]
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    assert "UserWarning at <string>:1" in lines[0]
+    assert "DOE" not in done.stderr
+    if style == "json":
+        assert [json.loads(line)["logger"] for line in lines] == ["app.log", "x"]

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from app.journal import JobState
+from tests.integration.test_worker import children
 from tests.support_dicom import save, small_mr
 from tests.support_study import ROOT, RunningNode, phantom
 from tests.test_operation import samples
@@ -41,6 +43,13 @@ def get(port, page):
         return error.code, error.read().decode()
 
 
+def ready_of(node):
+    try:
+        return get(node.more["operation"]["port"], "/ready")[0]
+    except OSError:
+        return None
+
+
 def in_work(node):
     return [job for job in node.jobs() if job.state is JobState.PROCESSING]
 
@@ -55,14 +64,16 @@ def node(tmp_path):
 
 def test_a_study_that_kills_the_node_too_often_is_quarantined_and_can_be_put_back(node, tmp_path):
     node.start()
-    assert get(node.more["operation"]["port"], "/ready")[0] == 200
+    node.wait(lambda: ready_of(node) == 200, 30, "it is not ready")
     poison = phantom(tmp_path, "poison", **SMALL)
     node.send(poison.folder)
-    for _ in range(2):
-        node.wait(lambda: in_work(node), 60, "the study is not begun")
+    for attempt in (1, 2):
+        node.wait(lambda n=attempt: [j for j in in_work(node) if j.attempts == n], 60, "the study is not begun")
         node.kill()
         node.start()
-    node.wait(lambda: [j for j in node.jobs() if j.state is JobState.QUARANTINED], 30, "it is not quarantined")
+    node.wait(lambda: [j for j in node.jobs() if j.state is JobState.QUARANTINED], 60, "it is not quarantined")
+    # The receiver of the node that was killed may have answered for it until now.
+    node.wait(lambda: ready_of(node) == 200, 60, "it is not ready again")
     other = phantom(tmp_path, "other", seed=7, **SMALL)
     node.send(other.folder)
     node.settled(1)
@@ -91,23 +102,38 @@ def test_a_study_whose_worker_hangs_is_tried_again(node, tmp_path):
     """Stopped by SIGSTOP in mid-study the worker answers nothing more, as native code that hangs."""
     node.more["preprocess"] = {"timeout_seconds": 30.0}
     node.start()
+    worker = worker_of(node)
+    node.wait(lambda: is_idle(worker), 90, "the worker is not warm")
     node.send(phantom(tmp_path, "poison", **SMALL).folder)
     node.wait(lambda: in_work(node), 60, "the study is not begun")
-    os.kill(worker_of(node), signal.SIGSTOP)
+    os.kill(worker, signal.SIGSTOP)
     (job,) = node.settled()
     assert (job.state, job.attempts) == (JobState.DONE, 2)
     assert "is tried again, alone" in " ".join(node.log().split())
 
 
 def worker_of(node) -> int:
-    found = [
-        int(child)
-        for task in Path(f"/proc/{node.process.pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
-    node.wait(lambda: len(found) >= 2, 1, "no worker")
-    # The worker loads SimpleITK and OpenVINO: it is the largest.
-    return max(found, key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
+    """The child that is a spawned process of Python's, but not the receiver: that one listens."""
+    spawned = [pid for pid in children(node.process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (worker,) = [pid for pid in spawned if not listens(pid)]
+    return worker
+
+
+def listens(pid: int) -> bool:
+    held = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    table = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return any(f"socket:[{row[9]}]" in held and row[3] == "0A" for row in table)
+
+
+def is_idle(pid: int) -> bool:
+    """Whether it used no processor for a second and a half: it is warm, and waits for a call."""
+
+    def used() -> list[str]:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+
+    before = used()
+    time.sleep(1.5)
+    return used() == before
 
 
 def test_a_study_that_hangs_the_node_is_quarantined_and_the_rest_goes_on(tmp_path):
