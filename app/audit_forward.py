@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from app.config import SyslogConfig
+from app.config_operation import SyslogConfig
 
 LOGGER = logging.getLogger(__name__)
 SENT = ".sent"

@@ -1,23 +1,25 @@
-"""Command line: serve, process, explain, verify, send, demo, doctor, conformance."""
+"""Command line: serve, process, explain, verify, send, queue, demo, doctor, conformance."""
 
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app.config import Settings, load_settings
-from app.errors import ConfigError, InputError, NodeError
+from app.cli_common import AsJson, ConfigFile, err, out
+from app.cli_common import settings_of as _settings
+from app.cli_queue import queue_cli
+from app.config import Settings
+from app.errors import InputError, NodeError
+from app.log import set_up_log
 from operators.errors import PipelineError
 
 cli = typer.Typer(
@@ -26,24 +28,11 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Glioma Node: a brain-MRI study in over DICOM, a segmentation and a structured report out. Research use only.",
 )
-out, err = Console(), Console(stderr=True)
+cli.add_typer(queue_cli)
 STAGES = 15
 """Stages between the queue and the end."""
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="settings file; default app.yaml if it is there")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 StudyFolder = Annotated[Path, typer.Argument(help="folder with the DICOM files of one study")]
-
-
-def _settings(path: Path | None) -> Settings:
-    """Read the given file, or app.yaml in the current folder if there is one."""
-    if path is None and Path("app.yaml").exists():
-        path = Path("app.yaml")
-    elif path is not None and not path.exists():
-        raise ConfigError(f"there is no settings file {path}")
-    return load_settings(path)
 
 
 def _need_folder(folder: Path) -> None:
@@ -59,14 +48,15 @@ def serve(config: ConfigFile = None) -> None:
 
     block_stop_signals()  # before numpy and Holoscan start threads of their own
     settings = _settings(config)
+    # Before libraries are loaded, some of which warn at once.
+    set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "pynetdicom", "monai"))
     from app.node import Node
+    from app.watch import start_anew
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
-    for chatty in ("highdicom", "pynetdicom", "monai"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    node = Node(settings)
+    node = Node(settings, start_anew)
     node.start()
-    err.print(_how_to_send(settings, node.port))
+    if settings.log.format == "text":
+        err.print(_how_to_send(settings, node.port))
     node.run_until_stopped()
 
 

@@ -5,14 +5,15 @@ The only module that reads YAML or the environment.
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.config_base import AETitle, Port, Section, hold_address, hold_fingerprint
+from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
 from app.errors import ConfigError
 from models.engine_base import EngineChoice
 from operators.language import Language
@@ -21,37 +22,7 @@ from operators.segmentation_form import Form
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
 
 
-def _ae_title(value: str) -> str:
-    """Hold an AE title to PS3.5 section 6.2: 1 to 16 printable ASCII characters, no backslash."""
-    title = value.strip()
-    if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
-    return title
-
-
-def _address(value: str) -> str:
-    """Hold a peer's address to an IP address."""
-    ip_address(value)
-    return value
-
-
-def _fingerprint(value: str) -> str:
-    """Hold a certificate's fingerprint to SHA-256: 64 hexadecimal digits, with or without colons."""
-    digits = value.replace(":", "").lower()
-    if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
-        raise ValueError("a SHA-256 fingerprint has 64 hexadecimal digits")
-    return digits
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class TlsFiles(_Section):
+class TlsFiles(Section):
     """TLS with certificates on both sides (PS3.15 section B.12); docs/security.md tells how."""
 
     certificate: Path
@@ -62,12 +33,12 @@ class TlsFiles(_Section):
     """Certificates, PEM, of the authorities that a peer's certificate must come from."""
 
 
-class CertificateBinding(_Section):
+class CertificateBinding(Section):
     """Which certificate a peer must show, where one of the right authority is not enough."""
 
     certificate_common_name: str | None = Field(default=None, min_length=1)
     """Common name in the subject of its certificate, letter for letter; stays when the certificate is renewed."""
-    certificate_sha256: Annotated[str, AfterValidator(_fingerprint)] | None = None
+    certificate_sha256: Annotated[str, AfterValidator(hold_fingerprint)] | None = None
     """SHA-256 fingerprint of its certificate, hexadecimal; changes when the certificate is renewed."""
 
     @property
@@ -85,11 +56,11 @@ class Peer(CertificateBinding):
 
     ae_title: AETitle
     """Calling AE title."""
-    address: Annotated[str, AfterValidator(_address)] | None = None
+    address: Annotated[str, AfterValidator(hold_address)] | None = None
     """IP address it must come from; none: any."""
 
 
-class ReceiverConfig(_Section):
+class ReceiverConfig(Section):
     """The Storage and Verification SCP."""
 
     ae_title: AETitle = "GLIOMA_NODE"
@@ -124,7 +95,7 @@ class ReceiverConfig(_Section):
         return self
 
 
-class InboxConfig(_Section):
+class InboxConfig(Section):
     """When a study counts as complete."""
 
     settle_seconds: float = Field(default=3.0, ge=0)
@@ -135,7 +106,7 @@ class InboxConfig(_Section):
     """How often the inbox is looked at."""
 
 
-class Destination(_Section):
+class Destination(Section):
     """Where results are sent."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")
@@ -153,7 +124,7 @@ class Destination(_Section):
     """With it results go over TLS; without it, as plain DICOM."""
 
 
-class SenderConfig(_Section):
+class SenderConfig(Section):
     """How results are sent."""
 
     calling_ae_title: AETitle = "GLIOMA_NODE"
@@ -164,11 +135,14 @@ class SenderConfig(_Section):
     """Wait after a first failure; it doubles with each further one."""
     longest_retry_seconds: float = Field(default=900.0, gt=0)
     """The wait never grows beyond this."""
+    refusals_allowed: int = Field(default=5, ge=1)
+    """A file that a destination refuses this often in a way that no resend mends becomes a dead letter: it is sent
+    again only when a person asks (`python -m app queue retry`). A destination that is not reached is tried for ever."""
     network_timeout_seconds: float = Field(default=30.0, gt=0)
     """A silent peer is given up after this long, and tried again later."""
 
 
-class SeriesRule(_Section):
+class SeriesRule(Section):
     """A site's own rule about what its series are called; all such rules that match are weighed."""
 
     pattern: str = Field(min_length=1)
@@ -191,21 +165,21 @@ class SeriesRule(_Section):
         return Rule(self.pattern, self.kind, self.field, self.weight)
 
 
-class SeriesConfig(_Section):
+class SeriesConfig(Section):
     """What a site adds to the built-in rules of series typing; docs/series.md tells how."""
 
     rules: tuple[SeriesRule, ...] = ()
     """Rules of this site; none by default."""
 
 
-class PreprocessConfig(_Section):
+class PreprocessConfig(Section):
     """Registration, brain mask and bias field, in a process of their own."""
 
     timeout_seconds: float = Field(default=300.0, gt=0)
-    """A study whose preprocessing takes longer fails, and the process is replaced, in seconds."""
+    """When preprocessing takes longer, the process is replaced and the study tried again, in seconds."""
 
 
-class HistoryPacs(_Section):
+class HistoryPacs(Section):
     """A PACS that is asked for earlier reports of a patient by C-FIND and sends them by C-MOVE."""
 
     ae_title: AETitle
@@ -226,7 +200,7 @@ class HistoryPacs(_Section):
     """A silent PACS is given up after this long; the study goes on without the comparison."""
 
 
-class HistoryConfig(_Section):
+class HistoryConfig(Section):
     """Where earlier examinations of a patient are looked for, to compare with."""
 
     archive: bool = True
@@ -235,13 +209,18 @@ class HistoryConfig(_Section):
     """In a PACS; none by default."""
 
 
-class PipelineConfig(_Section):
+class PipelineConfig(Section):
     """The analysis."""
 
     scheduler_threads: int = Field(default=4, ge=1)
     """Threads of the Holoscan scheduler: as many stages can be at work at once, on different studies."""
     studies_at_once: int = Field(default=2, ge=1)
     """Studies in the graph at a time; the rest wait on disk, so memory does not grow with the queue."""
+    retries: int = Field(default=2, ge=1)
+    """How often a study that crashed or hung the node, or its worker process, is tried again, alone, before it is
+    quarantined. At least once: a study that was only beside such a one in the node must not pay for it."""
+    timeout_seconds: float = Field(default=1_800.0, gt=0)
+    """A study that is in the graph for longer has hung the node, which then starts itself anew."""
     segmenter: str = "nasbranet"
     """Which weights under the models folder segment."""
     engine: EngineChoice = "auto"
@@ -249,40 +228,14 @@ class PipelineConfig(_Section):
     (CPU) or tensorrt (NVIDIA GPU; an error where it cannot be); docs/engines.md."""
 
 
-class SyslogConfig(_Section):
-    """A collector of audit messages: syslog over TLS."""
-
-    host: str
-    """Its host name or address; over TLS the name in its certificate."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 6514
-    """Its TCP port."""
-    ca: Path | None = None
-    """File of the authorities that may have signed its certificate; none: this machine's."""
-    certificate: Path | None = None
-    """The node's own certificate, where the collector asks for one."""
-    key: Path | None = None
-    """Its key, where that is in another file."""
-    plain: bool = False
-    """Without TLS. For a collector on this machine only."""
-
-
-class AuditConfig(_Section):
-    """The audit trail (docs/security.md)."""
-
-    enabled: bool = True
-    """Keeps DATA_DIR/audit.log: who sent what, who was turned away, what went where."""
-    syslog: SyslogConfig | None = None
-    """Where it is sent to as well; none by default."""
-
-
-class ReportConfig(_Section):
+class ReportConfig(Section):
     """The report page."""
 
     language: Language = "en"
     """Of its words: en (English) or zh (simplified Chinese)."""
 
 
-class ResultsConfig(_Section):
+class ResultsConfig(Section):
     """Results that are written only where they are asked for."""
 
     probability_map: bool = False
@@ -316,6 +269,9 @@ class Settings(BaseSettings):
     report: ReportConfig = ReportConfig()
     audit: AuditConfig = AuditConfig()
     results: ResultsConfig = ResultsConfig()
+    retention: RetentionConfig = RetentionConfig()
+    operation: OperationConfig = OperationConfig()
+    log: LogConfig = LogConfig()
     quality: QualityLimits = QualityLimits()
     """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""
 

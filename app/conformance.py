@@ -23,6 +23,7 @@ from app import __version__, listener, receiver, sender, tls
 from app.capped_socket import ASSOCIATE_BYTES
 from app.config import Settings
 from app.conformance_objects import COMMON, CREATED, Attributes, CreatedObject
+from app.refusals import FOR_GOOD
 from operators import codes
 from operators.domain import MarkerValue
 from operators.results import PRODUCT, VERBATIM
@@ -46,7 +47,7 @@ SCHEMES = {
 """Coding scheme designators in use (PS3.16 table 8-1)."""
 NEWER_NAMES: Mapping[str, str] = {LABEL_MAP_STORAGE: "Label Map Segmentation Storage"}
 """Of SOP classes that are created and too new for pydicom's dictionary."""
-UNITS = {"seconds": "s", "mb": "MB", "bytes": "bytes", "mm": "mm", "ml": "ml", "degrees": "degrees"}
+UNITS = {"seconds": "s", "mb": "MB", "days": "days", "bytes": "bytes", "mm": "mm", "ml": "ml", "degrees": "degrees"}
 """What the last word of a setting's name says of its unit."""
 _FORMS = {
     "string": "text",
@@ -91,6 +92,7 @@ def conformance_statement() -> str:
         tls_profile=tls.PROFILE,
         tls_ciphers=" ".join(tls.CIPHERS),
         most_contexts=sender.MAX_CONTEXTS,
+        refusals=", ".join(f"0x{status:04X}" for status in FOR_GOOD),
         codes=codes,
         verbatim=", ".join(dictionary_description(k) for k in VERBATIM if k != "SpecificCharacterSet"),
         segment_label=SEGMENT_LABEL,

@@ -4,6 +4,7 @@
   + ConfigError      app.yaml or the environment is wrong; the message names the key
   + InputError       a folder or file given by the user cannot be used
   + PeerError        a DICOM peer cannot be reached, or refused
+    - KindsRefused   it takes associations, but none of the kinds of object that were to be sent
   + JournalError     the journal cannot be opened
   + TlsError         a certificate, key or CA file cannot be used
 """
@@ -25,6 +26,10 @@ class InputError(NodeError):
 
 class PeerError(NodeError):
     """A DICOM peer cannot be reached, or refused."""
+
+
+class KindsRefused(PeerError):
+    """A DICOM peer takes none of the kinds of object that were to be sent."""
 
 
 class JournalError(NodeError):

@@ -18,8 +18,8 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from app.config import Settings
-from app.files import INCOMING, private_folder, publish_folder, remove_parts, revision_id, study_key
-from app.journal import JobRow, JobState, Journal
+from app.files import private_folder, publish_folder, remove_parts, revision_id, study_key
+from app.journal import JobRow, Journal
 
 LOGGER = logging.getLogger(__name__)
 
@@ -68,34 +68,38 @@ class Inbox:
         self._folder = private_folder(settings.inbox_dir)
         self._work = private_folder(settings.work_dir)
         self._watched: dict[str, _Watch] = {}
+        self._max_attempts = 1 + settings.pipeline.retries
 
     def reconcile(self) -> list[JobRow]:
         """Put the jobs that a crash interrupted back, and the work folder in order; once, before the first `poll`.
 
         Returns the interrupted jobs, some of which may have failed for good.
         """
-        interrupted = self._journal.requeue_crashed()
+        interrupted = self._journal.requeue_crashed(self._max_attempts)
         remove_parts(self._work)
-        waiting = {job.job_id for job in self._journal.jobs() if job.state is JobState.READY}
+        waiting = self._journal.waiting_jobs()
         for folder in self._work.iterdir():
             if folder.name not in waiting:
                 shutil.rmtree(folder)
-        for job_id in waiting:
-            if not self._input(job_id).is_dir():
-                self._journal.job_failed(job_id, "input-lost", "its folder of instances is gone", "")
         return interrupted
 
     def poll(self, limit: int | None = None) -> list[ReadyJob]:
         """Look at every study, and return at most `limit` jobs to be processed now, each of them once."""
+        seen: set[str] = set()
         for entry in os.scandir(self._folder):
-            if entry.name != INCOMING and entry.is_dir(follow_symlinks=False):
+            # What is being received, and what retention removes, is hidden.
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                seen.add(entry.name)
                 try:
                     self._look_at(Path(entry.path), entry.stat().st_mtime_ns)
                 except OSError as error:
                     # One study's folder never stops the others; it is looked at again when it has been quiet.
                     LOGGER.warning("folder %s cannot be used yet: %s", entry.name, error.strerror)
                     self._watched[entry.name] = _Watch(0, self._now())
-        return [self._prepare(job) for job in self._journal.take_ready(limit)]
+        for gone in self._watched.keys() - seen:
+            del self._watched[gone]
+        taken = (self._prepare(job) for job in self._journal.take_ready(limit))
+        return [ready for ready in taken if ready is not None]
 
     def release(self, job_id: str) -> None:
         """Remove a settled job's work folder; the study stays in the inbox."""
@@ -104,11 +108,29 @@ class Inbox:
     def _input(self, job_id: str) -> Path:
         return self._work / job_id / "input"
 
-    def _prepare(self, job: JobRow) -> ReadyJob:
+    def _prepare(self, job: JobRow) -> ReadyJob | None:
+        """Give a job its folders; None, and the job failed, where its instances are gone."""
+        if not self._input(job.job_id).is_dir() and not self._freeze_again(job):
+            self._journal.job_failed(job.job_id, "input-lost", "its instances are no longer in the inbox", "")
+            LOGGER.warning("job %s failed: its instances are no longer in the inbox", job.job_id)
+            return None
         output = self._work / job.job_id / "output"
         # A crashed attempt may have left half a result there.
         shutil.rmtree(output, ignore_errors=True)
         return ReadyJob(job.job_id, self._input(job.job_id), private_folder(output))
+
+    def _freeze_again(self, job: JobRow) -> bool:
+        """Make the input of a job that was put back after it had ended, if the inbox still holds just that."""
+        folder = self._folder / job.study_key
+        names = _instances(folder) if folder.is_dir() else []
+        if revision_id(self._journal.study_uid(job.study_key) or "", names) != job.job_id:
+            return False
+        self._freeze(folder, names, job.job_id)
+        return True
+
+    def _freeze(self, folder: Path, names: list[str], job_id: str) -> None:
+        private_folder(self._work / job_id)
+        publish_folder((folder / name for name in names), self._input(job_id))
 
     def _look_at(self, folder: Path, modified_ns: int) -> None:
         watch = self._watched.get(folder.name)
@@ -124,7 +146,12 @@ class Inbox:
 
     def _known(self, folder: Path, watch: _Watch) -> bool:
         if watch.recognised is None:
-            watch.recognised = self._recognise(folder)
+            # A folder that the node died over too often is not looked into again: it waits for the long time-out, and
+            # is then a job, whose crashes are counted.
+            watch.recognised = False
+            if self._journal.begin_look(folder.name, self._max_attempts):
+                watch.recognised = self._recognise(folder)
+                self._journal.end_look(folder.name)
         return watch.recognised
 
     def _notice(self, folder: Path, modified_ns: int) -> _Watch:
@@ -135,7 +162,8 @@ class Inbox:
         if study_uid is None:
             # Nothing in it yet, or not ours; a change makes us look again.
             watch.settled = True
-        elif self._journal.has_job(revision_id(study_uid, names)):
+        elif self._journal.has_job(job_id := revision_id(study_uid, names)):
+            self._journal.study_unchanged(folder.name, job_id)
             watch.settled = True
         else:
             self._journal.study_arriving(folder.name, study_uid)
@@ -166,8 +194,7 @@ class Inbox:
         job_id = revision_id(study_uid, names)
         if not self._journal.has_job(job_id):
             if not self._input(job_id).is_dir():
-                private_folder(self._work / job_id)
-                publish_folder((folder / name for name in names), self._input(job_id))
+                self._freeze(folder, names, job_id)
             self._journal.job_ready(job_id, folder.name, len(names))
             LOGGER.info("study %s is complete: %d instances, job %s", study_uid, len(names), job_id)
         watch.settled = True

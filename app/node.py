@@ -1,35 +1,51 @@
-"""The node: starts and watches receiver, graph and sender, hands jobs over, drains on SIGTERM."""
+"""The node: starts and watches receiver, graph and sender, hands jobs over, drains on SIGTERM.
+
+A study that takes the node or its worker process down is tried again, alone; one that does so too often is quarantined.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import multiprocessing
+import os
+import shutil
+import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from app import metrics
+from app.backlog import figures
 from app.config import Settings
 from app.errors import NodeError
 from app.files import SUMMARY, private_folder
 from app.history import History
 from app.inbox import Inbox, ReadyJob
 from app.journal import Journal
+from app.operation import OperationServer
 from app.outbox import Outbox
 from app.pipeline import has_all_contrasts
 from app.process import open_pipeline
 from app.receiver import run_receiver
+from app.retention import Retention
 from app.sender import Sender
 from app.signals import stop_asked
 from app.summary import describe_job
+from app.tally import Tally
+from app.watch import Hung, Watch
+from operators.errors import NativeCrash, TimeOut
 from operators.segmentation_form import LABELMAP_TWINS
 from operators.stage import Job
 
 LOGGER = logging.getLogger(__name__)
 
+CRASHES = {NativeCrash.code, TimeOut.code}
+"""Failures that another attempt may not meet."""
 RECEIVER_START_SECONDS = 20.0
 """How long a receiver may take to listen; after a crash the port of the last one frees up a little later."""
 
@@ -37,32 +53,46 @@ RECEIVER_START_SECONDS = 20.0
 class Node:
     """One running node; `start`, then `run_until_stopped`."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Open the model, journal and folders; raises NodeError with the remedy where one cannot be."""
-        self._settings = settings
+    def __init__(self, settings: Settings, start_anew: Callable[[], None] | None = None) -> None:
+        """Open the model, journal and folders; raises NodeError with the remedy where one cannot be.
+
+        `start_anew` replaces the process when it hangs; without it the process ends then.
+        """
+        self._settings, self._start_anew = settings, start_anew
+        self._max_attempts = 1 + settings.pipeline.retries
+        self._spawn = multiprocessing.get_context("spawn")
+        self._tally, self._times = Tally(self._spawn), metrics.StageTimes()
+        self._watch = Watch(settings.pipeline.timeout_seconds, self._end_hung)
         private_folder(settings.data_dir)
         self._journal = Journal(settings.journal_path)
         self._outbox = Outbox(settings, self._journal)
         self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
+        self._retention = Retention(settings, self._journal)
         self._sender = Sender(settings.sender, self._journal, self._outbox)
         self._pipeline = open_pipeline(settings, self._settle, History(settings.archive_dir, settings.history).find)
         self._graph: Future[Any] | None = None
         self._receiver: BaseProcess | None = None
-        self._in_flight: set[str] = set()
+        self._operation: OperationServer | None = None
+        self._stopping = False
         self._broken: str = ""
         self.port = 0
 
     def start(self) -> None:
         """Put right what a crash left, then listen; raises NodeError, with all stopped again, where that fails."""
+        self._retention.reconcile()
         for job in self._inbox.reconcile():
             LOGGER.warning("job %s was interrupted and is %s", job.job_id, job.state)
         self._outbox.reconcile()
         with ExitStack() as otherwise:
             # A graph left running would keep the process alive, deaf to the stop signals that are blocked.
             otherwise.callback(self.stop)
+            if self._settings.operation.port:
+                self._operation = OperationServer(self._settings.operation, self.readiness, self.metrics)
             self._graph = self._pipeline.run_async()
             self._start_receiver()
             self._sender.start()
+            self._watch.round()
+            self._watch.start()
             otherwise.pop_all()
 
     def run_until_stopped(self) -> None:
@@ -75,7 +105,8 @@ class Node:
 
     def stop(self) -> None:
         """Take no more, finish what is in the graph, end all processes; what waits stays on disk."""
-        LOGGER.info("stopping; %d studies are finished first", len(self._in_flight))
+        self._stopping = True
+        LOGGER.info("stopping; %d studies are finished first", len(self._watch))
         if self._receiver is not None:
             self._receiver.terminate()
             self._receiver.join(10.0)
@@ -84,12 +115,50 @@ class Node:
                 self._pipeline.drain()
                 self._graph.result()
         finally:
+            self._watch.stop()
+            if self._operation is not None:
+                self._operation.close()
             self._pipeline.close()
             self._sender.stop()
             self._journal.close()
 
+    def readiness(self) -> dict[str, bool]:
+        """Say what of that which the node needs is there; from any thread."""
+        free = shutil.disk_usage(self._settings.data_dir).free
+        return {
+            "receiver": not self._stopping and self._listens(),
+            "graph": self._graph is not None and not self._graph.done(),
+            "disk": free > self._settings.receiver.free_space_watermark_mb * 1_000_000,
+            # A node whose model cannot be opened does not come to be.
+            "model": True,
+        }
+
+    def metrics(self) -> str:
+        """Return the node in numbers, for Prometheus; from any thread."""
+        receiver = self._receiver.pid if self._receiver is not None else None
+        return metrics.write_metrics(
+            figures(self._journal),
+            [destination.name for destination in self._settings.sender.destinations],
+            self._tally.read(),
+            self._times,
+            {"node": os.getpid(), "receiver": receiver, "worker": self._pipeline.worker_pid},
+            self._settings.data_dir,
+            all(self.readiness().values()),
+        )
+
+    def _listens(self) -> bool:
+        """Say whether the receiver takes a connection."""
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked of ourselves
+        host = self._settings.receiver.host
+        try:
+            with socket.create_connection((anywhere.get(host, host), self.port), timeout=1.0):
+                return True
+        except OSError:
+            return False
+
     def _tick(self) -> None:
         """Hand over what is complete, as far as there is room; watch over receiver and graph."""
+        self._watch.round()
         if self._broken:
             raise NodeError(self._broken)
         if self._graph is not None and self._graph.done():
@@ -98,21 +167,23 @@ class Node:
         if self._receiver is not None and not self._receiver.is_alive():
             LOGGER.error("the receiver ended with status %s; starting another", self._receiver.exitcode)
             self._start_receiver()
-        room = self._settings.pipeline.studies_at_once - len(self._in_flight)
+        room = self._settings.pipeline.studies_at_once - len(self._watch)
         for ready in self._inbox.poll(room):
             self._hand_over(ready)
+        self._retention.step()
 
     def _hand_over(self, ready: ReadyJob) -> None:
-        self._in_flight.add(ready.job_id)
-        self._pipeline.put(Job(ready.job_id, ready.input_folder, ready.output_folder))
+        job = Job(ready.job_id, ready.input_folder, ready.output_folder)
+        self._watch.begin(job)
+        self._pipeline.put(job)
 
     def _start_receiver(self) -> None:
         """Spawn the receiver's process and wait until it listens."""
-        spawn = multiprocessing.get_context("spawn")
         until = time.monotonic() + RECEIVER_START_SECONDS
         while True:
-            listening, told = spawn.Pipe(duplex=False)
-            self._receiver = spawn.Process(target=run_receiver, args=(self._settings, told), name="receiver")
+            listening, told = self._spawn.Pipe(duplex=False)
+            arguments = (self._settings, told, self._tally)
+            self._receiver = self._spawn.Process(target=run_receiver, args=arguments, name="receiver")
             self._receiver.start()
             told.close()
             try:
@@ -131,15 +202,51 @@ class Node:
         try:
             if job.failure is None:
                 self._keep(job)
+                self._inbox.release(job.job_id)
+                outcome = "done"
+            elif job.failure.code in CRASHES:
+                outcome = self._lost(job, job.failure.code, job.failure.message, job.failure.stage)
             else:
+                # In this order: from then on a person may put it back, and its folder is made anew.
+                self._inbox.release(job.job_id)
                 self._journal.job_failed(job.job_id, job.failure.code, job.failure.message, job.failure.stage)
                 LOGGER.warning("job %s failed: %s", job.job_id, job.failure.message)
-            self._inbox.release(job.job_id)
+                outcome = "failed"
+            self._times.settled(job, outcome)
         except (OSError, NodeError) as error:
             # Not recorded, so not lost: the job is taken up again when the node restarts.
             self._broken = f"job {job.job_id} could not be settled: {error}"
         finally:
-            self._in_flight.discard(job.job_id)
+            self._watch.end(job.job_id)
+
+    def _lost(self, job: Job, code: str, message: str, stage: str) -> str:
+        """Record that a job was lost to a crash or a hang; return what becomes of it."""
+        if self._journal.job_crashed(job.job_id, code, message, stage, self._max_attempts):
+            LOGGER.warning("job %s is tried again, alone: %s", job.job_id, message)
+            return "again"
+        self._inbox.release(job.job_id)
+        LOGGER.error("job %s failed: quarantined: %s", job.job_id, message)
+        return "quarantined"
+
+    def _end_hung(self, hung: Hung) -> None:
+        """End this process, which cannot go on, and start another in its place; the journal knows what was in it."""
+        try:
+            for job in hung.jobs:
+                last = next(reversed(job.seconds), "none")
+                limit = self._settings.pipeline.timeout_seconds
+                self._lost(job, "hung", f"still in the graph after {limit:.0f} s, behind stage {last}", "")
+            LOGGER.error("the node hangs in %s", "the graph" if hung.jobs else "its main loop")
+            if self._receiver is not None:
+                self._receiver.terminate()
+                self._receiver.join(10.0)
+                self._receiver.kill()
+            self._pipeline.close()
+        except (OSError, NodeError) as error:
+            LOGGER.error("on ending a node that hangs: %s", error)
+        if self._start_anew is not None and not self._stopping:
+            LOGGER.error("the node starts anew")
+            self._start_anew()
+        os._exit(3)
 
     def _keep(self, job: Job) -> None:
         """Archive a done job's results and owe its DICOM objects to every destination, each in its own form."""

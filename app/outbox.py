@@ -78,5 +78,5 @@ class Outbox:
 
     def forget_delivered(self, job_id: str) -> None:
         """Remove a job's folder once no destination is owed any of it; the archive keeps the results."""
-        if job_id not in self._journal.owing_jobs():
+        if not self._journal.is_owing(job_id):
             shutil.rmtree(self._folder / job_id, ignore_errors=True)

@@ -127,6 +127,11 @@ class GliomaPipeline(Application):
         self._composed.wait()
         self.source.drain()
 
+    @property
+    def worker_pid(self) -> int | None:
+        """Number of the worker process."""
+        return self._worker.pid
+
     def close(self) -> None:
         """End the worker process; call it when the graph has ended, or never began."""
         self._worker.stop()

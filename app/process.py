@@ -7,19 +7,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import app
 from app.config import Settings
 from app.errors import ConfigError, InputError
 from app.pipeline import GliomaPipeline
+from app.worker import prepare_worker
 from models.engine import Model, ModelError, open_model
 from models.markers.figure_model import FigureModel, FigureModelError
 from models.markers.slice_network import ABOUT, SliceNetwork, SliceNetworkError
 from models.novelty import NoveltyError, Reference, load_reference
 from models.provenance import TrainingDataError, load_training_data
 from models.refine import Refinement, RefinementError, load_refinement
-from operators import cleaning
 from operators.classify import FigureClassifier
 from operators.compare_earlier import FindReports, no_reports
 from operators.domain import MarkerName
@@ -96,7 +97,7 @@ def open_pipeline(
     return GliomaPipeline(
         open_segmenter(settings),
         on_settled,
-        Worker(cleaning.warm_up, settings.preprocess.timeout_seconds),
+        Worker(partial(prepare_worker, settings.log.format), settings.preprocess.timeout_seconds),
         version=app.__version__,
         clock=lambda: datetime.now().astimezone(),
         threads=settings.pipeline.scheduler_threads,

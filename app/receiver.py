@@ -42,6 +42,8 @@ from app.config import Peer, ReceiverConfig, Settings
 from app.errors import TlsError
 from app.files import INCOMING, PART, instance_name, private_folder, study_key, sync_folder, write_synced
 from app.listener import Connections, Listener, connection_of, handle_close, log_thread_failure, positions
+from app.log import set_up_log
+from app.tally import Tally
 from app.tls import why_not_bound
 
 LOGGER = logging.getLogger(__name__)
@@ -216,8 +218,15 @@ def _dataset(content: bytes) -> bytes:
     return content[144 + length :]
 
 
-def handle_store(event: evt.Event, store: Store) -> int:
-    """Keep one instance and return its C-STORE status (PS3.4 section B.2.3)."""
+def handle_store(event: evt.Event, store: Store, tally: Tally | None = None) -> int:
+    """Keep one instance and return its C-STORE status (PS3.4 section B.2.3); count it."""
+    status = _store(event, store)
+    if tally is not None:
+        tally.count(status)
+    return status
+
+
+def _store(event: evt.Event, store: Store) -> int:
     request = cast("C_STORE", event.request)
     instance = _printable(request.AffectedSOPInstanceUID)
     try:
@@ -297,7 +306,7 @@ def handle_message(event: evt.Event) -> None:
 class Receiver:
     """A listening SCP; `port` is the one it got."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tally: Tally | None = None) -> None:
         """Listen; raises OSError when the address cannot be had, TlsError when certificates cannot."""
         config = settings.receiver
         private_folder(settings.data_dir)
@@ -315,7 +324,7 @@ class Receiver:
                 (evt.EVT_CONN_CLOSE, handle_close),
                 (evt.EVT_REQUESTED, handle_request, [config, self._connections]),
                 (evt.EVT_DIMSE_RECV, handle_message),
-                (evt.EVT_C_STORE, handle_store, [store]),
+                (evt.EVT_C_STORE, handle_store, [store, tally]),
             ],
             config=config,
             connections=self._connections,
@@ -351,12 +360,12 @@ def application_entity(config: ReceiverConfig) -> AE:
     return ae
 
 
-def run_receiver(settings: Settings, started: Connection | None = None) -> None:
+def run_receiver(settings: Settings, started: Connection | None = None, tally: Tally | None = None) -> None:
     """Receive until SIGTERM or SIGINT, or until the node that spawned this process is gone.
 
     Sends the port over `started` once it listens; when it cannot, `started` ends and the exit status is 2.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_log(settings.log.format)
     # Their own words may quote what a peer sent, a patient's name among it.
     for library in ("pynetdicom", "pydicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
@@ -367,7 +376,7 @@ def run_receiver(settings: Settings, started: Connection | None = None) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     config = settings.receiver
     try:
-        receiver = Receiver(settings)
+        receiver = Receiver(settings, tally)
     except OSError as error:
         LOGGER.error(
             "cannot listen on %s port %d: %s; does another node run?", config.host, config.port, error.strerror

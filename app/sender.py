@@ -24,10 +24,10 @@ from pynetdicom.status import code_to_category
 
 from app import __version__
 from app.config import Destination, DestinationTls, SenderConfig
-from app.errors import InputError, NodeError, PeerError, TlsError
+from app.errors import InputError, KindsRefused, NodeError, PeerError, TlsError
 from app.journal import DeliveryRow, Journal
 from app.outbox import Outbox
-from app.refusals import why_not
+from app.refusals import NO_KIND, is_for_good, why_not
 from app.tls import ClientTls
 
 LOGGER = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class Outcome:
     """Empty after plain Success; else what the peer said, or why the file did not reach it."""
     status: int | None = None
     """C-STORE status, where the peer gave one."""
+    for_good: bool = False
+    """No resend mends it: it is the file, or what the peer takes."""
 
 
 Progress = Callable[[Outcome], None]
@@ -193,7 +195,7 @@ class Courier:
             return association
         reason = why_not(association, self._association is not None, self._ae.ae_title, tls)
         self._association = None
-        raise PeerError(f"{name} {reason}")
+        raise (KindsRefused if reason == NO_KIND else PeerError)(f"{name} {reason}")
 
     def _connected(self, event: evt.Event) -> None:
         """Note the association as soon as `stop` can abort it, and have small messages sent at once.
@@ -254,17 +256,19 @@ def _store(association: Association, path: Path, kind: Kind) -> Outcome:
         if context.abstract_syntax == sop_class
     }
     if not accepted:
-        return Outcome(path, delivered=False, note=f"the peer does not take {uid.UID(sop_class).name}")
+        return Outcome(path, delivered=False, note=f"the peer does not take {uid.UID(sop_class).name}", for_good=True)
     try:
         status = association.send_c_store(path if syntax in accepted else dcmread(path))
     except (OSError, ValueError, AttributeError, RuntimeError) as error:
         # The error's own text may quote the dataset.
-        return Outcome(path, delivered=False, note=f"could not be sent as the peer wants it ({type(error).__name__})")
+        note = f"could not be sent as the peer wants it ({type(error).__name__})"
+        return Outcome(path, delivered=False, note=note, for_good=True)
     if "Status" not in status:
         return Outcome(path, delivered=False, note=_NO_ANSWER)
     category = code_to_category(status.Status)
     note = "" if category == "Success" else f"{category.lower()} 0x{status.Status:04X}"
-    return Outcome(path, delivered=category in {"Success", "Warning"}, note=note, status=status.Status)
+    delivered, for_good = category in {"Success", "Warning"}, is_for_good(status.Status)
+    return Outcome(path, delivered, note=note, status=status.Status, for_good=for_good)
 
 
 class Sender:
@@ -331,18 +335,12 @@ class _Run:
                 wait = _PAUSE_SECONDS
             self.wake.wait(wait)
 
-    def _deliver_due(self) -> float | None:
-        """Try what is due; return how long to wait for what is not, None for ever."""
-        due = [delivery for delivery in self._journal.owed(self._destination.name) if self._wait(delivery) <= 0]
-        if due:
+    def _deliver_due(self) -> float:
+        """Try what is due; return how long to wait: never long, as a person may put something back meanwhile."""
+        if due := self._journal.due(self._destination.name, self._config.longest_retry_seconds):
             self._deliver(due)
-        owed = self._journal.owed(self._destination.name)
-        return max(0.0, min(map(self._wait, owed))) if owed else None
-
-    def _wait(self, delivery: DeliveryRow) -> float:
-        """Return how long until a delivery is due; a clock that was set back makes it due at once."""
-        wait = delivery.next_attempt - self._now()
-        return 0.0 if wait > self._config.longest_retry_seconds else wait
+        soonest = self._journal.next_attempt(self._destination.name)
+        return _PAUSE_SECONDS if soonest is None else max(0.0, min(soonest - self._now(), _PAUSE_SECONDS))
 
     def _deliver(self, due: Sequence[DeliveryRow]) -> None:
         config, peer = self._config, self._destination
@@ -360,7 +358,9 @@ class _Run:
         except PeerError as error:
             if not self._stopped.is_set():
                 LOGGER.warning("%s: %s", peer.name, error)
-                self._journal.not_delivered([row.delivery_id for row in waiting.values()], str(error), self._next)
+                allowed = config.refusals_allowed if isinstance(error, KindsRefused) else None
+                left = [row.delivery_id for row in waiting.values()]
+                self._journal.not_delivered(left, str(error), self._next, allowed)
         finally:
             self._courier = None
         for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
@@ -373,7 +373,8 @@ class _Run:
             self._journal.delivered(delivery.delivery_id, outcome.note)
             LOGGER.info("%s has %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
         elif not self._stopped.is_set():
-            self._journal.not_delivered([delivery.delivery_id], outcome.note, self._next)
+            allowed = self._config.refusals_allowed if outcome.for_good else None
+            self._journal.not_delivered([delivery.delivery_id], outcome.note, self._next, allowed)
             LOGGER.warning("%s lacks %s of job %s: %s", name, delivery.file, delivery.job_id, outcome.note)
 
     def _next(self, failures: int) -> float:

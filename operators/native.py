@@ -58,6 +58,11 @@ class Worker:
         self._pipe: Connection | None = None
         self._ready = self._stopped = False
 
+    @property
+    def pid(self) -> int | None:
+        """The process's number, if one was started."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start the process and return at once; the first call waits until it is ready."""
         with self._busy:
@@ -143,9 +148,7 @@ class Worker:
         status = None if process is None else process.exitcode
         self._kill()
         how = signal.Signals(-status).name if status is not None and status < 0 else f"status {status}"
-        raise NativeCrash(
-            f"the worker process ended with {how} and is replaced; the study can be sent again"
-        ) from error
+        raise NativeCrash(f"the worker process ended with {how} and is replaced") from error
 
     def _kill(self) -> None:
         process = self._process

@@ -32,6 +32,7 @@ from operators.domain import (
     Volumes,
 )
 from operators.errors import PipelineError, StudyRejected
+from operators.job_log import at_work_on
 from operators.network_view import NetworkView
 
 LOGGER = logging.getLogger(__name__)
@@ -125,7 +126,8 @@ def run_stage(name: str, process: Callable[[Job], None], job: Job) -> None:
         return
     begun = time.perf_counter()
     try:
-        process(job)
+        with at_work_on(job.job_id):
+            process(job)
     except Exception as error:  # noqa: BLE001 - the job boundary: one study never stops another
         job.fail(name, error)
         if isinstance(error, PipelineError):

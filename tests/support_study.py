@@ -41,6 +41,7 @@ class RunningNode:
     more: dict[str, Any] = field(default_factory=dict)
     """Further sections of its settings."""
     port: int = 0
+    module: str = "app"
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> RunningNode:
@@ -57,7 +58,7 @@ class RunningNode:
         config = self.folder / "node.yaml"
         config.write_text(json.dumps({"node": settings}))
         with (self.folder / "node.log").open("ab") as log:
-            command = [sys.executable, "-m", "app", "serve", "--config", str(config)]
+            command = [sys.executable, "-m", self.module, "serve", "--config", str(config)]
             environment = os.environ | {"OMP_NUM_THREADS": "2"}
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         self.wait(self.listens, 120, "the node does not listen")

@@ -17,7 +17,7 @@ import pytest
 
 from app.audit import AuditTrail, Party, Transfer
 from app.audit_forward import Forwarder, framed
-from app.config import SyslogConfig
+from app.config_operation import SyslogConfig
 
 PEER = Party("SCANNER", "10.0.0.7")
 MR = "1.2.840.10008.5.1.4.1.1.4"

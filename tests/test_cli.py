@@ -144,5 +144,5 @@ def test_doctor_names_what_is_wrong_and_the_remedy(tmp_path):
 
 def test_help_lists_every_command():
     text = run("--help").stdout
-    for command in ("serve", "process", "explain", "verify", "send", "demo", "doctor", "conformance"):
+    for command in ("serve", "process", "explain", "verify", "send", "queue", "demo", "doctor", "conformance"):
         assert command in text

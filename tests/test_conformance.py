@@ -20,6 +20,7 @@ from app.conformance import TEMPLATE, all_codes, conformance_statement, name_of,
 from app.conformance_objects import COMMON, CREATED
 from app.errors import InputError
 from app.receiver import STATUSES, TRANSFER_SYNTAXES
+from app.refusals import FOR_GOOD, is_for_good
 from operators import codes
 from operators.domain import Marker, MarkerName, MarkerValue, Predecessor
 from operators.key_image import render_key_image, save_key_image
@@ -208,6 +209,12 @@ def test_what_the_sender_takes_for_a_warning_is_as_told(statement):
     warnings = {status for status in range(0x10000) if code_to_category(status) == "Warning"}
     assert warnings == {0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)}
     assert "| 0x0001, 0x0107, 0x0116, 0xBxxx | Warning |" in statement
+
+
+def test_what_the_sender_takes_for_a_refusal_for_good_is_as_told(statement):
+    refused = {status for status in range(0x10000) if is_for_good(status)}
+    assert refused == {*range(0xA900, 0xAA00), *range(0xC000, 0xD000), *FOR_GOOD}
+    assert f"| 0xA9xx, 0xCxxx, {', '.join(f'0x{status:04X}' for status in FOR_GOOD)} | Failure for good |" in statement
 
 
 @pytest.mark.parametrize("absent", ["Storage Commitment", "Query/Retrieve", "TLS", "DICOMweb"])

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
+from app.backlog import put_back_job
 from app.files import INCOMING, revision_id, study_key
 from app.inbox import Inbox
 from app.journal import JobState, Journal, StudyState
@@ -188,7 +189,7 @@ def test_a_job_that_always_kills_the_node_fails_and_takes_no_other_with_it(node)
                 node.journal.job_done(job.job_id, 0, {})
                 done.append(job.job_id)
     states = {job.job_id: (job.state, job.code) for job in node.journal.jobs()}
-    assert states.pop(poison) == (JobState.FAILED, "crashed-repeatedly")
+    assert states.pop(poison) == (JobState.QUARANTINED, "crashed-repeatedly")
     assert set(states.values()) == {(JobState.DONE, "")}
     assert len(done) == len(set(done)) == 2
 
@@ -247,9 +248,71 @@ def test_a_job_whose_input_is_gone_fails_with_that_reason(node):
     node.after(0)
     (job,) = node.after(4)
     shutil.rmtree(job.input_folder)
+    shutil.rmtree(next(node.settings.inbox_dir.glob("[!.]*")))
     node.restart()
     assert node.after(0) == []
     assert node.journal.job(job.job_id).code == "input-lost"
+
+
+def test_a_job_that_is_put_back_gets_the_same_instances_from_the_inbox(node):
+    node.recognised = True
+    folder = arrive(node.settings, small_mr())
+    node.after(0)
+    (job,) = node.after(4)
+    before = {path.name: path.read_bytes() for path in job.input_folder.iterdir()}
+    node.inbox.release(job.job_id)
+    node.journal.job_failed(job.job_id, "internal-error", "a fault", "segment")
+    put_back_job(node.journal, job.job_id)
+    (again,) = node.after(0)
+    assert again.job_id == job.job_id
+    assert {path.name: path.read_bytes() for path in again.input_folder.iterdir()} == before
+    node.inbox.release(job.job_id)
+    node.journal.job_failed(job.job_id, "internal-error", "a fault", "segment")
+    put_back_job(node.journal, job.job_id)
+    (folder / "new.dcm").write_bytes(b"")
+    assert node.after(0) == [], "other instances are another job"
+    assert node.journal.job(job.job_id).code == "input-lost"
+
+
+def test_a_folder_that_kills_the_node_when_it_is_looked_into_is_left_to_its_job(node):
+    """The node dies in `recognise`, which no job answers for."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(folder):
+        raise Killed
+
+    arrive(node.settings, small_mr())
+    for _ in range(3):
+        node._recognise = die
+        node.restart()
+        node.after(0)
+        with pytest.raises(Killed):
+            node.after(4)
+    node.restart()
+    node.after(0)
+    assert node.after(4) == []
+    assert len(node.after(120)) == 1
+
+
+def test_a_study_that_comes_again_after_it_was_removed_is_done_as_before(node):
+    node.recognised = True
+    images = [small_mr(generate_uid())]
+    images.append(small_mr(images[0].StudyInstanceUID, number=2))
+    for image in images:
+        folder = arrive(node.settings, image)
+    node.after(0)
+    (job,) = node.after(4)
+    node.journal.job_done(job.job_id, 0, {})
+    node.inbox.release(job.job_id)
+    shutil.rmtree(folder)
+    node.after(0)
+    for image in images:
+        arrive(node.settings, image)
+        node.after(0)
+    assert node.states() == [StudyState.DONE]
+    assert node.after(300) == []
 
 
 def test_nothing_that_arrives_while_the_inbox_looks_is_missed(tmp_path):

@@ -96,14 +96,135 @@ def test_a_failure_keeps_its_reason(journal):
     )
 
 
-def test_three_crashes_fail_a_job(journal):
+def test_three_crashes_quarantine_a_job(journal):
     with_job(journal)
     for attempt in (1, 2, 3):
         assert [job.attempts for job in journal.take_ready()] == [attempt]
         assert len(journal.requeue_crashed()) == 1
     assert journal.take_ready() == []
-    assert journal.job("j1").code == "crashed-repeatedly"
-    assert journal.studies()[0].state is StudyState.FAILED
+    assert (journal.job("j1").state, journal.job("j1").code) == (JobState.QUARANTINED, "crashed-repeatedly")
+    assert journal.studies()[0].state is StudyState.QUARANTINED
+
+
+def test_a_crash_that_the_node_lived_through_is_tried_again_then_quarantined(journal):
+    with_job(journal)
+    journal.take_ready()
+    assert journal.job_crashed("j1", "native-crash", "SIGSEGV", "preprocess", 2)
+    assert journal.studies()[0].state is StudyState.COMPLETE
+    assert journal.job("j1").message == "SIGSEGV; attempt 1"
+    journal.take_ready()
+    assert not journal.job_crashed("j1", "native-crash", "SIGSEGV", "preprocess", 2)
+    job = journal.job("j1")
+    assert (job.state, job.code, job.stage) == (JobState.QUARANTINED, "native-crash", "preprocess")
+    assert not journal.job_crashed("j1", "hung", "", "", 9), "what has ended stays so"
+    assert journal.job("j1").state is JobState.QUARANTINED
+
+
+def test_a_job_that_is_done_at_last_has_no_reason_left(journal):
+    with_job(journal)
+    journal.take_ready()
+    journal.job_crashed("j1", "native-crash", "SIGSEGV", "preprocess")
+    journal.take_ready()
+    journal.job_done("j1", 0, {})
+    assert (journal.job("j1").code, journal.job("j1").message) == ("", "")
+
+
+def owing(journal, job_id="j1", destinations=("pacs",)):
+    with_job(journal, job_id, f"k-{job_id}", f"1.2.{job_id}")
+    journal.take_ready()
+    journal.job_done(job_id, 2, {name: ["a.dcm", "b.dcm"] for name in destinations})
+    return [delivery.delivery_id for delivery in journal.deliveries(job_id)]
+
+
+def test_refusals_for_good_make_a_dead_letter_and_others_do_not(journal):
+    first, second = owing(journal)
+    for _ in range(7):
+        journal.not_delivered([first, second], "not reached", lambda failures: 0.0)
+    for _ in range(3):
+        journal.not_delivered([first], "failure 0xA900", lambda failures: 0.0, 3)
+    assert [delivery.state for delivery in journal.deliveries("j1")] == [DeliveryState.DEAD, DeliveryState.OWED]
+    assert [delivery.delivery_id for delivery in journal.due("pacs", 900.0)] == [second]
+    assert journal.owing_jobs() == {"j1"}, "its files stay for the day somebody asks"
+    assert "pacs refused a.dcm for good: failure 0xA900" in [event.what for event in journal.events("k-j1")]
+
+
+def test_what_is_due_is_by_time_and_a_clock_set_back_makes_it_due(journal):
+    first, second = owing(journal)
+    assert len(journal.due("pacs", 900.0)) == 2
+    journal.not_delivered([first], "", lambda failures: journal.now() + 60)
+    journal.not_delivered([second], "", lambda failures: journal.now() + 5000)
+    assert [delivery.delivery_id for delivery in journal.due("pacs", 900.0)] == [second]
+    assert journal.next_attempt("pacs") == journal.now() + 60
+    assert journal.next_attempt("elsewhere") is None
+
+
+VERSION_1 = """
+CREATE TABLE studies ("key" VARCHAR(32) NOT NULL, uid VARCHAR(64) NOT NULL, state VARCHAR(16) NOT NULL,
+  revision INTEGER NOT NULL, arrived DOUBLE NOT NULL, changed DOUBLE NOT NULL, PRIMARY KEY ("key"), UNIQUE (uid));
+CREATE TABLE events (event_id INTEGER NOT NULL, at DOUBLE NOT NULL, study_key VARCHAR(32) NOT NULL,
+  job_id VARCHAR(32) NOT NULL, what VARCHAR NOT NULL, PRIMARY KEY (event_id));
+CREATE INDEX ix_events_study_key ON events (study_key);
+CREATE TABLE jobs (job_id VARCHAR(32) NOT NULL, study_key VARCHAR(32) NOT NULL, revision INTEGER NOT NULL,
+  instances INTEGER NOT NULL, state VARCHAR(16) NOT NULL, attempts INTEGER NOT NULL, code VARCHAR NOT NULL,
+  message VARCHAR NOT NULL, stage VARCHAR NOT NULL, created DOUBLE NOT NULL, finished DOUBLE, PRIMARY KEY (job_id),
+  FOREIGN KEY(study_key) REFERENCES studies ("key"));
+CREATE INDEX ix_jobs_state ON jobs (state);
+CREATE INDEX ix_jobs_study_key ON jobs (study_key);
+CREATE TABLE deliveries (delivery_id INTEGER NOT NULL, job_id VARCHAR(32) NOT NULL, destination VARCHAR(32) NOT NULL,
+  file VARCHAR NOT NULL, state VARCHAR(16) NOT NULL, attempts INTEGER NOT NULL, next_attempt DOUBLE NOT NULL,
+  note VARCHAR NOT NULL, delivered DOUBLE, PRIMARY KEY (delivery_id), UNIQUE (job_id, destination, file),
+  FOREIGN KEY(job_id) REFERENCES jobs (job_id));
+INSERT INTO studies VALUES ('k1', '1.2.3', 'processing', 1, 5.0, 6.0), ('k2', '1.2.4', 'done', 1, 5.0, 6.0);
+INSERT INTO jobs VALUES ('j1', 'k1', 1, 7, 'processing', 1, '', '', '', 6.0, NULL),
+  ('j2', 'k2', 1, 7, 'done', 1, '', '', '', 6.0, 9.0);
+INSERT INTO deliveries VALUES (1, 'j2', 'pacs', 'a.dcm', 'owed', 4, 0.0, 'failure 0xA900', NULL);
+PRAGMA user_version = 1;
+"""
+"""A journal of the first version, as that software wrote it."""
+
+
+def test_a_journal_of_the_first_version_is_kept_and_goes_on(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(VERSION_1)
+    for _ in range(2):
+        journal = Journal(path, Clock())
+        assert [study.looks for study in journal.studies()] == [0, 0]
+        assert [(delivery.note, delivery.refusals) for delivery in journal.owed("pacs")] == [("failure 0xA900", 0)]
+        journal.close()
+    journal = Journal(path, Clock())
+    assert [job.job_id for job in journal.requeue_crashed()] == ["j1"]
+    assert [job.attempts for job in journal.take_ready()] == [2]
+    journal.close()
+    columns = {
+        table: [row[1] for row in sqlite3.connect(path).execute(f"PRAGMA table_info({table})")]
+        for table in ("studies", "jobs", "deliveries")
+    }
+    Journal(tmp_path / "new.sqlite").close()
+    fresh = sqlite3.connect(tmp_path / "new.sqlite")
+    for table, names in columns.items():
+        assert set(names) == {row[1] for row in fresh.execute(f"PRAGMA table_info({table})")}
+
+
+def test_readers_hold_up_no_writer(journal):
+    with_job(journal)
+    with journal.reading() as session:
+        session.connection().exec_driver_sql("SELECT * FROM jobs").all()
+        journal.take_ready()
+    assert journal.job("j1").state is JobState.PROCESSING
+
+
+def test_the_oldest_study_comes_first(tmp_path):
+    clock = Clock()
+    journal = Journal(tmp_path / "journal.sqlite", clock)
+    for number in (3, 1, 2):
+        clock.seconds = 1000.0 + number
+        journal.study_arriving(f"k{number}", f"1.{number}")
+    clock.seconds = 2000.0
+    for number in (2, 3, 1):
+        journal.job_ready(f"j{number}", f"k{number}", 1)
+    assert [job.job_id for job in journal.take_ready()] == ["j1", "j2", "j3"]
+    journal.close()
 
 
 def test_many_threads_may_write_at_once(journal):
@@ -131,7 +252,7 @@ def test_a_journal_from_the_future_is_refused(tmp_path):
     Journal(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(JournalError, match="has schema version 99, this software knows 1"):
+    with pytest.raises(JournalError, match="has schema version 99, this software knows 2"):
         Journal(path)
 
 

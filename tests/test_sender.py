@@ -13,6 +13,7 @@ from pydicom.encaps import encapsulate
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import MRImageStorage
 
+from app.backlog import put_back_destination
 from app.config import Destination, SenderConfig
 from app.errors import InputError, PeerError
 from app.journal import DeliveryState, Journal
@@ -370,6 +371,52 @@ def test_the_wait_doubles_up_to_its_limit_and_outlives_the_process(owing, pacs):
     (run,) = sender._runs
     waits = [run._next(failures) - time.time() for failures in (1, 2, 3, 50)]
     assert waits == pytest.approx([100, 200, 250, 250], abs=1)
+
+
+def test_what_is_refused_for_good_is_a_dead_letter_and_the_rest_goes_on(owing, pacs):
+    first = []
+
+    def refuse_the_first(event):
+        first.append(event.request.AffectedSOPInstanceUID)
+        return 0xA900 if event.request.AffectedSOPInstanceUID == first[0] else 0x0000
+
+    peer = pacs(status=refuse_the_first)
+    _, journal, settings = owing(peer.destination(), refusals_allowed=3)
+    until(lambda: journal.owed("pacs") == [])
+    dead, delivered = sorted(journal.deliveries("j1"), key=lambda delivery: delivery.state)
+    assert (dead.state, dead.attempts, dead.note) == (DeliveryState.DEAD, 3, "failure 0xA900")
+    assert delivered.state is DeliveryState.DELIVERED
+    time.sleep(0.6)
+    assert first.count(first[0]) == 3, "it is not sent any more"
+    assert len(list((settings.outbox_dir / "j1").iterdir())) == 2, "its file waits for a person"
+    peer.status = 0x0000
+    other = Journal(settings.journal_path)  # as the command does, beside a running node
+    put_back_destination(other, "pacs")
+    other.close()
+    until(lambda: not (settings.outbox_dir / "j1").exists())
+    assert {delivery.state for delivery in journal.deliveries("j1")} == {DeliveryState.DELIVERED}
+
+
+def test_a_peer_that_takes_none_of_the_kinds_is_given_up(owing, pacs):
+    _, journal, _ = owing(pacs(classes=[uid.SegmentationStorage]).destination(), refusals_allowed=2)
+    until(lambda: journal.owed("pacs") == [])
+    assert {(delivery.state, delivery.attempts) for delivery in journal.deliveries("j1")} == {(DeliveryState.DEAD, 2)}
+    assert "accepts none of the kinds" in journal.deliveries("j1")[0].note
+
+
+@pytest.mark.parametrize("status", [0xA700, 0x0110, 0x0213])
+def test_what_may_pass_is_tried_for_ever(owing, pacs, status):
+    _, journal, _ = owing(pacs(status=status).destination(), refusals_allowed=1, longest_retry_seconds=0.1)
+    until(lambda: min(delivery.attempts for delivery in journal.deliveries("j1")) >= 3)
+    assert {delivery.state for delivery in journal.deliveries("j1")} == {DeliveryState.OWED}
+
+
+def test_a_peer_that_is_down_or_does_not_know_us_is_tried_for_ever(owing, pacs):
+    down = Destination(name="down", ae_title="PACS", host="127.0.0.1", port=free_port())
+    stranger = pacs(title="OTHER").destination("stranger")
+    _, journal, _ = owing(down, stranger, refusals_allowed=1, longest_retry_seconds=0.1)
+    until(lambda: min(delivery.attempts for delivery in journal.deliveries("j1")) >= 3)
+    assert {delivery.state for delivery in journal.deliveries("j1")} == {DeliveryState.OWED}
 
 
 def test_a_clock_that_was_set_back_delays_nothing(owing, pacs):
