@@ -7,6 +7,7 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ SPARE_CONNECTIONS = 16
 """Room to tell a peer properly that there are too many."""
 SPARE_PER_PEER = 4
 """The same for one address: what is beyond is closed at once, so that the others find room."""
+_TELL_SECONDS = 10.0
 
 
 class Connections:
@@ -37,7 +39,8 @@ class Connections:
     def __init__(self, config: ReceiverConfig) -> None:
         self._config = config
         self._known: WeakSet[Capped] = WeakSet()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._told = -_TELL_SECONDS
 
     def take(self, connection: Capped) -> bool:
         """Count a new connection, unless far more are open than can become associations."""
@@ -45,12 +48,20 @@ class Connections:
         with self._lock:
             everywhere = self.open()
             here = [one for one in everywhere if one.address == connection.address]
-            if len(everywhere) >= config.max_associations + SPARE_CONNECTIONS:
-                return False
-            if len(here) >= config.max_associations_per_peer + SPARE_PER_PEER:
+            if (
+                len(everywhere) >= config.max_associations + SPARE_CONNECTIONS
+                or len(here) >= config.max_associations_per_peer + SPARE_PER_PEER
+            ):
+                self._tell(connection.address, len(here), len(everywhere))
                 return False
             self._known.add(connection)
             return True
+
+    def _tell(self, address: str, here: int, everywhere: int) -> None:
+        # A flood of connections must not become one of the log.
+        if time.monotonic() - self._told >= _TELL_SECONDS:
+            self._told = time.monotonic()
+            LOGGER.warning("a connection from %s is cut off: %d of its, %d in all are open", address, here, everywhere)
 
     def admit(self, connection: Capped) -> bool:
         """Give a connection one of the associations that may be open at once; False where none is left for it."""
@@ -64,7 +75,8 @@ class Connections:
 
     def open(self) -> list[Capped]:
         """Return the connections that are open now."""
-        return [one for one in list(self._known) if one.fileno() >= 0]
+        with self._lock:
+            return [one for one in self._known if one.fileno() >= 0]
 
 
 class Listener(ThreadedAssociationServer):
