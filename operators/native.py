@@ -120,7 +120,13 @@ class Worker:
         if not self._ready:
             self._answer(pipe, START_SECONDS)
             self._ready = True
-        _send(pipe, (function, args, kwargs))
+        # A process that hangs between two calls reads nothing: a large call would fill its pipe and wait for ever.
+        late = threading.Timer(self._timeout_seconds, self._kill)
+        late.start()
+        try:
+            _send(pipe, (function, args, kwargs))
+        finally:
+            late.cancel()
         if not pipe.poll(self._timeout_seconds):
             self._kill()
             raise TimeOut(f"the worker process took no call within {self._timeout_seconds:.0f} s and was replaced")

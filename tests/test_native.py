@@ -76,6 +76,14 @@ def test_arrays_go_in_and_come_back(worker):
     assert sent["a"][0, 0, 1] == 1, "the caller's own array is not touched"
 
 
+def test_a_process_that_hangs_between_two_calls_is_replaced_without_cost(worker):
+    before = worker.run(own_pid)
+    os.kill(before, signal.SIGSTOP)
+    got = worker.run(double, {"a": np.ones(1_000_000)})
+    assert got["a"][0] == 2
+    assert worker.run(own_pid) != before
+
+
 def test_one_process_stays(worker):
     assert worker.run(own_pid) == worker.run(own_pid) != os.getpid()
 

@@ -105,7 +105,7 @@ def test_a_study_whose_worker_hangs_is_tried_again(node, tmp_path):
     worker = worker_of(node)
     node.wait(lambda: is_idle(worker), 90, "the worker is not warm")
     node.send(phantom(tmp_path, "poison", **SMALL).folder)
-    node.wait(lambda: in_work(node), 60, "the study is not begun")
+    node.wait(lambda: in_work(node) and not is_idle(worker, 0.3), 60, "the worker has nothing to do")
     os.kill(worker, signal.SIGSTOP)
     (job,) = node.settled()
     assert (job.state, job.attempts) == (JobState.DONE, 2)
@@ -125,14 +125,14 @@ def listens(pid: int) -> bool:
     return any(f"socket:[{row[9]}]" in held and row[3] == "0A" for row in table)
 
 
-def is_idle(pid: int) -> bool:
-    """Whether it used no processor for a second and a half: it is warm, and waits for a call."""
+def is_idle(pid: int, seconds: float = 1.5) -> bool:
+    """Whether it used no processor for a while: it is warm, and waits for a call."""
 
     def used() -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
 
     before = used()
-    time.sleep(1.5)
+    time.sleep(seconds)
     return used() == before
 
 
