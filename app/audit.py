@@ -61,6 +61,13 @@ class Transfer:
     """How many instances by SOP class."""
     failed: int = 0
 
+    def count(self, sop_class: str, *, kept: bool) -> None:
+        """Count one instance."""
+        if kept:
+            self.kept[sop_class] += 1
+        else:
+            self.failed += 1
+
 
 class AuditTrail:
     """Adds messages to the trail; several processes may, at once."""

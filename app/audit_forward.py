@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from app.audit import TRAIL
+from app.config import Settings
 from app.config_operation import SyslogConfig
+from app.errors import ConfigError
 
 LOGGER = logging.getLogger(__name__)
 SENT = ".sent"
@@ -100,6 +103,16 @@ class Forwarder:
         part = self._mark.with_name(self._mark.name + ".part")
         part.write_text(mark, encoding="ascii")
         part.replace(self._mark)
+
+
+def open_forwarder(settings: Settings) -> Forwarder | None:
+    """Make the forwarder that the settings ask for; raises ConfigError where its certificates cannot be used."""
+    if not settings.audit.enabled or settings.audit.syslog is None:
+        return None
+    try:
+        return Forwarder(settings.data_dir / TRAIL, settings.audit.syslog)
+    except OSError as error:
+        raise ConfigError(f"setting node.audit.syslog: a certificate or key cannot be used ({error})") from error
 
 
 def framed(message: bytes) -> bytes:

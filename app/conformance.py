@@ -19,7 +19,7 @@ from pydicom import uid
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.sr.coding import Code
 
-from app import __version__, listener, receiver, sender, tls
+from app import __version__, listener, receiver, sender, store, tls
 from app.capped_socket import ASSOCIATE_BYTES
 from app.config import Settings
 from app.conformance_objects import COMMON, CREATED, Attributes, CreatedObject
@@ -107,7 +107,7 @@ def conformance_statement() -> str:
         verification_syntaxes=table(("Transfer syntax", "UID"), map(_named, verification)),
         statuses=table(
             ("Status", "Meaning", "When"),
-            ((f"0x{status:04X}", meaning, when) for status, (meaning, when) in receiver.STATUSES.items()),
+            ((f"0x{status:04X}", meaning, when) for status, (meaning, when) in store.STATUSES.items()),
         ),
         proposed=table(("SOP class", "SOP class UID", "Transfer syntax", "UID"), _proposed()),
         created=table(

@@ -101,6 +101,11 @@ class Journal:
             study = session.get(StudyRow, key)
             return study.uid if study else None
 
+    def study_of(self, job_id: str) -> str:
+        """Return the Study Instance UID of a job; empty where it is not known."""
+        job = self.job(job_id)
+        return (self.study_uid(job.study_key) or "") if job is not None else ""
+
     def has_job(self, job_id: str) -> bool:
         """Say whether this revision has had its job."""
         with self.reading() as session:

@@ -20,6 +20,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from app import metrics
+from app.audit import TRAIL, AuditTrail
+from app.audit_forward import open_forwarder
 from app.backlog import figures
 from app.config import Settings
 from app.errors import NodeError
@@ -68,7 +70,11 @@ class Node:
         self._outbox = Outbox(settings, self._journal)
         self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
         self._retention = Retention(settings, self._journal)
-        self._sender = Sender(settings.sender, self._journal, self._outbox)
+        self._trail = None
+        if settings.audit.enabled:
+            self._trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title)
+        self._forwarder = open_forwarder(settings)
+        self._sender = Sender(settings.sender, self._journal, self._outbox, trail=self._trail)
         self._pipeline = open_pipeline(settings, self._settle, History(settings.archive_dir, settings.history).find)
         self._graph: Future[Any] | None = None
         self._receiver: BaseProcess | None = None
@@ -91,6 +97,10 @@ class Node:
             self._graph = self._pipeline.run_async()
             self._start_receiver()
             self._sender.start()
+            if self._trail is not None:
+                self._trail.started()
+            if self._forwarder is not None:
+                self._forwarder.start()
             self._watch.round()
             self._watch.start()
             otherwise.pop_all()
@@ -121,6 +131,10 @@ class Node:
             self._pipeline.close()
             self._sender.stop()
             self._journal.close()
+            if self._trail is not None and self.port:
+                self._trail.stopped()
+            if self._forwarder is not None:
+                self._forwarder.stop()
 
     def readiness(self) -> dict[str, bool]:
         """Say what of that which the node needs is there; from any thread."""

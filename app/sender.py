@@ -23,6 +23,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.status import code_to_category
 
 from app import __version__
+from app.audit import AuditTrail, Party, Transfer
 from app.config import Destination, DestinationTls, SenderConfig
 from app.errors import InputError, KindsRefused, NodeError, PeerError, TlsError
 from app.journal import DeliveryRow, Journal
@@ -275,10 +276,15 @@ class Sender:
     """Delivers what the outbox owes, each destination in its own thread, so that one that is down holds up none."""
 
     def __init__(
-        self, config: SenderConfig, journal: Journal, outbox: Outbox, now: Callable[[], float] = time.time
+        self,
+        config: SenderConfig,
+        journal: Journal,
+        outbox: Outbox,
+        now: Callable[[], float] = time.time,
+        trail: AuditTrail | None = None,
     ) -> None:
-        """`now` is in seconds since 1970, as next attempts outlive the process."""
-        self._runs = [_Run(destination, config, journal, outbox, now) for destination in config.destinations]
+        """`now` is in seconds since 1970, as next attempts outlive the process; `trail` is told what went."""
+        self._runs = [_Run(destination, config, journal, outbox, now, trail) for destination in config.destinations]
 
     def start(self) -> None:
         """Begin, with what is owed from before."""
@@ -309,9 +315,10 @@ class _Run:
         journal: Journal,
         outbox: Outbox,
         now: Callable[[], float],
+        trail: AuditTrail | None,
     ) -> None:
         self._destination, self._config, self._now = destination, config, now
-        self._journal, self._outbox = journal, outbox
+        self._journal, self._outbox, self._trail = journal, outbox, trail
         self._courier: Courier | None = None
         self._stopped = threading.Event()
         self.wake = threading.Event()
@@ -350,8 +357,14 @@ class _Run:
         if self._stopped.is_set():
             return
 
+        went: dict[str, Transfer] = {}
+
         def settle(outcome: Outcome) -> None:
-            self._settle(waiting.pop(outcome.path), outcome)
+            delivery = waiting.pop(outcome.path)
+            study = self._journal.study_of(delivery.job_id)
+            sop_class = _kind(outcome.path)[0] if outcome.delivered else ""
+            went.setdefault(study, Transfer(study)).count(sop_class, kept=outcome.delivered)
+            self._settle(delivery, outcome)
 
         try:
             courier.send(list(waiting), settle)
@@ -363,6 +376,8 @@ class _Run:
                 self._journal.not_delivered(left, str(error), self._next, allowed)
         finally:
             self._courier = None
+            if self._trail is not None and went:
+                self._trail.sent(Party(peer.ae_title, peer.host), went.values())
         for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
             self._outbox.forget_delivered(job_id)
 

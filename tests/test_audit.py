@@ -17,7 +17,12 @@ import pytest
 
 from app.audit import AuditTrail, Party, Transfer
 from app.audit_forward import Forwarder, framed
-from app.config_operation import SyslogConfig
+from app.config import Destination
+from app.config_operation import AuditConfig, SyslogConfig
+from app.errors import PeerError
+from app.sender import send_files
+from app.witness import Witness
+from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
 
 PEER = Party("SCANNER", "10.0.0.7")
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -194,3 +199,62 @@ def test_a_trail_that_was_moved_away_begins_anew(trail, tmp_path):
 def test_a_certificate_that_cannot_be_read_is_an_error_at_the_start(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         Forwarder(tmp_path / "audit.log", SyslogConfig(host="collector", ca=tmp_path / "none.pem"))
+
+
+def trail_of(folder):
+    """What the trail of the receivers of `listen` says, once it says something."""
+    path = folder / "node" / "audit.log"
+    for _ in range(100):
+        if path.exists() and path.read_bytes():
+            return [parsed(line) for line in path.read_bytes().splitlines()]
+        time.sleep(0.05)
+    raise AssertionError("the trail is empty")
+
+
+def test_the_receiver_writes_down_what_came_from_whom_and_nobodys_name(listen, tmp_path):
+    port = listen()
+    images = [save(small_mr("1.2.3", number=n), tmp_path / f"{n}.dcm") for n in range(3)]
+    broken = save(small_mr("1.2.3"), tmp_path / "broken.dcm")
+    broken.write_bytes(broken.read_bytes()[:-100])
+    peer = Destination(name="node", ae_title=NODE_TITLE, host="127.0.0.1", port=port)
+    send_files([*images, broken], peer, PEER_TITLE, 10)
+    found = trail_of(tmp_path)
+    counts = {
+        m.find("ParticipantObjectIdentification").get("ParticipantObjectID"): m.find(".//SOPClass") for m in found
+    }
+    assert counts["1.2.3"].get("NumberOfInstances") == "3"
+    (source,) = [p for p in found[0].findall("ActiveParticipant") if p.find("RoleIDCode").get("csd-code") == "110153"]
+    assert (source.get("UserID"), source.get("NetworkAccessPointID")) == (PEER_TITLE, "127.0.0.1")
+    assert "4" in {m.find("EventIdentification").get("EventOutcomeIndicator") for m in found}, "one was refused"
+    written = (tmp_path / "node" / "audit.log").read_text()
+    assert "Secret" not in written
+    assert "PID-SECRET" not in written
+
+
+def test_the_receiver_writes_down_who_was_turned_away(listen, tmp_path):
+    peer = Destination(name="node", ae_title=NODE_TITLE, host="127.0.0.1", port=listen())
+    with pytest.raises(PeerError, match="rejected us"):
+        send_files([save(small_mr(), tmp_path / "1.dcm")], peer, "STRANGER", 10)
+    (message,) = trail_of(tmp_path)
+    assert message.find("EventIdentification/EventID").get("csd-code") == "110113"
+    assert "STRANGER" in {p.get("UserID") for p in message.findall("ActiveParticipant")}
+
+
+def test_switched_off_nothing_is_written(tmp_path):
+    settings = node_settings(tmp_path / "node").model_copy(update={"audit": AuditConfig(enabled=False)})
+    witness = Witness.of(settings)
+    witness.turned_away(None, "reason")
+    assert not (tmp_path / "node" / "audit.log").exists()
+
+
+def test_a_trail_that_cannot_be_written_costs_no_image(listen, tmp_path, caplog):
+    port = listen()
+    (tmp_path / "node" / "audit.log").mkdir()
+    peer = Destination(name="node", ae_title=NODE_TITLE, host="127.0.0.1", port=port)
+    (outcome,) = send_files([save(small_mr(), tmp_path / "1.dcm")], peer, PEER_TITLE, 10)
+    assert outcome.delivered
+    for _ in range(100):
+        if "audit trail cannot be written" in caplog.text:
+            return
+        time.sleep(0.05)
+    pytest.fail("nobody was told")

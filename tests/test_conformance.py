@@ -19,8 +19,9 @@ from app.config import Settings
 from app.conformance import TEMPLATE, all_codes, conformance_statement, name_of, setting_sections, table
 from app.conformance_objects import COMMON, CREATED
 from app.errors import InputError
-from app.receiver import STATUSES, TRANSFER_SYNTAXES
+from app.receiver import TRANSFER_SYNTAXES
 from app.refusals import FOR_GOOD, is_for_good
+from app.store import STATUSES
 from operators import codes
 from operators.domain import Marker, MarkerName, MarkerValue, Predecessor
 from operators.key_image import render_key_image, save_key_image

@@ -16,7 +16,7 @@ from app.errors import NodeError
 from app.files import publish_folder
 from app.journal import JobState, Journal
 from app.outbox import Outbox
-from app.receiver import SUCCESS, Identity, Store
+from app.store import SUCCESS, Identity, Store
 from tests.support_dicom import node_settings
 from tests.support_faults import Disk, on
 

@@ -27,12 +27,13 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode, split_dataset
 from pynetdicom.sop_class import MRImageStorage, Verification
 
-import app.receiver
+import app.store
 from app.config import Destination, Peer
 from app.errors import PeerError
 from app.files import INCOMING, instance_name, study_key
-from app.receiver import TRANSFER_SYNTAXES, Refused, Store, read_identity, run_receiver
+from app.receiver import TRANSFER_SYNTAXES, run_receiver
 from app.sender import send_files
+from app.store import Refused, Store, read_identity
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr, with_meta
 
 
@@ -324,7 +325,7 @@ def test_a_full_disk_is_out_of_resources_and_leaves_nothing(listen, inbox, monke
         path.write_bytes(content[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(app.receiver, "write_synced", full)
+    monkeypatch.setattr(app.store, "write_synced", full)
     port = listen()
     assert store(port, small_mr()) == 0xA700
     assert stored(inbox) == list((inbox / INCOMING).iterdir()) == []

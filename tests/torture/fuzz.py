@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.receiver import Refused, read_identity
+from app.store import Refused, read_identity
 from operators.errors import PipelineError
 from operators.load_study import read_instance, study_of
 from tests.torture.mutations import LENGTHS, case, deep, seeds

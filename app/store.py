@@ -1,0 +1,171 @@
+"""Where received instances are kept, and what of their bytes is looked at first: the UIDs, and whether all is there."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import struct
+import threading
+import uuid
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import uid
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+from app.files import INCOMING, PART, instance_name, private_folder, study_key, sync_folder, write_synced
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
+COERCED = 0xB000
+CANNOT_UNDERSTAND = 0xC000
+STATUSES = {
+    SUCCESS: ("Success", "The dataset, as it came, is on disk; or it was already."),
+    OUT_OF_RESOURCES: (
+        "Refused: Out of Resources",
+        "The disk is at its watermark, full, or failing; send again later.",
+    ),
+    MISMATCH: ("Error: Dataset does not match SOP Class", "SOP class or SOP instance UID is not the request's."),
+    COERCED: ("Warning: Coercion of Data Elements", "Held before with other content; the first to come is kept."),
+    CANNOT_UNDERSTAND: (
+        "Error: Cannot understand",
+        "Unreadable, truncated, without pixel data or a valid UID; or a fault of the node, which is in its log.",
+    ),
+}
+"""Every status that a C-STORE is answered with (PS3.4 table B.2-1): its meaning there, and when."""
+
+_IDENTITY = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
+UID = re.compile(r"[0-9.]{1,64}")
+_PIXELS = 0x7FE0
+"""The group of Pixel Data and of its floating-point forms (PS3.3 section C.7.6.24)."""
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_UNREADABLE = (
+    InvalidDicomError,
+    BytesLengthException,
+    EOFError,
+    OSError,
+    struct.error,
+    zlib.error,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    RuntimeError,
+)
+"""What pydicom raises at bytes that are no dataset; sequences a thousand deep end in a RecursionError."""
+
+
+class Refused(Exception):
+    """An instance is not taken; carries the C-STORE status and a reason without dataset content."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The UIDs by which an instance is filed."""
+
+    sop_class: str
+    instance: str
+    study: str
+
+
+def read_identity(content: bytes) -> Identity:
+    """Walk a DICOM file in memory to its end and return its UIDs; raises Refused where it is broken or lacks one.
+
+    Element values are skipped, not decoded; a length that leads beyond the end means a truncated dataset, and so does
+    an image without pixels: cut between two elements, what is left reads as a whole dataset.
+    """
+    stream = io.BytesIO(content)
+    has_pixels = False
+
+    def within(tag: BaseTag, vr: str | None, length: int) -> bool:
+        nonlocal has_pixels
+        has_pixels |= tag.group == _PIXELS
+        if length != _UNDEFINED_LENGTH and stream.tell() + length > len(content):
+            raise Refused(CANNOT_UNDERSTAND, f"truncated: ({tag.group:04X},{tag.element:04X}) ends beyond the dataset")
+        return False
+
+    try:
+        header = read_partial(stream, stop_when=within, specific_tags=list(_IDENTITY))
+        values = [str(header.get(tag).value) if tag in header else "" for tag in _IDENTITY]
+    except _UNREADABLE as error:
+        # The error's own text may quote the dataset.
+        raise Refused(CANNOT_UNDERSTAND, f"not a readable dataset ({type(error).__name__})") from error
+    for tag, value in zip(_IDENTITY, values, strict=True):
+        if not UID.fullmatch(value):
+            raise Refused(CANNOT_UNDERSTAND, f"no valid UID in ({tag >> 16:04X},{tag & 0xFFFF:04X})")
+    if "Image Storage" in uid.UID(values[0]).name and not has_pixels:
+        raise Refused(CANNOT_UNDERSTAND, "truncated: an image without Pixel Data (7FE0,0010)")
+    return Identity(values[0], values[1], values[2])
+
+
+class Store:
+    """Where received instances are kept."""
+
+    def __init__(self, inbox_dir: Path, watermark_mb: int) -> None:
+        self._inbox = private_folder(inbox_dir)
+        self._incoming = private_folder(inbox_dir / INCOMING)
+        self._watermark = watermark_mb * 1_000_000
+        self._naming = threading.Lock()
+        self._named: set[str] = set()
+        """Study folders whose own name survives a power cut."""
+
+    def sweep(self) -> None:
+        """Remove what an earlier process was receiving when it ended; nobody got Success for it."""
+        for left in self._incoming.glob(f"*{PART}"):
+            left.unlink(missing_ok=True)
+
+    def keep(self, identity: Identity, content: bytes) -> int:
+        """Put an instance on disk for good and return its C-STORE status; raises OSError or Refused if it cannot.
+
+        The first to come stays: a running job may be reading it. When the same instance comes again with the same
+        dataset, that is Success. With another dataset the standard's only true answer is the warning B000 (PS3.4
+        table B.2-1): the instance is held, but not with these elements. Success would claim that they are kept,
+        and a failure would make the peer send them for ever.
+        """
+        if shutil.disk_usage(self._inbox).free < self._watermark:
+            raise Refused(OUT_OF_RESOURCES, "less free disk space than the watermark")
+        folder = self._inbox / study_key(identity.study)
+        target = folder / instance_name(identity.instance)
+        if target.exists():
+            return self._kept_before(target, content)
+        part = self._incoming / f"{uuid.uuid4().hex}{PART}"
+        try:
+            write_synced(part, content)
+            self._name(folder)
+            with self._naming:
+                taken = target.exists()
+                if not taken:
+                    part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        if taken:
+            return self._kept_before(target, content)
+        sync_folder(folder)
+        return SUCCESS
+
+    def _name(self, folder: Path) -> None:
+        # Another association may have made it a moment ago, and not yet have synced the inbox.
+        if folder.name not in self._named or not folder.is_dir():
+            private_folder(folder)
+            sync_folder(self._inbox)
+            self._named.add(folder.name)
+
+    def _kept_before(self, target: Path, content: bytes) -> int:
+        # Another association may have named it a moment ago, and not yet have synced the folder.
+        sync_folder(target.parent)
+        return SUCCESS if _dataset(target.read_bytes()) == _dataset(content) else COERCED
+
+
+def _dataset(content: bytes) -> bytes:
+    # The file meta group's length is its first element: 12 bytes, behind the preamble and "DICM".
+    (length,) = struct.unpack_from("<L", content, 140)
+    return content[144 + length :]
