@@ -79,7 +79,7 @@ class Node:
         self._graph: Future[Any] | None = None
         self._receiver: BaseProcess | None = None
         self._operation: OperationServer | None = None
-        self._stopping = False
+        self._stopping = self._ending = False
         self._broken: str = ""
         self.port = 0
 
@@ -173,6 +173,9 @@ class Node:
     def _tick(self) -> None:
         """Hand over what is complete, as far as there is room; watch over receiver and graph."""
         self._watch.round()
+        if self._ending:
+            # The receiver is being ended; another would outlive this process's image, and keep its port.
+            return
         if self._broken:
             raise NodeError(self._broken)
         if self._graph is not None and self._graph.done():
@@ -244,6 +247,7 @@ class Node:
 
     def _end_hung(self, hung: Hung) -> None:
         """End this process, which cannot go on, and start another in its place; the journal knows what was in it."""
+        self._ending = True
         try:
             for job in hung.jobs:
                 last = next(reversed(job.seconds), "none")

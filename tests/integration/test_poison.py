@@ -158,6 +158,7 @@ def test_a_study_that_hangs_the_node_is_quarantined_and_the_rest_goes_on(tmp_pat
         node.wait(node.listens, 60, "it does not listen again")
         lines = [json.loads(line) for line in node.log().splitlines() if line.startswith("{")]
         assert [line["job"] for line in lines if "quarantined" in line["message"]] == [jobs[3].job_id]
+        assert not [line for line in lines if "starting another" in line["message"]]
         assert node.stop() == 0
     finally:
         if node.process.poll() is None:
