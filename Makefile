@@ -10,12 +10,13 @@ SYSTEM := orthanc orthanc-dicomweb dcmtk dicom3tools openssl
 # Debian's npm and a Node.js from elsewhere, which brings its own, exclude each other.
 VIEWER := chromium fonts-dejavu-core $(shell command -v npm >/dev/null || echo npm)
 
-.PHONY: help run demo test lint venv system clean
+.PHONY: help run demo test torture lint venv system clean
 
 help:
 	@echo "make demo    send a study to a node on this machine and show what comes out"
 	@echo "make run     start the node (Ctrl-C stops it)"
 	@echo "make test    style, types and all tests"
+	@echo "make torture the long tests: kill -9 at random, broken input by the hundred thousand"
 	@echo "make venv    only the set-up"
 
 run: venv
@@ -27,6 +28,11 @@ demo: venv
 # A lost test process ends the run at once, by name: xdist's replacement of it can leave the run waiting for ever.
 test: system venv lint
 	$(PY) -m pytest -n 2 --dist loadfile --max-worker-restart=0
+
+# Hours: kills need 10 s each, broken datasets 7 ms.
+torture: system venv
+	$(PY) -m tests.torture fuzz
+	$(PY) -m tests.torture kills
 
 lint: venv
 	$(VENV)/bin/ruff check .
