@@ -213,6 +213,15 @@ def test_peers_that_send_the_same_instances_at_once_are_all_told_success(listen,
     assert list((inbox / INCOMING).iterdir()) == []
 
 
+def test_an_executable_in_the_preamble_does_not_arrive(listen, inbox, tmp_path):
+    path = save(small_mr(), tmp_path / "polyglot.dcm")
+    path.write_bytes((b"MZ" + b"\x90" * 126) + path.read_bytes()[128:])
+    (outcome,) = send_files([path], us(listen()), PEER_TITLE, 10)
+    assert outcome.delivered
+    (kept,) = stored(inbox)
+    assert kept.read_bytes()[:128] == bytes(128)
+
+
 def test_a_path_as_uid_leads_nowhere(listen, inbox):
     ds = small_mr()
     with warnings.catch_warnings(action="ignore"):  # pydicom warns of such a value, or not, by its settings
