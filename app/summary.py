@@ -87,6 +87,24 @@ def _describe_findings(findings: Findings | None) -> dict[str, Any]:
     return {
         "volumes_ml": {"tumour": round(findings.tumour_mm3 / 1000.0, 3)},
         "diameters_mm": {name: round(axis.millimetres, 2) for name, axis in axes.items() if axis},
+        "ranges": _describe_ranges(findings),
+        "parts": findings.parts,
+    }
+
+
+def _describe_ranges(findings: Findings) -> dict[str, Any]:
+    """Give the ranges that a person's outline would measure, and in what share of patients; {} where none are known."""
+    volume, axes = findings.tumour_interval_mm3, {"long": findings.long_axis, "short": findings.short_axis}
+    if volume is None:
+        return {}
+    return {
+        "level": volume.level,
+        "tumour_ml": [round(end / 1000.0, 3) for end in (volume.low, volume.high)],
+        **{
+            f"{name}_mm": [round(end, 2) for end in (axis.interval_mm.low, axis.interval_mm.high)]
+            for name, axis in axes.items()
+            if axis is not None and axis.interval_mm is not None
+        },
     }
 
 

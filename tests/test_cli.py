@@ -43,6 +43,9 @@ def test_process_gives_its_contract_as_json(processed):
     assert found["volumes_ml"]["tumour"] > 10
     assert found["segmenter"]["engine"].startswith(("OpenVINO", "tensorrt"))
     assert found["diameters_mm"]["long"] >= found["diameters_mm"]["short"] > 0
+    low, high = found["ranges"]["tumour_ml"]
+    assert low < found["volumes_ml"]["tumour"] < high
+    assert found["parts"] >= 1
     markers = found["markers"]
     assert set(markers) == {"idh", "1p19q", "mgmt", "proliferation"}
     assert all(m["reason"] for m in markers.values())
