@@ -76,7 +76,7 @@ def choose(held: Sequence[Held], doubtful: float = 0.7) -> Choice:
         calibrated = calibrate([c for c in held if c.fold != fold] or held, options[picked], doubtful)
         for i in np.flatnonzero(folds == fold):
             nested[i] = scores[i, picked]
-            expected, _ = _judged(held[int(i)], options[picked])
+            expected, _ = judged(held[int(i)], options[picked])
             confidences[i] = np.interp(expected, calibrated.expected, calibrated.observed)
     warned = confidences < doubtful
     return Choice(
@@ -112,8 +112,8 @@ def _scores(case: Held, options: Sequence[Refinement]) -> list[float]:
 
 
 @lru_cache(maxsize=4096)
-def _judged(case: Held, option: Refinement) -> tuple[float, float]:
-    """Expected and observed Dice of a patient, post-processed."""
+def judged(case: Held, option: Refinement) -> tuple[float, float]:
+    """Give the expected and the observed Dice of a patient, post-processed."""
     probability = case.probability(flips=option.flips)
     mask = option.mask(probability, case.spacing_mm)
     return expected_dice(probability, mask), dice(mask, case.truth)
@@ -121,7 +121,7 @@ def _judged(case: Held, option: Refinement) -> tuple[float, float]:
 
 def calibrate(held: Sequence[Held], option: Refinement, doubtful: float) -> Refinement:
     """Fit the observed Dice as a rising function of the expected one; the choice itself stays `option`'s."""
-    expected, observed = np.array([_judged(case, option) for case in held]).T
+    expected, observed = np.array([judged(case, option) for case in held]).T
     fit = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(expected, observed)
     return option.model_copy(
         update={

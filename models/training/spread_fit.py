@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.diameters import diameters
 from models.refine import Refinement, Spread
-from models.training.refine_fit import Held, calibrate
+from models.training.refine_fit import Held, calibrate, judged
 
 LEVEL = 0.9
 MEASURES = ("volume", "long_axis", "short_axis")
@@ -50,11 +50,13 @@ def fit_spread(held: Sequence[Held], refinement: Refinement, level: float = LEVE
         here, others = folds == fold, folds != fold
         if not others.any():
             raise TooFewPatients("patients of one fold alone cannot be judged by others")
-        known = calibrate([c for c in cases if c.fold != fold], refinement, refinement.doubtful)
-        doubts = _doubts(cases, known)
+        known = refinement
+        if refinement.expected:
+            known = calibrate([c for c in cases if c.fold != fold], refinement, refinement.doubtful)
+        doubts = _doubts(cases, refinement, known)
         limits[here] = doubts[here, None] * _quantiles(errors[others] / doubts[others, None], level)
         covered[here] = errors[here] <= limits[here]
-    quantiles = _quantiles(errors / _doubts(cases, refinement)[:, None], level)
+    quantiles = _quantiles(errors / _doubts(cases, refinement, refinement)[:, None], level)
     found = dict(zip(MEASURES, (float(round(q, 4)) for q in quantiles), strict=True))
     return SpreadFit(
         Spread(level=level, patients=len(cases), **found),
@@ -67,12 +69,11 @@ def _mask(case: Held, refinement: Refinement) -> BoolArray:
     return refinement.mask(case.probability(flips=refinement.flips), case.spacing_mm)
 
 
-def _doubts(cases: Sequence[Held], refinement: Refinement) -> NDArray[np.float64]:
-    def doubt(case: Held) -> float:
-        probability = case.probability(flips=refinement.flips)
-        return Spread.doubt(refinement.confidence(probability, refinement.mask(probability, case.spacing_mm)))
-
-    return np.array([doubt(case) for case in cases])
+def _doubts(cases: Sequence[Held], refinement: Refinement, known: Refinement) -> NDArray[np.float64]:
+    """Scale of each case's error, by the confidence that `known` was calibrated to; as the node has it without one."""
+    expected = [judged(case, refinement)[0] for case in cases]
+    sure = np.interp(expected, known.expected, known.observed) if known.expected else expected
+    return np.array([Spread.doubt(float(dice)) for dice in sure])
 
 
 def _errors(case: Held, refinement: Refinement) -> list[float]:
