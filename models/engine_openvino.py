@@ -26,7 +26,7 @@ Precision = Literal["f32", "bf16"]
 class CpuSettings:
     """How the CPU is put to work; `python -m models.nasbranet tune` measures others on the machine at hand."""
 
-    batch: int = 2
+    batch: int = 1
     """Slices a call."""
     hint: Hint = "THROUGHPUT"
     """LATENCY: all cores on one call. THROUGHPUT: several calls at once, each on a share of the cores."""
