@@ -127,6 +127,7 @@ class Worker:
             _send(pipe, (function, args, kwargs))
         finally:
             late.cancel()
+            late.join()  # or it might still be at killing, and the process look alive, when another is wanted
         if not pipe.poll(self._timeout_seconds):
             self._kill()
             raise TimeOut(f"the worker process took no call within {self._timeout_seconds:.0f} s and was replaced")
