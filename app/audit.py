@@ -8,6 +8,7 @@ there a forwarder takes it to a collector (app.audit_forward), so that no collec
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,8 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 from xml.etree import ElementTree
+
+LOGGER = logging.getLogger(__name__)
 
 TRAIL = "audit.log"
 """Under the data folder."""
@@ -70,7 +73,7 @@ class Transfer:
 
 
 class AuditTrail:
-    """Adds messages to the trail; several processes may, at once."""
+    """Adds messages to the trail; several processes may, at once. One that cannot be written is told in the log."""
 
     def __init__(self, path: Path, source: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """`source` is what the trail calls this node: its AE title."""
@@ -143,11 +146,15 @@ class AuditTrail:
         after = max(i for i, child in enumerate(root) if child.tag == "ActiveParticipant")
         root.insert(after + 1, source)
         line = ElementTree.tostring(root, encoding="utf-8", xml_declaration=False).replace(b"\n", b" ") + b"\n"
-        with self._path.open("ab", buffering=0) as trail:
-            Path(self._path).chmod(0o600)
-            fcntl.flock(trail, fcntl.LOCK_EX)  # whole lines, whoever else writes
-            trail.write(line)
-            os.fsync(trail.fileno())
+        try:
+            with self._path.open("ab", buffering=0) as trail:
+                self._path.chmod(0o600)
+                fcntl.flock(trail, fcntl.LOCK_EX)  # whole lines, whoever else writes
+                trail.write(line)
+                os.fsync(trail.fileno())
+        except OSError as error:
+            # Images and results go on for want of a trail: the log tells of it.
+            LOGGER.error("the audit trail cannot be written: %s", error.strerror)
 
 
 def _participant(root: ElementTree.Element, party: Party, role: Code, *, requestor: bool) -> None:

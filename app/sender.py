@@ -361,9 +361,10 @@ class _Run:
 
         def settle(outcome: Outcome) -> None:
             delivery = waiting.pop(outcome.path)
-            study = self._journal.study_of(delivery.job_id)
-            sop_class = _kind(outcome.path)[0] if outcome.delivered else ""
-            went.setdefault(study, Transfer(study)).count(sop_class, kept=outcome.delivered)
+            if self._trail is not None:
+                study = self._journal.study_of(delivery.job_id)
+                sop_class = _kind(outcome.path)[0] if outcome.delivered else ""
+                went.setdefault(study, Transfer(study)).count(sop_class, kept=outcome.delivered)
             self._settle(delivery, outcome)
 
         try:

@@ -155,7 +155,7 @@ class Store:
     def _name(self, folder: Path) -> None:
         # Another association may have made it a moment ago, and not yet have synced the inbox.
         if folder.name not in self._named or not folder.is_dir():
-            private_folder(folder)
+            folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self._inbox)
             self._named.add(folder.name)
 

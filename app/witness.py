@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -11,7 +10,6 @@ from app.audit import TRAIL, AuditTrail, Party, Transfer
 from app.config import Settings
 from app.store import Identity
 
-LOGGER = logging.getLogger(__name__)
 UNKNOWN = "unknown"
 """The study of an instance that could not be read."""
 
@@ -40,21 +38,14 @@ class Witness:
     def turned_away(self, assoc: Any, reason: str) -> None:
         """Write down that a peer was rejected."""
         if self._trail is not None:
-            self._write(lambda trail: trail.turned_away(_peer(assoc), reason))
+            self._trail.turned_away(_peer(assoc), reason)
 
     def ended(self, event: Any) -> None:
         """Write down what an association brought, if anything."""
         with self._lock:
             transfers = self._seen.pop(event.assoc, {})
         if transfers and self._trail is not None:
-            self._write(lambda trail: trail.received(_peer(event.assoc), transfers.values()))
-
-    def _write(self, say: Any) -> None:
-        try:
-            say(self._trail)
-        except OSError as error:
-            # Images are not refused for want of a trail: the log tells of it.
-            LOGGER.error("the audit trail cannot be written: %s", error.strerror)
+            self._trail.received(_peer(event.assoc), transfers.values())
 
 
 def _peer(assoc: Any) -> Party:
