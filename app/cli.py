@@ -114,10 +114,15 @@ def explain(
         raise InputError("give the folder of a study, or --rules")
     _need_folder(study)
     from app.summary import describe_selection
+    from operators.decoder import ChildDecoder
     from operators.load_study import load_study
     from operators.select_series import assess
 
-    described = describe_selection(assess(load_study(study), settings.series_rules))
+    decoder = ChildDecoder(settings.pixels)
+    try:
+        described = describe_selection(assess(load_study(study), settings.series_rules, decoder))
+    finally:
+        decoder.stop()
     if as_json:
         sys.stdout.write(json.dumps(described, indent=2) + "\n")
         return

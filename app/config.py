@@ -17,6 +17,7 @@ from app.config_operation import AuditConfig, LogConfig, OperationConfig, Retent
 from app.errors import ConfigError
 from models.engine_base import EngineChoice
 from operators.language import Language
+from operators.pixel_limits import PixelLimits
 from operators.quality_limits import QualityLimits
 from operators.segmentation_form import Form
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
@@ -272,6 +273,8 @@ class Settings(BaseSettings):
     retention: RetentionConfig = RetentionConfig()
     operation: OperationConfig = OperationConfig()
     log: LogConfig = LogConfig()
+    pixels: PixelLimits = PixelLimits()
+    """What images may ask of the node."""
     quality: QualityLimits = QualityLimits()
     """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""
 

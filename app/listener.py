@@ -17,6 +17,7 @@ from weakref import WeakSet
 from pynetdicom import evt
 from pynetdicom.transport import ThreadedAssociationServer
 
+from app import steady_timers  # noqa: F401 - for its effect
 from app.capped_socket import Capped, CappedSocket, CappedTlsSocket, request_seconds
 from app.config import ReceiverConfig
 from app.tls import ServerTls, explain

@@ -155,7 +155,12 @@ class Node:
             [destination.name for destination in self._settings.sender.destinations],
             self._tally.read(),
             self._times,
-            {"node": os.getpid(), "receiver": receiver, "worker": self._pipeline.worker_pid},
+            {
+                "node": os.getpid(),
+                "receiver": receiver,
+                "worker": self._pipeline.worker_pid,
+                "decoder": self._pipeline.decoder_pid,
+            },
             self._settings.data_dir,
             all(self.readiness().values()),
         )
