@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -42,18 +43,25 @@ def _need_folder(folder: Path) -> None:
 
 
 @cli.command()
-def serve(config: ConfigFile = None) -> None:
+def serve(
+    config: ConfigFile = None,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, help="seconds to wait for a node on the same data folder to end; for rolling restarts"),
+    ] = 0.0,
+) -> None:
     """Run the node until SIGTERM or Ctrl-C; what is being analysed is finished first."""
     from app.signals import block_stop_signals
 
     block_stop_signals()  # before numpy and Holoscan start threads of their own
+    os.umask(0o077)  # whatever the node writes is for its user alone
     settings = _settings(config)
     # Before libraries are loaded, some of which warn at once.
     set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "pynetdicom", "monai"))
     from app.node import Node
     from app.watch import start_anew
 
-    node = Node(settings, start_anew)
+    node = Node(settings, start_anew, wait)
     node.start()
     if settings.log.format == "text":
         err.print(_how_to_send(settings, node.port))

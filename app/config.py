@@ -337,8 +337,13 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     if path is not None:
         try:
             text = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read {path}: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            # The error's own text quotes the line, and so perhaps a secret.
+            mark = getattr(error, "problem_mark", None)
+            where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+            raise ConfigError(f"{path} is not YAML{where}; mend it there, or a little before") from None
         if not isinstance(text, dict):
             raise ConfigError(f"{path} must be a mapping with a `node` section")
         section = text.get("node") or {}

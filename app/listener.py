@@ -42,6 +42,8 @@ class Connections:
         self._known: WeakSet[Capped] = WeakSet()
         self._lock = threading.RLock()
         self._told = -_TELL_SECONDS
+        self.draining = False
+        """No further association is to be admitted: the node stops."""
 
     def take(self, connection: Capped) -> bool:
         """Count a new connection, unless far more are open than can become associations."""

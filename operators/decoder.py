@@ -49,6 +49,10 @@ class ChildDecoder(Decoder):
         """The process's number, if one was started."""
         return self._worker.pid
 
+    def try_out(self) -> None:
+        """Start the process; raises NativeCrash or TimeOut where it does not come up within its bounds."""
+        self._worker.run(ready)
+
     def stop(self) -> None:
         """End the process."""
         self._worker.stop()
