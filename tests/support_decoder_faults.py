@@ -51,3 +51,7 @@ def fill_log():
         stream.write("Secret^Person")
         stream.flush()
     os.write(2, b"Secret^Person")
+
+
+def leave(memory_mb):
+    os._exit(3)
