@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import warnings
@@ -93,6 +94,7 @@ def process(
     from app.process import process_folder
     from app.summary import describe_job
 
+    logging.getLogger("operators").setLevel(logging.ERROR)  # why a study is refused is told below, once
     with _bar() as progress:
         task = progress.add_task("analysing", total=STAGES)
         job = process_folder(study, folder, settings, lambda stage: progress.update(task, advance=1, description=stage))
@@ -102,7 +104,9 @@ def process(
     elif job.failure is None:
         _show(summary)
     if job.failure is not None:
-        err.print(f"[red]{summary['status']}[/] ({job.failure.code}): {job.failure.message}", highlight=False)
+        err.print(
+            f"[red]{summary['status']}[/] ({job.failure.code}): {job.failure.message}", highlight=False, soft_wrap=True
+        )
         raise typer.Exit(1 if job.failure.code == "internal-error" else 2)
 
 

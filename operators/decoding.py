@@ -8,9 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import struct
 import warnings
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -22,22 +20,20 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options, pixel_array
 from pydicom.uid import UID
 
 from operators.codestream import Claim, contradiction
 from operators.errors import PixelDataRefused, UnreadableInstance
+from operators.headers import DAMAGED
 
 Stored = NDArray[np.integer]
 Frame = tuple[Path, int]
 """A file, and which of its frames, counted from 0."""
 
-UNDECODABLE = (
-    OSError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, TypeError, EOFError, struct.error,
-    zlib.error, MemoryError, InvalidDicomError, BytesLengthException,
-)  # fmt: skip
+UNDECODABLE = (*DAMAGED, OSError, IndexError, MemoryError, InvalidDicomError)
 """What pydicom and its decoders raise where pixel data cannot be had."""
 _LONG_HEAD = 12
 """Tag, VR and length of an encapsulated element (PS3.5 section 7.1.2)."""

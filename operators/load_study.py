@@ -7,7 +7,6 @@ apart into frames, so that later stages know one kind of slice only.
 from __future__ import annotations
 
 import re
-import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +16,14 @@ from typing import BinaryIO, Literal
 
 import pydicom
 from pydicom import Dataset, dcmread
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from operators.domain import Instance, Series, Study
 from operators.errors import MixedPatients, PixelDataRefused, StudyRejected, UnreadableInstance
 from operators.frames import single_frames
-from operators.headers import number
+from operators.headers import DAMAGED, number
 from operators.series_split import split
 from operators.stage import Job, StageOperator
 
@@ -42,18 +41,6 @@ DEFLATE_RATIO = 1032
 """Deflate makes a file smaller by this at the most (zlib's technical details)."""
 MOST_FRAGMENTS = 200_000
 """Encapsulated pixel data in more pieces are refused: an object of 10,000 frames has 20 for each."""
-DAMAGED = (
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    RuntimeError,
-    BytesLengthException,
-    struct.error,
-    zlib.error,
-)
-"""What pydicom raises at bytes that are no dataset; an unknown VR is a NotImplementedError, a RuntimeError."""
 ByteOrder = Literal["little", "big"]
 
 

@@ -13,8 +13,8 @@ from functools import lru_cache, partial
 
 from operators.decoder import Decoder
 from operators.domain import REQUIRED, Contrast, Selection, Series, Study, Verdict
-from operators.errors import MissingSequence
-from operators.headers import values
+from operators.errors import MissingSequence, StudyRejected
+from operators.headers import DAMAGED, values
 from operators.pixels import HERE
 from operators.series_agent import LookAt, moments_of, settle
 from operators.series_choice import Merit, advantage, has_broken_slices, merit
@@ -69,7 +69,15 @@ def recognised(study: Study, rules: Rules = ()) -> frozenset[Contrast]:
 
 
 def _assess(study: Study, rules: Rules, decoder: Decoder | None) -> tuple[Selection, list[Candidate]]:
-    """Choose; without a decoder no image is looked at."""
+    """Choose; without a decoder no image is looked at. Raises StudyRejected where a header's values are none."""
+    try:
+        return _weighed(study, rules, decoder)
+    except DAMAGED as error:
+        # The error's own text quotes the value.
+        raise StudyRejected("a header holds values that cannot be read; send the study again") from error
+
+
+def _weighed(study: Study, rules: Rules, decoder: Decoder | None) -> tuple[Selection, list[Candidate]]:
     look: LookAt | None = None
     if decoder is not None:
         look = lru_cache(maxsize=None)(partial(look_at, decoder=decoder))

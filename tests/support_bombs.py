@@ -53,9 +53,9 @@ def _recode_by_gdcm(path: Path, syntax: UID) -> None:
     assert writer.Write()
 
 
-def compress(folder: Path, syntax: UID) -> None:
+def compress(folder: Path, syntax: UID, files: str = "*.dcm") -> None:
     """Rewrite a folder's files; JPEG baseline holds eight bits."""
-    for path in folder.glob("*.dcm"):
+    for path in folder.glob(files):
         if syntax == JPEGBaseline8Bit:
             ds = dcmread(path)
             values = np.minimum(ds.pixel_array // 16, 255).astype(np.uint8)
