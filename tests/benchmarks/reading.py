@@ -59,10 +59,12 @@ def main() -> int:
             make_phantom(folder, options)
         runs = [seconds_of(folder, decoder) for _ in range(asked.runs)]
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(f"{runs[0]['slices']:.0f} slices, {len(runs)} runs; first, median, slowest in seconds\n")
+    sys.stdout.write(f"{runs[0]['slices']:.0f} slices, {len(runs)} runs; first, fastest, median, slowest in seconds\n")
     for step in ("headers", "volumes", "both"):
         taken = [run[step] for run in runs]
-        sys.stdout.write(f"{step:8} {taken[0]:6.2f} {statistics.median(taken):6.2f} {max(taken):6.2f}\n")
+        sys.stdout.write(
+            f"{step:8} {taken[0]:6.2f} {min(taken):6.2f} {statistics.median(taken):6.2f} {max(taken):6.2f}\n"
+        )
     sys.stdout.write(f"most memory held, phantom included: {peak_mb:.0f} MB\n")
     return 0
 

@@ -158,7 +158,8 @@ def test_a_node_refuses_bombs_and_goes_on(tmp_path):
     compress(bombs["rle"], RLELossless, FLAIRS)
     rle_bomb(bombs["rle"] / FLAIR, 1_000)
     compress(bombs["side"], JPEGBaseline8Bit, FLAIRS)
-    lie(bombs["side"] / FLAIR, 65_000, 65_000)
+    for path in bombs["side"].glob(FLAIRS):
+        lie(path, 65_000, 65_000)
     sound = new_study(tmp_path / "good", 14)
     compress(sound, JPEGLSLossless, FLAIRS)
     node = RunningNode(tmp_path / "node", more={"pixels": {"decode_mb": DECODE_MB}})
