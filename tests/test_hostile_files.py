@@ -227,7 +227,7 @@ CHARSETS = ["NONSENSE", "ISO_IR 999", "\\\\\\", "ISO 2022 IR 87\\GB18030", "GB18
 @pytest.mark.parametrize("charset", CHARSETS)
 def test_a_broken_character_set_keeps_nobody_from_being_analysed(folder, charset):
     for path in folder.glob("*_FLAIR_*.dcm"):
-        put(path, b"CS", charset.encode() + b" " * (len(charset) % 2))
+        put(path, "SpecificCharacterSet", b"CS", charset.encode() + b" " * (len(charset) % 2))
         put(path, "SeriesDescription", b"LO", b"FLAIR \xff\xfe\x1b$B\xe9\x80")
     assert analysed(folder) == ("read", "")
 
