@@ -1,15 +1,13 @@
-"""The Storage SCU: sends files to a peer, and keeps at it until every destination has what it is owed."""
+"""The Storage SCU: sends files to a peer, as one attempt."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,20 +21,15 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.status import code_to_category
 
 from app import __version__
-from app.audit import AuditTrail, Party, Transfer
 from app.config import Destination, DestinationTls, SenderConfig
-from app.errors import InputError, KindsRefused, NodeError, PeerError, TlsError
-from app.journal import DeliveryRow, Journal
-from app.outbox import Outbox
+from app.errors import InputError, KindsRefused, PeerError, TlsError
 from app.refusals import NO_KIND, is_for_good, why_not
 from app.tls import ClientTls
 
-LOGGER = logging.getLogger(__name__)
-
 MAX_CONTEXTS = 128
 """Of one association: context ids are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
-_PAUSE_SECONDS = 5.0
-_CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
+"""How long a connection may take to be made."""
 _NO_ANSWER = "the peer gave no answer"
 
 Kind = tuple[str, str]
@@ -99,7 +92,7 @@ def application_entity(calling_ae_title: str, timeout: float) -> AE:
     ae.implementation_version_name = f"GLIOMA_{__version__}"
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout
     # A connection being made cannot be stopped, so it is not waited for as long as an answer.
-    ae.connection_timeout = min(timeout, _CONNECT_SECONDS)
+    ae.connection_timeout = min(timeout, CONNECT_SECONDS)
     return ae
 
 
@@ -140,7 +133,7 @@ class Courier:
         readable: list[tuple[Path, Kind]] = []
         for path in files:
             try:
-                readable.append((path, _kind(path)))
+                readable.append((path, kind_of(path)))
             except (OSError, InvalidDicomError, EOFError, KeyError, ValueError, AttributeError) as error:
                 tell(Outcome(path, delivered=False, note=f"not a DICOM file that can be sent ({type(error).__name__})"))
         for batch in _batches(readable):
@@ -215,7 +208,8 @@ def _connection(association: Association) -> socket.socket | None:
     return wrapper.socket if wrapper is not None else None
 
 
-def _kind(path: Path) -> Kind:
+def kind_of(path: Path) -> Kind:
+    """Read a DICOM file's kind off its file meta information; raises what pydicom does where that cannot be."""
     meta, _ = split_dataset(path)
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
 
@@ -270,130 +264,3 @@ def _store(association: Association, path: Path, kind: Kind) -> Outcome:
     note = "" if category == "Success" else f"{category.lower()} 0x{status.Status:04X}"
     delivered, for_good = category in {"Success", "Warning"}, is_for_good(status.Status)
     return Outcome(path, delivered, note=note, status=status.Status, for_good=for_good)
-
-
-class Sender:
-    """Delivers what the outbox owes, each destination in its own thread, so that one that is down holds up none."""
-
-    def __init__(
-        self,
-        config: SenderConfig,
-        journal: Journal,
-        outbox: Outbox,
-        now: Callable[[], float] = time.time,
-        trail: AuditTrail | None = None,
-    ) -> None:
-        """`now` is in seconds since 1970, as next attempts outlive the process; `trail` is told what went."""
-        self._runs = [_Run(destination, config, journal, outbox, now, trail) for destination in config.destinations]
-
-    def start(self) -> None:
-        """Begin, with what is owed from before."""
-        for run in self._runs:
-            run.thread.start()
-
-    def wake(self) -> None:
-        """Look now: something new is owed."""
-        for run in self._runs:
-            run.wake.set()
-
-    def stop(self) -> None:
-        """End within a second, or once a connection being made is given up; what was not delivered stays owed."""
-        for run in self._runs:
-            run.stop()
-        for run in self._runs:
-            if run.thread.is_alive():
-                run.thread.join(_CONNECT_SECONDS + 1.0)
-
-
-class _Run:
-    """One destination's thread."""
-
-    def __init__(
-        self,
-        destination: Destination,
-        config: SenderConfig,
-        journal: Journal,
-        outbox: Outbox,
-        now: Callable[[], float],
-        trail: AuditTrail | None,
-    ) -> None:
-        self._destination, self._config, self._now = destination, config, now
-        self._journal, self._outbox, self._trail = journal, outbox, trail
-        self._courier: Courier | None = None
-        self._stopped = threading.Event()
-        self.wake = threading.Event()
-        self.thread = threading.Thread(target=self._loop, name=f"sender-{destination.name}", daemon=True)
-
-    def stop(self) -> None:
-        """Ask the thread to end."""
-        self._stopped.set()
-        self.wake.set()
-        courier = self._courier
-        if courier is not None:
-            courier.stop()
-
-    def _loop(self) -> None:
-        while not self._stopped.is_set():
-            self.wake.clear()
-            try:
-                wait = self._deliver_due()
-            except NodeError as error:
-                LOGGER.error("%s: %s", self._destination.name, error)
-                wait = _PAUSE_SECONDS
-            self.wake.wait(wait)
-
-    def _deliver_due(self) -> float:
-        """Try what is due; return how long to wait: never long, as a person may put something back meanwhile."""
-        if due := self._journal.due(self._destination.name, self._config.longest_retry_seconds):
-            self._deliver(due)
-        soonest = self._journal.next_attempt(self._destination.name)
-        return _PAUSE_SECONDS if soonest is None else max(0.0, min(soonest - self._now(), _PAUSE_SECONDS))
-
-    def _deliver(self, due: Sequence[DeliveryRow]) -> None:
-        config, peer = self._config, self._destination
-        waiting = {self._outbox.path(delivery.job_id, delivery.file): delivery for delivery in due}
-        self._courier = courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
-        # Looked at after the courier is in its place: `stop` either finds it there, or is seen here.
-        if self._stopped.is_set():
-            return
-
-        went: dict[str, Transfer] = {}
-
-        def settle(outcome: Outcome) -> None:
-            delivery = waiting.pop(outcome.path)
-            if self._trail is not None:
-                study = self._journal.study_of(delivery.job_id)
-                sop_class = _kind(outcome.path)[0] if outcome.delivered else ""
-                went.setdefault(study, Transfer(study)).count(sop_class, kept=outcome.delivered)
-            self._settle(delivery, outcome)
-
-        try:
-            courier.send(list(waiting), settle)
-        except PeerError as error:
-            if not self._stopped.is_set():
-                LOGGER.warning("%s: %s", peer.name, error)
-                allowed = config.refusals_allowed if isinstance(error, KindsRefused) else None
-                left = [row.delivery_id for row in waiting.values()]
-                self._journal.not_delivered(left, str(error), self._next, allowed)
-        finally:
-            self._courier = None
-            if self._trail is not None and went:
-                self._trail.sent(Party(peer.ae_title, peer.host), went.values())
-        for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
-            self._outbox.forget_delivered(job_id)
-
-    def _settle(self, delivery: DeliveryRow, outcome: Outcome) -> None:
-        """Write one file's fate down as soon as it is known, so that a crash sends it at most once more."""
-        name = self._destination.name
-        if outcome.delivered:
-            self._journal.delivered(delivery.delivery_id, outcome.note)
-            LOGGER.info("%s has %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
-        elif not self._stopped.is_set():
-            allowed = self._config.refusals_allowed if outcome.for_good else None
-            self._journal.not_delivered([delivery.delivery_id], outcome.note, self._next, allowed)
-            LOGGER.warning("%s lacks %s of job %s: %s", name, delivery.file, delivery.job_id, outcome.note)
-
-    def _next(self, failures: int) -> float:
-        """Return when to try again: the wait doubles with each failure, up to a limit."""
-        doubled = self._config.first_retry_seconds * 2.0 ** min(failures - 1, 32)
-        return self._now() + min(doubled, self._config.longest_retry_seconds)

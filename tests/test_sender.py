@@ -15,10 +15,11 @@ from pynetdicom.sop_class import MRImageStorage
 
 from app.backlog import put_back_destination
 from app.config import Destination, SenderConfig
+from app.delivery import Sender
 from app.errors import InputError, PeerError
 from app.journal import DeliveryState, Journal
 from app.outbox import Outbox
-from app.sender import Sender, _batches, contexts_for, echo, parse_peer, send_files
+from app.sender import _batches, contexts_for, echo, parse_peer, send_files
 from tests.support_dicom import node_settings, result_files, save, small_mr, with_meta
 
 

@@ -1,0 +1,147 @@
+"""Delivery of what the outbox owes: tried again with growing pauses until every destination has all of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from app.audit import AuditTrail, Party, Transfer
+from app.config import Destination, SenderConfig
+from app.errors import KindsRefused, NodeError, PeerError
+from app.journal import DeliveryRow, Journal
+from app.outbox import Outbox
+from app.sender import CONNECT_SECONDS, Courier, Outcome, kind_of
+
+LOGGER = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 5.0
+
+
+class Sender:
+    """Delivers what the outbox owes, each destination in its own thread, so that one that is down holds up none."""
+
+    def __init__(
+        self,
+        config: SenderConfig,
+        journal: Journal,
+        outbox: Outbox,
+        now: Callable[[], float] = time.time,
+        trail: AuditTrail | None = None,
+    ) -> None:
+        """`now` is in seconds since 1970, as next attempts outlive the process; `trail` is told what went."""
+        self._runs = [_Run(destination, config, journal, outbox, now, trail) for destination in config.destinations]
+
+    def start(self) -> None:
+        """Begin, with what is owed from before."""
+        for run in self._runs:
+            run.thread.start()
+
+    def wake(self) -> None:
+        """Look now: something new is owed."""
+        for run in self._runs:
+            run.wake.set()
+
+    def stop(self) -> None:
+        """End within a second, or once a connection being made is given up; what was not delivered stays owed."""
+        for run in self._runs:
+            run.stop()
+        for run in self._runs:
+            if run.thread.is_alive():
+                run.thread.join(CONNECT_SECONDS + 1.0)
+
+
+class _Run:
+    """One destination's thread."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        config: SenderConfig,
+        journal: Journal,
+        outbox: Outbox,
+        now: Callable[[], float],
+        trail: AuditTrail | None,
+    ) -> None:
+        self._destination, self._config, self._now = destination, config, now
+        self._journal, self._outbox, self._trail = journal, outbox, trail
+        self._courier: Courier | None = None
+        self._stopped = threading.Event()
+        self.wake = threading.Event()
+        self.thread = threading.Thread(target=self._loop, name=f"sender-{destination.name}", daemon=True)
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self._stopped.set()
+        self.wake.set()
+        courier = self._courier
+        if courier is not None:
+            courier.stop()
+
+    def _loop(self) -> None:
+        while not self._stopped.is_set():
+            self.wake.clear()
+            try:
+                wait = self._deliver_due()
+            except NodeError as error:
+                LOGGER.error("%s: %s", self._destination.name, error)
+                wait = _PAUSE_SECONDS
+            self.wake.wait(wait)
+
+    def _deliver_due(self) -> float:
+        """Try what is due; return how long to wait: never long, as a person may put something back meanwhile."""
+        if due := self._journal.due(self._destination.name, self._config.longest_retry_seconds):
+            self._deliver(due)
+        soonest = self._journal.next_attempt(self._destination.name)
+        return _PAUSE_SECONDS if soonest is None else max(0.0, min(soonest - self._now(), _PAUSE_SECONDS))
+
+    def _deliver(self, due: Sequence[DeliveryRow]) -> None:
+        config, peer = self._config, self._destination
+        waiting = {self._outbox.path(delivery.job_id, delivery.file): delivery for delivery in due}
+        self._courier = courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
+        # Looked at after the courier is in its place: `stop` either finds it there, or is seen here.
+        if self._stopped.is_set():
+            return
+
+        went: dict[str, Transfer] = {}
+
+        def settle(outcome: Outcome) -> None:
+            delivery = waiting.pop(outcome.path)
+            if self._trail is not None:
+                study = self._journal.study_of(delivery.job_id)
+                sop_class = kind_of(outcome.path)[0] if outcome.delivered else ""
+                went.setdefault(study, Transfer(study)).count(sop_class, kept=outcome.delivered)
+            self._settle(delivery, outcome)
+
+        try:
+            courier.send(list(waiting), settle)
+        except PeerError as error:
+            if not self._stopped.is_set():
+                LOGGER.warning("%s: %s", peer.name, error)
+                allowed = config.refusals_allowed if isinstance(error, KindsRefused) else None
+                left = [row.delivery_id for row in waiting.values()]
+                self._journal.not_delivered(left, str(error), self._next, allowed)
+        finally:
+            self._courier = None
+            if self._trail is not None and went:
+                self._trail.sent(Party(peer.ae_title, peer.host), went.values())
+        for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
+            self._outbox.forget_delivered(job_id)
+
+    def _settle(self, delivery: DeliveryRow, outcome: Outcome) -> None:
+        """Write one file's fate down as soon as it is known, so that a crash sends it at most once more."""
+        name = self._destination.name
+        if outcome.delivered:
+            self._journal.delivered(delivery.delivery_id, outcome.note)
+            LOGGER.info("%s has %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
+        elif not self._stopped.is_set():
+            allowed = self._config.refusals_allowed if outcome.for_good else None
+            self._journal.not_delivered([delivery.delivery_id], outcome.note, self._next, allowed)
+            LOGGER.warning("%s lacks %s of job %s: %s", name, delivery.file, delivery.job_id, outcome.note)
+
+    def _next(self, failures: int) -> float:
+        """Return when to try again: the wait doubles with each failure, up to a limit."""
+        doubled = self._config.first_retry_seconds * 2.0 ** min(failures - 1, 32)
+        return self._now() + min(doubled, self._config.longest_retry_seconds)
