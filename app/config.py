@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config_base import AETitle, Port, Section, hold_address, hold_fingerprint
+from app.config_delivery import CommitmentConfig
 from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
 from app.errors import ConfigError
 from models.engine_base import EngineChoice
@@ -122,6 +123,13 @@ class Destination(Section):
     labelmap (Label Map Segmentation, of 2024)."""
     tls: DestinationTls | None = None
     """With it results go over TLS; without it, as plain DICOM."""
+    commitment: CommitmentConfig | None = None
+    """With it the destination is held to storage commitment; without it, its answer to C-STORE is the last word."""
+
+    @property
+    def reporter(self) -> str:
+        """Title under which its reports of storage commitment come."""
+        return (self.commitment.reported_by if self.commitment is not None else None) or self.ae_title
 
 
 class SenderConfig(Section):
@@ -140,6 +148,15 @@ class SenderConfig(Section):
     again only when a person asks (`python -m app queue retry`). A destination that is not reached is tried for ever."""
     network_timeout_seconds: float = Field(default=30.0, gt=0)
     """A silent peer is given up after this long, and tried again later."""
+
+    def pause(self, failures: int) -> float:
+        """Return how long, in seconds, to wait after so many failures: it doubles with each, up to a limit."""
+        return min(self.first_retry_seconds * 2.0 ** min(failures - 1, 32), self.longest_retry_seconds)
+
+    def held_to_commitment(self, reporter: str | None = None) -> list[Destination]:
+        """Return the destinations with storage commitment; with a title, those whose reports come under it."""
+        found = [each for each in self.destinations if each.commitment is not None]
+        return [each for each in found if reporter in {None, each.reporter}]
 
 
 class SeriesRule(Section):

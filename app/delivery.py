@@ -6,14 +6,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 
+from pydicom.uid import generate_uid
+
+from app import commitment
 from app.audit import AuditTrail, Party, Transfer
+from app.commitment_report import Reports
 from app.config import Destination, SenderConfig
+from app.config_delivery import CommitmentConfig
 from app.errors import KindsRefused, NodeError, PeerError
 from app.journal import DeliveryRow, Journal
 from app.outbox import Outbox
-from app.sender import CONNECT_SECONDS, Courier, Outcome, kind_of
+from app.sender import CONNECT_SECONDS, Courier, Outcome, reference_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -67,7 +73,10 @@ class _Run:
     ) -> None:
         self._destination, self._config, self._now = destination, config, now
         self._journal, self._outbox, self._trail = journal, outbox, trail
+        self._reports = Reports(journal, config, trail)
         self._courier: Courier | None = None
+        self._uncommitted = commitment.waiting_jobs(journal, destination.name)
+        """Jobs of which something waits for commitment, as of the latest look."""
         self._stopped = threading.Event()
         self.wake = threading.Event()
         self.thread = threading.Thread(target=self._loop, name=f"sender-{destination.name}", daemon=True)
@@ -94,8 +103,48 @@ class _Run:
         """Try what is due; return how long to wait: never long, as a person may put something back meanwhile."""
         if due := self._journal.due(self._destination.name, self._config.longest_retry_seconds):
             self._deliver(due)
-        soonest = self._journal.next_attempt(self._destination.name)
+        times = [self._journal.next_attempt(self._destination.name), self._see_to_commitment()]
+        soonest = min((at for at in times if at is not None), default=None)
         return _PAUSE_SECONDS if soonest is None else max(0.0, min(soonest - self._now(), _PAUSE_SECONDS))
+
+    def _see_to_commitment(self) -> float | None:
+        """Ask for what is due, one job; return when to look again.
+
+        Reports come to another process too: what they settled meanwhile leaves the outbox here.
+        """
+        peer, before = self._destination, self._uncommitted
+        if peer.commitment is None:
+            commitment.believe(self._journal, peer.name)
+        elif rows := commitment.to_ask(self._journal, peer):
+            before = before | {row.job_id for row in rows}
+            self._ask(peer.commitment, rows)
+        waiting = commitment.waiting_jobs(self._journal, peer.name)
+        for job_id in before - waiting:
+            self._outbox.forget_delivered(job_id)
+        self._uncommitted = waiting
+        return commitment.next_ask(self._journal, peer.name)
+
+    def _ask(self, config: CommitmentConfig, rows: Sequence[DeliveryRow]) -> None:
+        peer, sender = self._destination, self._config
+        request_uid = generate_uid(prefix=None)
+        self._courier = courier = Courier(peer, sender.calling_ae_title, sender.network_timeout_seconds)
+        if self._stopped.is_set():
+            return
+        commitment.begin(self._journal, rows, request_uid, config.patience)
+        take = partial(self._reports.handle_of, destinations=[peer.name], peer=Party(peer.ae_title, peer.host))
+        waits = partial(commitment.is_open, self._journal, request_uid)
+        references = [(row.sop_class, row.sop_instance) for row in rows]
+        try:
+            why = courier.ask(request_uid, references, take, waits, config.stay_seconds)
+        except KindsRefused:
+            why = "does not offer storage commitment: switch it on there, or take `commitment` off this destination"
+        except PeerError as error:
+            why = str(error)
+        finally:
+            self._courier = None
+        if why and not self._stopped.is_set():
+            LOGGER.warning("%s: %s", peer.name, why)
+            commitment.not_asked(self._journal, request_uid, why, sender.pause)
 
     def _deliver(self, due: Sequence[DeliveryRow]) -> None:
         config, peer = self._config, self._destination
@@ -111,7 +160,7 @@ class _Run:
             delivery = waiting.pop(outcome.path)
             if self._trail is not None:
                 study = self._journal.study_of(delivery.job_id)
-                sop_class = kind_of(outcome.path)[0] if outcome.delivered else ""
+                sop_class = reference_of(outcome.path)[0] if outcome.delivered else ""
                 went.setdefault(study, Transfer(study)).count(sop_class, kept=outcome.delivered)
             self._settle(delivery, outcome)
 
@@ -133,7 +182,10 @@ class _Run:
     def _settle(self, delivery: DeliveryRow, outcome: Outcome) -> None:
         """Write one file's fate down as soon as it is known, so that a crash sends it at most once more."""
         name = self._destination.name
-        if outcome.delivered:
+        if outcome.delivered and self._destination.commitment is not None:
+            commitment.stored(self._journal, delivery.delivery_id, outcome.note, *reference_of(outcome.path))
+            LOGGER.info("%s took %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
+        elif outcome.delivered:
             self._journal.delivered(delivery.delivery_id, outcome.note)
             LOGGER.info("%s has %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
         elif not self._stopped.is_set():
@@ -142,6 +194,5 @@ class _Run:
             LOGGER.warning("%s lacks %s of job %s: %s", name, delivery.file, delivery.job_id, outcome.note)
 
     def _next(self, failures: int) -> float:
-        """Return when to try again: the wait doubles with each failure, up to a limit."""
-        doubled = self._config.first_retry_seconds * 2.0 ** min(failures - 1, 32)
-        return self._now() + min(doubled, self._config.longest_retry_seconds)
+        """Return when to try again."""
+        return self._now() + self._config.pause(failures)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
-from pydicom import dcmread, uid
+from pydicom import Dataset, dcmread, uid
 from pydicom.errors import InvalidDicomError
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    Verification,
+)
 from pynetdicom.status import code_to_category
 
 from app import __version__
@@ -30,7 +35,8 @@ MAX_CONTEXTS = 128
 """Of one association: context ids are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
 CONNECT_SECONDS = 10.0
 """How long a connection may take to be made."""
-_NO_ANSWER = "the peer gave no answer"
+NO_ANSWER = "the peer gave no answer"
+_LOOK_SECONDS = 0.05
 
 Kind = tuple[str, str]
 """SOP class and transfer syntax of a file."""
@@ -86,6 +92,11 @@ def echo(peer: Destination, config: SenderConfig) -> None:
     Courier(peer, config.calling_ae_title, config.network_timeout_seconds).echo()
 
 
+def offers_commitment(peer: Destination, config: SenderConfig) -> bool:
+    """Say whether a peer accepts storage commitment; raises PeerError when no association can be had."""
+    return Courier(peer, config.calling_ae_title, config.network_timeout_seconds).offers_commitment()
+
+
 def application_entity(calling_ae_title: str, timeout: float) -> AE:
     """Make the AE that associates; `timeout` is how long, in seconds, a peer may be silent."""
     ae = AE(ae_title=calling_ae_title)
@@ -133,7 +144,7 @@ class Courier:
         readable: list[tuple[Path, Kind]] = []
         for path in files:
             try:
-                readable.append((path, kind_of(path)))
+                readable.append((path, _kind(path)))
             except (OSError, InvalidDicomError, EOFError, KeyError, ValueError, AttributeError) as error:
                 tell(Outcome(path, delivered=False, note=f"not a DICOM file that can be sent ({type(error).__name__})"))
         for batch in _batches(readable):
@@ -148,6 +159,49 @@ class Courier:
         if answer.get("Status") != 0x0000:
             raise PeerError(f"{self._name} takes associations, but does not answer C-ECHO with Success")
 
+    def ask(
+        self,
+        request_uid: str,
+        references: Iterable[tuple[str, str]],
+        on_report: Callable[[evt.Event], tuple[int, None]],
+        waits: Callable[[], bool],
+        stay_seconds: float,
+    ) -> str:
+        """Ask for storage commitment of objects, by SOP class and instance UID; return why not, or nothing.
+
+        Reports that come on this association within `stay_seconds` go to `on_report`, as long as `waits` says that
+        there is one to come. Raises PeerError when no association can be had.
+        """
+        association = self._associate(
+            [build_context(StorageCommitmentPushModel)], [(evt.EVT_N_EVENT_REPORT, on_report)]
+        )
+        try:
+            information = _request(request_uid, references)
+            answer, _ = association.send_n_action(
+                information, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
+            if "Status" not in answer:
+                return NO_ANSWER
+            if answer.Status != 0x0000:
+                return f"refuses the request for storage commitment (0x{answer.Status:04X})"
+            until = time.monotonic() + stay_seconds
+            while association.is_established and time.monotonic() < until and waits():
+                if self._stopped.wait(_LOOK_SECONDS):
+                    break
+            return ""
+        finally:
+            self._association = None
+            if association.is_established:
+                association.release()
+
+    def offers_commitment(self) -> bool:
+        """Say what `offers_commitment` does."""
+        try:
+            self._associate([build_context(StorageCommitmentPushModel)]).release()
+        except KindsRefused:
+            return False
+        return True
+
     def _send_batch(self, batch: Sequence[tuple[Path, Kind]], tell: Progress) -> None:
         contexts = [build_context(*context) for context in contexts_for(kind for _, kind in batch)]
         association = self._associate(contexts)
@@ -157,7 +211,7 @@ class Courier:
                     tell(Outcome(path, delivered=False, note="the association ended before it was sent"))
                     continue
                 outcome = _store(association, path, kind)
-                if outcome.note == _NO_ANSWER:
+                if outcome.note == NO_ANSWER:
                     # A lost connection shows here first; a further request would wait for its whole timeout.
                     association.abort()
                 tell(outcome)
@@ -166,7 +220,9 @@ class Courier:
             if association.is_established:
                 association.release()
 
-    def _associate(self, contexts: list[PresentationContext]) -> Association:
+    def _associate(
+        self, contexts: list[PresentationContext], handlers: Sequence[evt.EventHandlerType] = ()
+    ) -> Association:
         peer, name = self._peer, self._name
         try:
             tls = ClientTls.to(peer.tls) if peer.tls is not None else None
@@ -180,7 +236,7 @@ class Courier:
                 peer.port,
                 contexts=contexts,
                 ae_title=peer.ae_title,
-                evt_handlers=[(evt.EVT_CONN_OPEN, self._connected)],
+                evt_handlers=[(evt.EVT_CONN_OPEN, self._connected), *handlers],
                 tls_args=(tls, peer.host) if tls is not None else None,
             )
         except OSError as error:
@@ -208,10 +264,15 @@ def _connection(association: Association) -> socket.socket | None:
     return wrapper.socket if wrapper is not None else None
 
 
-def kind_of(path: Path) -> Kind:
-    """Read a DICOM file's kind off its file meta information; raises what pydicom does where that cannot be."""
+def _kind(path: Path) -> Kind:
     meta, _ = split_dataset(path)
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+
+
+def reference_of(path: Path) -> tuple[str, str]:
+    """Read SOP class and instance UID off a DICOM file's meta information; raises what pydicom does if it cannot."""
+    meta, _ = split_dataset(path)
+    return str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
 
 
 def contexts_for(kinds: Iterable[Kind]) -> list[Kind]:
@@ -259,8 +320,20 @@ def _store(association: Association, path: Path, kind: Kind) -> Outcome:
         note = f"could not be sent as the peer wants it ({type(error).__name__})"
         return Outcome(path, delivered=False, note=note, for_good=True)
     if "Status" not in status:
-        return Outcome(path, delivered=False, note=_NO_ANSWER)
+        return Outcome(path, delivered=False, note=NO_ANSWER)
     category = code_to_category(status.Status)
     note = "" if category == "Success" else f"{category.lower()} 0x{status.Status:04X}"
     delivered, for_good = category in {"Success", "Warning"}, is_for_good(status.Status)
     return Outcome(path, delivered, note=note, status=status.Status, for_good=for_good)
+
+
+def _request(request_uid: str, references: Iterable[tuple[str, str]]) -> Dataset:
+    """Make the Action Information of a request (PS3.4 table J.3-1); `references` are SOP class and instance UIDs."""
+    information = Dataset()
+    information.TransactionUID = request_uid
+    information.ReferencedSOPSequence = []
+    for sop_class, sop_instance in references:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_instance
+        information.ReferencedSOPSequence.append(item)
+    return information

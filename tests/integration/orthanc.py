@@ -66,12 +66,18 @@ class Orthanc:
             "DicomPort": self.dicom_port,
             "DicomAet": self.AE_TITLE,
             "DicomCheckCalledAet": True,
-            "DicomModalities": {name: [title, "127.0.0.1", port] for name, (title, port) in (modalities or {}).items()},
             "RemoteAccessAllowed": True,
             "AuthenticationEnabled": False,
             "MaximumPduLength": 131_072,
         } | settings
         self._process: subprocess.Popen[bytes] | None = None
+        self.know(**(modalities or {}))
+
+    def know(self, **modalities: tuple[str, int]) -> None:
+        """Set, for its next start, the peers that it may send to."""
+        self._config["DicomModalities"] = {
+            name: [title, "127.0.0.1", port] for name, (title, port) in modalities.items()
+        }
 
     def start(self) -> Self:
         """Start it, and return when it answers."""
