@@ -58,13 +58,13 @@ def all_delivered(journal):
 
 def test_what_orthanc_commits_itself_to_is_delivered(tmp_path):
     port = free_port()
-    with Orthanc(tmp_path, modalities={"node": ("GLIOMA_NODE", port)}) as server:
-        with delivering(tmp_path, server, port) as (journal, settings):
-            until(lambda: all_delivered(journal))
-            until(lambda: not (settings.outbox_dir / "j1").exists())
-            assert server.instance_uids() == {row.sop_instance for row in journal.deliveries("j1")}
-            assert {row.attempts for row in journal.deliveries("j1")} == {1}
-            assert {row.asks for row in journal.deliveries("j1")} == {1}
+    server = Orthanc(tmp_path, modalities={"node": ("GLIOMA_NODE", port)})
+    with server, delivering(tmp_path, server, port) as (journal, settings):
+        until(lambda: all_delivered(journal))
+        until(lambda: not (settings.outbox_dir / "j1").exists())
+        assert server.instance_uids() == {row.sop_instance for row in journal.deliveries("j1")}
+        assert {row.attempts for row in journal.deliveries("j1")} == {1}
+        assert {row.asks for row in journal.deliveries("j1")} == {1}
 
 
 def test_what_orthanc_took_and_does_not_have_is_sent_again(tmp_path):
@@ -75,13 +75,13 @@ def test_what_orthanc_took_and_does_not_have_is_sent_again(tmp_path):
         for row in journal.owed("orthanc")[:2]:
             commitment.stored(journal, row.delivery_id, "", *reference_of(outbox.path(row.job_id, row.file)))
 
-    with Orthanc(tmp_path, modalities={"node": ("GLIOMA_NODE", port)}) as server:
-        with delivering(tmp_path, server, port, lied) as (journal, _):
-            until(lambda: all_delivered(journal))
-            assert len(server.instance_uids()) == 3
-            assert sorted(row.attempts for row in journal.deliveries("j1")) == [1, 2, 2]
-            told = " ".join(event.what for event in journal.events("k1"))
-            assert told.count("does not keep it, no such object instance (0x0112); it is sent again") == 2
+    server = Orthanc(tmp_path, modalities={"node": ("GLIOMA_NODE", port)})
+    with server, delivering(tmp_path, server, port, lied) as (journal, _):
+        until(lambda: all_delivered(journal))
+        assert len(server.instance_uids()) == 3
+        assert sorted(row.attempts for row in journal.deliveries("j1")) == [1, 2, 2]
+        told = " ".join(event.what for event in journal.events("k1"))
+        assert told.count("does not keep it, no such object instance (0x0112); it is sent again") == 2
 
 
 def test_an_orthanc_that_does_not_know_us_is_told_and_asked_until_it_does(tmp_path):
@@ -100,13 +100,13 @@ def test_an_orthanc_that_does_not_know_us_is_told_and_asked_until_it_does(tmp_pa
 
 def test_doctor_says_whether_commitment_can_work(tmp_path):
     port = free_port()
-    with Orthanc(tmp_path, modalities={"node": ("GLIOMA_NODE", port)}) as server:
-        with delivering(tmp_path, server, port) as (_, settings):
-            found = {check.subject: check for check in examine(settings) if "commitment" in check.subject}
-            assert [check.ok for check in found.values()] == [True]
-            strangers = settings.model_copy(
-                update={"receiver": settings.receiver.model_copy(update={"peers": (), "ae_title": "ELSE"})}
-            )
-            (check,) = [check for check in examine(strangers) if "commitment" in check.subject]
-            assert not check.ok
-            assert "ORTHANC is not among node.receiver.peers" in check.found
+    server = Orthanc(tmp_path, modalities={"node": ("GLIOMA_NODE", port)})
+    with server, delivering(tmp_path, server, port) as (_, settings):
+        found = {check.subject: check for check in examine(settings) if "commitment" in check.subject}
+        assert [check.ok for check in found.values()] == [True]
+        strangers = settings.model_copy(
+            update={"receiver": settings.receiver.model_copy(update={"peers": (), "ae_title": "ELSE"})}
+        )
+        (check,) = [check for check in examine(strangers) if "commitment" in check.subject]
+        assert not check.ok
+        assert "ORTHANC is not among node.receiver.peers" in check.found
