@@ -20,6 +20,7 @@ from app.errors import KindsRefused, NodeError, PeerError
 from app.journal import DeliveryRow, Journal
 from app.outbox import Outbox
 from app.sender import CONNECT_SECONDS, Courier, Outcome, reference_of
+from app.stow import StowCourier
 
 LOGGER = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class _Run:
         self._destination, self._config, self._now = destination, config, now
         self._journal, self._outbox, self._trail = journal, outbox, trail
         self._reports = Reports(journal, config, trail)
-        self._courier: Courier | None = None
+        self._courier: Courier | StowCourier | None = None
         self._uncommitted = commitment.waiting_jobs(journal, destination.name)
         """Jobs of which something waits for commitment, as of the latest look."""
         self._stopped = threading.Event()
@@ -131,7 +132,7 @@ class _Run:
         if self._stopped.is_set():
             return
         commitment.begin(self._journal, rows, request_uid, config.patience)
-        take = partial(self._reports.handle_of, destinations=[peer.name], peer=Party(peer.ae_title, peer.host))
+        take = partial(self._reports.handle_of, destinations=[peer.name], peer=_party(peer))
         waits = partial(commitment.is_open, self._journal, request_uid)
         references = [(row.sop_class, row.sop_instance) for row in rows]
         try:
@@ -149,7 +150,12 @@ class _Run:
     def _deliver(self, due: Sequence[DeliveryRow]) -> None:
         config, peer = self._config, self._destination
         waiting = {self._outbox.path(delivery.job_id, delivery.file): delivery for delivery in due}
-        self._courier = courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
+        courier: Courier | StowCourier
+        if peer.stow is None:
+            courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
+        else:
+            courier = StowCourier(peer.name, peer.stow, config.network_timeout_seconds)
+        self._courier = courier
         # Looked at after the courier is in its place: `stop` either finds it there, or is seen here.
         if self._stopped.is_set():
             return
@@ -175,7 +181,7 @@ class _Run:
         finally:
             self._courier = None
             if self._trail is not None and went:
-                self._trail.sent(Party(peer.ae_title, peer.host), went.values())
+                self._trail.sent(_party(peer), went.values())
         for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
             self._outbox.forget_delivered(job_id)
 
@@ -196,3 +202,9 @@ class _Run:
     def _next(self, failures: int) -> float:
         """Return when to try again."""
         return self._now() + self._config.pause(failures)
+
+
+def _party(destination: Destination) -> Party:
+    """Return a destination as the trail calls it: a web service, which has no title, by its name."""
+    stow = destination.stow
+    return Party(destination.ae_title, destination.host) if stow is None else Party(destination.name, stow.host)

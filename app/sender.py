@@ -28,7 +28,7 @@ from pynetdicom.status import code_to_category
 from app import __version__
 from app.config import Destination, DestinationTls, SenderConfig
 from app.errors import InputError, KindsRefused, PeerError, TlsError
-from app.refusals import NO_KIND, is_for_good, why_not
+from app.refusals import ALREADY_THERE, NO_KIND, is_for_good, why_not
 from app.tls import ClientTls
 
 MAX_CONTEXTS = 128
@@ -57,6 +57,13 @@ class Outcome:
 
 
 Progress = Callable[[Outcome], None]
+UNREADABLE_FILE = (OSError, InvalidDicomError, EOFError, KeyError, ValueError, AttributeError)
+"""What reading a file's meta information raises where it is no DICOM file."""
+
+
+def unreadable(path: Path, error: Exception) -> Outcome:
+    """What became of a file that is none of DICOM's; the error's own text may quote it."""
+    return Outcome(path, delivered=False, note=f"not a DICOM file that can be sent ({type(error).__name__})")
 
 
 def parse_peer(text: str, tls: tuple[Path, Path, Path] | None = None) -> Destination:
@@ -145,8 +152,8 @@ class Courier:
         for path in files:
             try:
                 readable.append((path, _kind(path)))
-            except (OSError, InvalidDicomError, EOFError, KeyError, ValueError, AttributeError) as error:
-                tell(Outcome(path, delivered=False, note=f"not a DICOM file that can be sent ({type(error).__name__})"))
+            except UNREADABLE_FILE as error:
+                tell(unreadable(path, error))
         for batch in _batches(readable):
             self._send_batch(batch, tell)
         return outcomes
@@ -322,6 +329,8 @@ def _store(association: Association, path: Path, kind: Kind) -> Outcome:
     if "Status" not in status:
         return Outcome(path, delivered=False, note=NO_ANSWER)
     category = code_to_category(status.Status)
+    if status.Status == ALREADY_THERE:
+        return Outcome(path, delivered=True, note="was there already", status=status.Status)
     note = "" if category == "Success" else f"{category.lower()} 0x{status.Status:04X}"
     delivered, for_good = category in {"Success", "Warning"}, is_for_good(status.Status)
     return Outcome(path, delivered, note=note, status=status.Status, for_good=for_good)

@@ -59,6 +59,8 @@ class Archive:
         self.action_status, self.here, self.statuses = 0x0000, here, []
         self.keeps: Callable[[str], int | None] = lambda uid: None if uid in self.held else 0x0112
         """Failure Reason of an instance; None: it is kept."""
+        self.on_store: Callable[[evt.Event], int] = lambda event: 0x0000
+        """What C-STORE is answered with; Success and Warning keep the object."""
         self._ae = AE(TITLE)
         self._ae.add_supported_context(MRImageStorage, ExplicitVRLittleEndian)
         self._ae.add_supported_context("1.2.840.10008.1.1")
@@ -73,9 +75,14 @@ class Archive:
         return Destination(name="pacs", ae_title=TITLE, host="127.0.0.1", port=self.port, commitment=settings)
 
     def _store(self, event: evt.Event) -> int:
-        uid = str(event.request.AffectedSOPInstanceUID)
-        self.held[uid] = self.held.get(uid, 0) + 1
-        return 0x0000
+        uid, status = str(event.request.AffectedSOPInstanceUID), self.on_store(event)
+        if status == 0x0000 or status >> 12 == 0xB:
+            self.held[uid] = self.held.get(uid, 0) + 1
+        return status
+
+    def knows(self, *titles: str) -> None:
+        """Reject whoever calls itself otherwise; without titles nobody."""
+        self._ae.require_calling_aet = list(titles)
 
     def _action(self, event: evt.Event) -> tuple[int, None]:
         asked = event.action_information

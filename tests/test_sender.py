@@ -170,6 +170,7 @@ STATUSES = [
     (0xA900, False, "failure 0xA900"),
     (0xC123, False, "failure 0xC123"),
     (0x0122, False, "failure 0x0122"),
+    (0x0111, True, "was there already"),
 ]
 
 
