@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.config import Destination, SenderConfig
+from app.config import SenderConfig
 from app.errors import NodeError
 from app.journal import AT_ONCE, DeliveryRow, DeliveryState, JobRow, Journal
 
@@ -77,15 +77,15 @@ def stored(journal: Journal, delivery_id: int, note: str, sop_class: str, sop_in
         _note(journal, session, row, f"{row.destination} took {row.file}; storage commitment is asked for")
 
 
-def to_ask(journal: Journal, destination: Destination) -> list[DeliveryRow]:
+def to_ask(journal: Journal, destination: str, longest_wait: float) -> list[DeliveryRow]:
     """Return what commitment is to be asked for now: the rows of one job, that of the longest stored.
 
     As with `Journal.due`, what would be due only after the longest wait is due now: the clock was set back.
     """
-    now, longest = journal.now(), destination.commitment.longest_timeout_seconds if destination.commitment else 0.0
+    now = journal.now()
     with journal.reading() as session:
-        due = _stored(destination.name).where(
-            or_(DeliveryRow.next_attempt <= now, DeliveryRow.next_attempt > now + longest)
+        due = _stored(destination).where(
+            or_(DeliveryRow.next_attempt <= now, DeliveryRow.next_attempt > now + longest_wait)
         )
         first = session.scalar(due.order_by(DeliveryRow.delivery_id).limit(1))
         if first is None:

@@ -114,11 +114,15 @@ class _Run:
         Reports come to another process too: what they settled meanwhile leaves the outbox here.
         """
         peer, before = self._destination, self._uncommitted
-        if peer.commitment is None:
+        if peer.commitment is not None:
+            longest = max(peer.commitment.longest_timeout_seconds, self._config.longest_retry_seconds)
+            if rows := commitment.to_ask(self._journal, peer.name, longest):
+                before = before | {row.job_id for row in rows}
+                self._ask(peer.commitment, rows)
+        elif before:
             commitment.believe(self._journal, peer.name)
-        elif rows := commitment.to_ask(self._journal, peer):
-            before = before | {row.job_id for row in rows}
-            self._ask(peer.commitment, rows)
+        else:
+            return None
         waiting = commitment.waiting_jobs(self._journal, peer.name)
         for job_id in before - waiting:
             self._outbox.forget_delivered(job_id)

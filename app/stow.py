@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -48,6 +49,7 @@ BYTES_AT_ONCE = 50_000_000
 SLOWEST_BYTES_PER_SECOND = 50_000
 """A service that takes a request more slowly than this, and the time-out on top, is given up."""
 _PROCESSING_FAILURE = 0x0110
+_HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}")
 _Result = TypeVar("_Result")
 
 
@@ -189,8 +191,8 @@ class StowCourier:
             return
         told = f"{self._name} answers {status}"
         if 300 <= status < 400:
-            there = urlsplit(response.headers.get("Location", ""))
-            to = f" to {there.hostname}" if there.hostname else ""
+            there = urlsplit(response.headers.get("Location", "")).hostname or ""
+            to = f" to {there}" if _HOST.fullmatch(there) else ""
             raise PeerError(f"{told}, a redirect{to}, which is not followed: set `stow.url` to where the service is")
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise PeerError(f"{told}: does it know our user or token, and may that store?")
@@ -233,7 +235,7 @@ def _read(status: int, content: bytes) -> _Answer:
             for item in answer.get("FailedSOPSequence") or ():
                 reason = item.get("FailureReason")
                 failed[str(item.ReferencedSOPInstanceUID)] = _PROCESSING_FAILURE if reason is None else int(reason)
-    except UNREADABLE:
+    except (*UNREADABLE, OverflowError):  # JSON as Python reads it has infinite numbers
         return _Answer(status)
     return _Answer(status, stored, failed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import random
@@ -10,17 +11,21 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from pydicom.uid import generate_uid
-from pynetdicom import AE
+from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.dsutils import encode
+from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from app import commitment
 from app.audit import TRAIL
 from app.backlog import describe, figures, put_back_destination, waiting
-from app.commitment_report import STATUSES
+from app.commitment_report import PUSH_MODEL_INSTANCE, STATUSES, _read, _Refused
 from app.config import Destination
 from app.errors import JournalError
 from app.journal import DeliveryState, Journal
@@ -377,6 +382,16 @@ def test_a_pacs_without_commitment_keeps_the_results_and_the_reason_is_told(arch
     assert "storage commitment is off" in later.journal.events("k1")[-1].what
 
 
+def test_a_pause_that_is_longer_than_the_patience_is_kept(archive, node):
+    pacs = archive()
+    pacs.action_status = 0x0110
+    here = node(pacs.destination(timeout_seconds=1.0, longest_timeout_seconds=2.0), first_retry_seconds=100.0)
+    here.turn()
+    for _ in range(5):
+        assert here.turn() == 5.0
+    assert len(pacs.requests) == 1
+
+
 def test_a_request_that_is_refused_is_made_again_and_the_status_told(archive, node):
     pacs = archive()
     pacs.action_status = 0x0213
@@ -441,6 +456,31 @@ def test_no_name_is_in_log_journal_or_trail(archive, node, caplog):
         assert b"Secret" not in path.read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_broken_reports_are_refused_and_nothing_else():
+    sound = encode(information("1.2.3", ["1.2.4", "1.2.5"], {"1.2.6": 0x0112}), True, True)
+    context = build_context(StorageCommitmentPushModel, "1.2.840.10008.1.2")
+    context.context_id = 1
+    outcomes = Counter()
+    for number in range(1500):
+        dice, content = random.Random(number), bytearray(sound)
+        for _ in range(dice.randrange(1, 6)):
+            at = dice.randrange(len(content) + 1)
+            content[at : at + dice.choice([0, 1, 1, 9])] = dice.randbytes(dice.choice([0, 1, 1, 8]))
+        report = N_EVENT_REPORT()
+        report.MessageID, report.EventTypeID = 1, 1
+        report.AffectedSOPClassUID = StorageCommitmentPushModel
+        report.AffectedSOPInstanceUID = PUSH_MODEL_INSTANCE
+        report.EventInformation = io.BytesIO(bytes(content))
+        event = evt.Event(None, evt.EVT_N_EVENT_REPORT, {"request": report, "context": context.as_tuple})
+        try:
+            _read(event)
+            outcomes["read"] += 1
+        except _Refused as refused:
+            outcomes[refused.status] += 1
+    assert set(outcomes) == {"read", 0x0110, REFUSED}
+
+
 # kill -9
 
 
@@ -486,8 +526,7 @@ def cycle(journal: Journal, config, answered: Path) -> None:
     """Store, ask, and take a report of one kept and one lost; go on from wherever an earlier run ended."""
     for number, row in enumerate(journal.owed("pacs")):
         commitment.stored(journal, row.delivery_id, "", "1.2", f"1.2.{number}")
-    (destination,) = config.destinations
-    if rows := commitment.to_ask(journal, destination):
+    if rows := commitment.to_ask(journal, "pacs", 3600.0):
         commitment.begin(journal, rows, "1.9.1", lambda asked: 0.0)
     if commitment.is_open(journal, "1.9.1"):
         commitment.take(journal, commitment.Report("1.9.1", frozenset(["1.2.0", "1.2.1"]), {}), ["pacs"], config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import random
 import socket
 import ssl
 import threading
@@ -19,7 +21,7 @@ from app.doctor import examine
 from app.errors import ConfigError, PeerError
 from app.journal import DeliveryState
 from app.sender import reference_of
-from app.stow import BYTES_AT_ONCE, FILES_AT_ONCE, MOST_ANSWER_BYTES, StowCourier, _batches, _File
+from app.stow import BYTES_AT_ONCE, FILES_AT_ONCE, MOST_ANSWER_BYTES, StowCourier, _batches, _File, _read
 from app.tls import tls_context
 from tests.support_certificates import Authority
 from tests.support_delivery import Node
@@ -245,6 +247,33 @@ def test_what_the_answer_does_not_name_as_stored_is_not_delivered(service, node,
     web.behave = None
     here.turn(6)
     assert here.states() == {DeliveryState.DELIVERED}
+
+
+VALUES = (None, 1, -1, float("inf"), "x", "", [], {}, [None], {"vr": "SQ"}, {"vr": "US", "Value": ["a"]}, True)
+VALUES += ({"vr": "SQ", "Value": [None]}, {"vr": 1, "Value": 1}, {"vr": "US", "Value": [10**12]}, [[[]]])
+VALUES += ({"vr": "OB", "InlineBinary": "!"}, {"vr": "OB", "BulkDataURI": "http://x"}, {"vr": "XX", "Value": [1]})
+
+
+def spoilt(value, dice):
+    if dice.random() < 0.12:
+        return dice.choice(VALUES)
+    if isinstance(value, dict):
+        return {key + dice.choice(["", "", "", "0"]): spoilt(inner, dice) for key, inner in value.items()}
+    return [spoilt(inner, dice) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_broken_answers_name_nothing_and_break_nothing():
+    sound = json.loads(answer_of(["1.2.3", "1.2.4"], {"1.2.5": 0x0110}))
+    named = 0
+    for number in range(3000):
+        dice = random.Random(number)
+        content = bytearray(json.dumps(spoilt(sound, dice)).encode())
+        if dice.random() < 0.3:
+            content[dice.randrange(len(content))] = dice.randrange(256)
+        answer = _read(200, bytes(content))
+        named += bool(answer.stored or answer.failed)
+    assert 30 < named < 2000
 
 
 # One that is hostile, or breaks
