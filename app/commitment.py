@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app.config import SenderConfig
 from app.errors import NodeError
-from app.journal import AT_ONCE, DeliveryRow, DeliveryState, JobRow, Journal
+from app.journal import AT_ONCE, DeliveryRow, DeliveryState, JobRow, Journal, StudyRow
 
 LOGGER = logging.getLogger(__name__)
 
@@ -61,7 +61,9 @@ class Report:
 class Effect:
     """What a report came to."""
 
-    job_ids: frozenset[str]
+    job_id: str
+    study: str
+    """Its Study Instance UID."""
     kept: int
     failed: int
     left_out: int
@@ -147,7 +149,9 @@ def take(journal: Journal, report: Report, destinations: Collection[str], config
                 row.note = LEFT_OUT if reason is None else _told(reason)
                 row.next_attempt = journal.now() + config.pause(row.asks)
                 counts["left_out"] += 1
-        return Effect(frozenset(row.job_id for row in rows), **counts)
+        # A request is of one job.
+        job = session.get_one(JobRow, rows[0].job_id)
+        return Effect(job.job_id, session.get_one(StudyRow, job.study_key).uid, **counts)
 
 
 def waiting_jobs(journal: Journal, destination: str) -> set[str]:

@@ -88,11 +88,10 @@ class Reports:
             raise _Refused(RESOURCE_LIMITATION, "the journal cannot be written now") from None
         LOGGER.info(
             "storage commitment: %d kept, %d not kept, %d left out, of job %s",
-            *(effect.kept, effect.failed, effect.left_out, ", ".join(sorted(effect.job_ids))),
+            *(effect.kept, effect.failed, effect.left_out, effect.job_id),
         )
         if effect.failed and self._trail is not None:
-            studies = sorted(self._journal.study_of(job_id) for job_id in effect.job_ids)
-            self._trail.sent(peer, [Transfer(study, failed=effect.failed) for study in studies])
+            self._trail.sent(peer, [Transfer(effect.study, failed=effect.failed)])
 
 
 def _read(event: Any) -> Report:

@@ -184,9 +184,12 @@ class Courier:
         )
         try:
             information = _request(request_uid, references)
-            answer, _ = association.send_n_action(
-                information, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-            )
+            try:
+                answer, _ = association.send_n_action(
+                    information, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+                )
+            except RuntimeError:  # the peer has ended the association meanwhile
+                return NO_ANSWER
             if "Status" not in answer:
                 return NO_ANSWER
             if answer.Status != 0x0000:

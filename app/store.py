@@ -56,6 +56,7 @@ UNREADABLE = (
     AttributeError,
     KeyError,
     RuntimeError,
+    OverflowError,
 )
 """What pydicom raises at bytes that are no dataset; sequences a thousand deep end in a RecursionError."""
 

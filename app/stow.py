@@ -235,7 +235,7 @@ def _read(status: int, content: bytes) -> _Answer:
             for item in answer.get("FailedSOPSequence") or ():
                 reason = item.get("FailureReason")
                 failed[str(item.ReferencedSOPInstanceUID)] = _PROCESSING_FAILURE if reason is None else int(reason)
-    except (*UNREADABLE, OverflowError):  # JSON as Python reads it has infinite numbers
+    except UNREADABLE:
         return _Answer(status)
     return _Answer(status, stored, failed)
 

@@ -80,6 +80,10 @@ class Archive:
             self.held[uid] = self.held.get(uid, 0) + 1
         return status
 
+    def aborts(self) -> None:
+        """End every association as soon as it is accepted."""
+        self._server.bind(evt.EVT_ACCEPTED, lambda event: event.assoc.abort())
+
     def knows(self, *titles: str) -> None:
         """Reject whoever calls itself otherwise; without titles nobody."""
         self._ae.require_calling_aet = list(titles)

@@ -418,6 +418,18 @@ def test_a_pacs_that_is_gone_when_it_is_to_be_asked_is_asked_when_it_is_back(arc
     assert pacs.requests[0][1] == ["1.2.0", "1.2.1"]
 
 
+def test_a_pacs_that_aborts_when_it_is_asked_is_asked_again(archive, node):
+    pacs = archive()
+    here = node(pacs.destination())
+    here.turn()
+    pacs.aborts()
+    here.clock.seconds += 601
+    here.turn()
+    assert here.states() == {DeliveryState.STORED}
+    assert len(pacs.requests) == 1
+    assert here.entry.reason
+
+
 def test_a_person_can_have_it_asked_at_once(archive, node):
     pacs = archive()
     here = node(pacs.destination())
