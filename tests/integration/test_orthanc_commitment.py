@@ -9,12 +9,14 @@ from app import commitment
 from app.config import Peer
 from app.delivery import Sender
 from app.doctor import examine
-from app.journal import DeliveryState, Journal
+from app.journal import DeliveryState, JobState, Journal
 from app.outbox import Outbox
+from app.phantom import PhantomOptions, make_phantom
 from app.receiver import Receiver
 from app.sender import reference_of
 from tests.integration.orthanc import Orthanc, free_port
 from tests.support_dicom import node_settings, result_files
+from tests.support_study import RunningNode
 
 
 def until(condition, seconds=60.0):
@@ -110,3 +112,34 @@ def test_doctor_says_whether_commitment_can_work(tmp_path):
         (check,) = [check for check in examine(strangers) if "commitment" in check.subject]
         assert not check.ok
         assert "ORTHANC is not among node.receiver.peers" in check.found
+
+
+def test_a_whole_node_delivers_to_one_that_commits_and_to_one_over_the_web(tmp_path):
+    """`app serve` with its receiver in a process of its own: that is where the report comes in."""
+    port = free_port()
+    study = make_phantom(tmp_path / "study", PhantomOptions(slices=12, rows=96, columns=96, pixel_mm=2.4))
+    pacs = Orthanc(tmp_path, modalities={"node": ("GLIOMA_NODE", port)})
+    web = Orthanc(tmp_path / "web", dicomweb=True)
+    destinations = [
+        pacs.destination().model_dump(mode="json") | {"commitment": {}},
+        {"name": "web", "stow": {"url": f"{web.url}/dicom-web"}},
+    ]
+    peers = [{"ae_title": "SCANNER"}, {"ae_title": "ORTHANC", "address": "127.0.0.1"}]
+    receiver = {"host": "127.0.0.1", "port": port, "peers": peers}
+    with pacs, web:
+        node = RunningNode(tmp_path, destinations, port=port, more={"receiver": receiver}).start()
+        try:
+            node.send(study.folder)
+            (job,) = node.settled()
+            assert job.state is JobState.DONE
+            outbox = tmp_path / "data" / "outbox"
+            node.wait(lambda: not list(outbox.iterdir()), 120, "something stays owed")
+        finally:
+            assert node.stop() == 0
+        journal = Journal(tmp_path / "data" / "journal.sqlite")
+        rows = journal.deliveries(job.job_id)
+        journal.close()
+        assert {row.state for row in rows} == {DeliveryState.DELIVERED}
+        assert {row.asks for row in rows if row.destination == "orthanc"} == {1}
+        assert pacs.instance_uids() == web.instance_uids()
+        assert len(pacs.instance_uids()) == len(rows) // 2 > 4
