@@ -19,7 +19,7 @@ from pydicom import uid
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.sr.coding import Code
 
-from app import __version__, listener, receiver, sender, store, tls
+from app import __version__, commitment, commitment_report, listener, receiver, sender, store, stow, tls
 from app.capped_socket import ASSOCIATE_BYTES
 from app.config import Settings
 from app.conformance_objects import COMMON, CREATED, Attributes, CreatedObject
@@ -92,6 +92,13 @@ def conformance_statement() -> str:
         tls_profile=tls.PROFILE,
         tls_ciphers=" ".join(tls.CIPHERS),
         most_contexts=sender.MAX_CONTEXTS,
+        stow=stow,
+        stow_objects=", ".join(str(int(status)) for status in sorted(stow.ABOUT_OBJECTS)),
+        report_statuses=table(
+            ("Status", "Meaning", "When"),
+            ((f"0x{status:04X}", meaning, when) for status, (meaning, when) in commitment_report.STATUSES.items()),
+        ),
+        commitment_for_good=" and ".join(f"0x{status:04X}" for status in sorted(commitment.FOR_GOOD)),
         refusals=", ".join(f"0x{status:04X}" for status in FOR_GOOD),
         codes=codes,
         verbatim=", ".join(dictionary_description(k) for k in VERBATIM if k != "SpecificCharacterSet"),
@@ -266,7 +273,7 @@ def _setting(key: str, entry: Mapping[str, Any], required: bool) -> tuple[str, s
 def _plain(value: object) -> str:
     """Write a default as YAML would; a path into the installation as seen from there."""
     if isinstance(value, str):
-        return value.removeprefix(f"{ROOT}/")
+        return value.removeprefix(f"{ROOT}/") or '""'
     return "none" if value is None else json.dumps(value)
 
 

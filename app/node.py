@@ -24,6 +24,7 @@ from app.audit import TRAIL, AuditTrail
 from app.audit_forward import open_forwarder
 from app.backlog import figures
 from app.config import Settings
+from app.delivery import Sender
 from app.errors import NodeError
 from app.files import SUMMARY, private_folder
 from app.history import History
@@ -35,7 +36,6 @@ from app.pipeline import has_all_contrasts
 from app.process import open_pipeline
 from app.receiver import run_receiver
 from app.retention import Retention
-from app.sender import Sender
 from app.signals import stop_asked
 from app.summary import describe_job
 from app.tally import Tally

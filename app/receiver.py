@@ -18,17 +18,18 @@ import warnings
 from contextlib import suppress
 from ipaddress import ip_address
 from multiprocessing.connection import Connection
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pydicom import uid
 from pynetdicom import AE, AllStoragePresentationContexts, VerificationPresentationContexts, _config, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from app import __version__
 from app.capped_socket import request_seconds
 from app.config import Peer, ReceiverConfig, Settings
-from app.errors import TlsError
+from app.errors import JournalError, TlsError
 from app.files import private_folder
 from app.listener import Connections, Listener, connection_of, handle_close, log_thread_failure, positions
 from app.log import set_up_log
@@ -46,6 +47,9 @@ from app.store import (
 from app.tally import Tally
 from app.tls import why_not_bound
 from app.witness import Witness
+
+if TYPE_CHECKING:
+    from app.journal import Journal
 
 LOGGER = logging.getLogger(__name__)
 
@@ -163,11 +167,12 @@ class Receiver:
     """A listening SCP; `port` is the one it got."""
 
     def __init__(self, settings: Settings, tally: Tally | None = None) -> None:
-        """Listen; raises OSError when the address cannot be had, TlsError when certificates cannot."""
+        """Listen; raises OSError, TlsError or JournalError where address, certificates or journal cannot be had."""
         config = settings.receiver
         private_folder(settings.data_dir)
         store = Store(settings.inbox_dir, config.free_space_watermark_mb)
-        self._ae = application_entity(config)
+        self._ae = application_entity(config, reports=bool(settings.sender.held_to_commitment()))
+        self._journal: Journal | None = None
         # pynetdicom's own logging of every message costs time, and shows what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
 
@@ -182,6 +187,7 @@ class Receiver:
                 (evt.EVT_REQUESTED, handle_request, [config, self._connections, witness]),
                 (evt.EVT_DIMSE_RECV, handle_message),
                 (evt.EVT_C_STORE, handle_store, [store, witness, tally]),
+                *self._report_handlers(settings, witness),
             ],
             config=config,
             connections=self._connections,
@@ -191,6 +197,17 @@ class Receiver:
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True).start()
 
+    def _report_handlers(self, settings: Settings, witness: Witness) -> list[evt.EventHandlerType]:
+        """Return what takes reports of storage commitment, where a destination is held to it."""
+        if not settings.sender.held_to_commitment():
+            return []
+        # Without commitment this process needs no database, nor the memory that its libraries take.
+        from app.commitment_report import Reports
+        from app.journal import Journal
+
+        self._journal = Journal(settings.journal_path)
+        return [(evt.EVT_N_EVENT_REPORT, Reports(self._journal, settings.sender, witness.trail).handle)]
+
     def close(self) -> None:
         """Stop listening and end the associations that are open."""
         self._server.shutdown()
@@ -199,10 +216,15 @@ class Receiver:
         for connection in self._connections.open():
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        if self._journal is not None:
+            self._journal.close()
 
 
-def application_entity(config: ReceiverConfig) -> AE:
-    """Make the AE that is served: its titles, limits, time-outs and the contexts it accepts."""
+def application_entity(config: ReceiverConfig, *, reports: bool = False) -> AE:
+    """Make the AE that is served: its titles, limits, time-outs and the contexts it accepts.
+
+    With `reports` it takes those of storage commitment, of which the peer asks for the role of SCP (PS3.4 J.3.3).
+    """
     ae = AE(ae_title=config.ae_title)
     ae.require_called_aet = True
     ae.maximum_associations = _BEYOND_COUNT
@@ -214,6 +236,8 @@ def application_entity(config: ReceiverConfig) -> AE:
         ae.add_supported_context(cast("uid.UID", context.abstract_syntax), TRANSFER_SYNTAXES)
     for context in VerificationPresentationContexts:
         ae.add_supported_context(cast("uid.UID", context.abstract_syntax))
+    if reports:
+        ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
     return ae
 
 
@@ -241,6 +265,9 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
         sys.exit(2)
     except TlsError as error:
         LOGGER.error("cannot speak TLS: %s", error)
+        sys.exit(2)
+    except JournalError as error:
+        LOGGER.error("cannot take reports of storage commitment: %s", error)
         sys.exit(2)
     spoken = "TLS" if config.tls is not None else "plain DICOM"
     LOGGER.info("%s listens on %s port %d for %s", config.ae_title, config.host, receiver.port, spoken)

@@ -44,7 +44,7 @@ UID = re.compile(r"[0-9.]{1,64}")
 _PIXELS = 0x7FE0
 """The group of Pixel Data and of its floating-point forms (PS3.3 section C.7.6.24)."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_UNREADABLE = (
+UNREADABLE = (
     InvalidDicomError,
     BytesLengthException,
     EOFError,
@@ -56,6 +56,7 @@ _UNREADABLE = (
     AttributeError,
     KeyError,
     RuntimeError,
+    OverflowError,
 )
 """What pydicom raises at bytes that are no dataset; sequences a thousand deep end in a RecursionError."""
 
@@ -96,7 +97,7 @@ def read_identity(content: bytes) -> Identity:
     try:
         header = read_partial(stream, stop_when=within, specific_tags=list(_IDENTITY))
         values = [str(header.get(tag).value) if tag in header else "" for tag in _IDENTITY]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # The error's own text may quote the dataset.
         raise Refused(CANNOT_UNDERSTAND, f"not a readable dataset ({type(error).__name__})") from error
     for tag, value in zip(_IDENTITY, values, strict=True):
