@@ -20,6 +20,7 @@ from app.config_operation import AuditConfig, LogConfig, OperationConfig, Retent
 from app.errors import ConfigError
 from models.engine_base import EngineChoice
 from operators.language import Language
+from operators.pixel_limits import PixelLimits
 from operators.quality_limits import QualityLimits
 from operators.segmentation_form import Form
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
@@ -276,6 +277,8 @@ class Settings(BaseSettings):
     retention: RetentionConfig = RetentionConfig()
     operation: OperationConfig = OperationConfig()
     log: LogConfig = LogConfig()
+    pixels: PixelLimits = PixelLimits()
+    """What images may ask of the node."""
     quality: QualityLimits = QualityLimits()
     """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""
 
@@ -355,8 +358,13 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     if path is not None:
         try:
             text = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read {path}: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            # The error's own text quotes the line, and so perhaps a secret.
+            mark = getattr(error, "problem_mark", None)
+            where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+            raise ConfigError(f"{path} is not YAML{where}; mend it there, or a little before") from None
         if not isinstance(text, dict):
             raise ConfigError(f"{path} must be a mapping with a `node` section")
         section = text.get("node") or {}

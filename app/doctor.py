@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import app
 from app.config import Destination, SenderConfig, Settings, TlsFiles
+from app.doctor_place import Check, look_at_place
+from app.doctor_place import attempt as _attempt
 from app.errors import NodeError
 from app.process import open_classifiers, open_networks, open_reference, open_refinement, open_segmenter
 from app.sender import echo, offers_commitment
@@ -21,26 +20,12 @@ from app.tls_health import look_at
 CARDS = Path(app.__file__).parents[1] / "models" / "cards"
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at: its state, and the remedy where it is not well."""
-
-    subject: str
-    ok: bool
-    found: str
-    remedy: str = ""
-    warns: bool = False
-    """Not well, but the node works: no reason for another exit status."""
-
-
 def examine(settings: Settings) -> Iterator[Check]:
     """Look at everything the node needs, one check at a time."""
     yield _cuda_runtime()
     yield _model(settings)
     yield _markers(settings)
-    yield _data_folder(settings)
-    yield _disk(settings)
-    yield _port(settings)
+    yield from look_at_place(settings)
     yield _peers(settings)
     if settings.receiver.tls is not None:
         yield from _tls("receiver TLS", settings.receiver.tls, server_side=True)
@@ -105,13 +90,6 @@ def _commitment(destination: Destination, settings: Settings) -> Check:
     )
 
 
-def _attempt(subject: str, look: Callable[[], str], remedy: str) -> Check:
-    try:
-        return Check(subject, True, look())
-    except (NodeError, OSError) as error:
-        return Check(subject, False, str(error), remedy)
-
-
 def _cuda_runtime() -> Check:
     try:
         ctypes.CDLL("libcudart.so.13")
@@ -153,38 +131,6 @@ def _check_card(card: Path, version: str, subject: str) -> None:
     """Raise NodeError where there is a card, and it is of another file."""
     if card.exists() and version not in card.read_text(encoding="utf-8"):
         raise NodeError(f"{subject} is not the file that its model card describes (SHA-256 {version}...)")
-
-
-def _data_folder(settings: Settings) -> Check:
-    def look() -> str:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = settings.data_dir / ".doctor"
-        probe.write_bytes(b"")
-        probe.unlink()
-        return f"{settings.data_dir} can be written"
-
-    return _attempt("data folder", look, "set node.data_dir to a folder this user may write")
-
-
-def _disk(settings: Settings) -> Check:
-    here = settings.data_dir if settings.data_dir.exists() else Path()
-    free = shutil.disk_usage(here).free // 1_000_000
-    needed = settings.receiver.free_space_watermark_mb
-    return Check(
-        "disk", free > needed, f"{free} MB free, {needed} MB kept in reserve", "make room or move node.data_dir"
-    )
-
-
-def _port(settings: Settings) -> Check:
-    host, port = settings.receiver.host, settings.receiver.port
-
-    def look() -> str:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-        return f"{host}:{port} is free"
-
-    return _attempt("port", look, f"is a node running already? Else choose another node.receiver.port than {port}")
 
 
 def _peers(settings: Settings) -> Check:

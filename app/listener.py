@@ -17,6 +17,7 @@ from weakref import WeakSet
 from pynetdicom import evt
 from pynetdicom.transport import ThreadedAssociationServer
 
+from app import steady_timers  # noqa: F401 - for its effect
 from app.capped_socket import Capped, CappedSocket, CappedTlsSocket, request_seconds
 from app.config import ReceiverConfig
 from app.tls import ServerTls, explain
@@ -41,6 +42,8 @@ class Connections:
         self._known: WeakSet[Capped] = WeakSet()
         self._lock = threading.RLock()
         self._told = -_TELL_SECONDS
+        self.draining = False
+        """No further association is to be admitted: the node stops."""
 
     def take(self, connection: Capped) -> bool:
         """Count a new connection, unless far more are open than can become associations."""

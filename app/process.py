@@ -23,6 +23,7 @@ from models.provenance import TrainingDataError, load_training_data
 from models.refine import Refinement, RefinementError, load_refinement
 from operators.classify import FigureClassifier
 from operators.compare_earlier import FindReports, no_reports
+from operators.decoder import ChildDecoder
 from operators.domain import MarkerName
 from operators.native import Worker
 from operators.report_content import TrainingData
@@ -112,6 +113,7 @@ def open_pipeline(
         training_data=open_training_data(settings),
         labelmap=settings.wants_labelmap,
         probability_map=settings.results.probability_map,
+        decoder=ChildDecoder(settings.pixels),
     )
 
 

@@ -14,6 +14,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import warnings
 from contextlib import suppress
 from ipaddress import ip_address
@@ -69,6 +70,10 @@ TRANSFER_SYNTAXES = [
 ]
 """Deflated is left out: it inflates without a bound (pynetdicom issue 1086)."""
 
+DRAIN_SIGNAL = signal.SIGUSR1
+"""Asks this process to take no new association; the node sends it when it stops."""
+DRAIN_SECONDS = 10.0
+"""How long associations that are open when the node has finished its studies may take to end."""
 _BEYOND_COUNT = 1_000_000
 """As pynetdicom's own limit: it counts connections that have not asked for anything; `Connections` counts here."""
 
@@ -125,6 +130,9 @@ def handle_request(event: evt.Event, config: ReceiverConfig, connections: Connec
         LOGGER.warning("association rejected: %r at %s is not a known peer%s", calling, address, why)
         witness.turned_away(event.assoc, f"not a known peer{why}")
         event.assoc.acse.send_reject(0x01, 0x01, 0x03)
+    elif connections.draining:
+        LOGGER.info("association rejected: the node stops; %r at %s may come again", calling, address)
+        event.assoc.acse.send_reject(0x02, 0x03, 0x01)
     elif not connections.admit(connection):
         LOGGER.warning("association rejected: as many as may be are open; %r at %s was one more", calling, address)
         event.assoc.acse.send_reject(0x02, 0x03, 0x02)
@@ -208,8 +216,15 @@ class Receiver:
         self._journal = Journal(settings.journal_path)
         return [(evt.EVT_N_EVENT_REPORT, Reports(self._journal, settings.sender, witness.trail).handle)]
 
+    def drain(self) -> None:
+        """Let the associations that are open go on, and tell whoever asks for another to come again later."""
+        self._connections.draining = True
+
     def close(self) -> None:
-        """Stop listening and end the associations that are open."""
+        """Stop listening and end the associations that are open; after `drain` they have a while to end themselves."""
+        until = time.monotonic() + (DRAIN_SECONDS if self._connections.draining else 0.0)
+        while any(one.admitted for one in self._connections.open()) and time.monotonic() < until:
+            time.sleep(0.1)
         self._server.shutdown()
         for association in self._server.active_associations:
             association.abort()
@@ -242,7 +257,7 @@ def application_entity(config: ReceiverConfig, *, reports: bool = False) -> AE:
 
 
 def run_receiver(settings: Settings, started: Connection | None = None, tally: Tally | None = None) -> None:
-    """Receive until SIGTERM or SIGINT, or until the node that spawned this process is gone.
+    """Receive until SIGTERM or SIGINT, or until the node that spawned this process is gone; drain from SIGUSR1 on.
 
     Sends the port over `started` once it listens; when it cannot, `started` ends and the exit status is 2.
     """
@@ -253,8 +268,8 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
     warnings.simplefilter("ignore")
     threading.excepthook = log_thread_failure
     # Blocked before any thread starts, so that no thread but this one ever takes them.
-    stops = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    signals = {signal.SIGTERM, signal.SIGINT, DRAIN_SIGNAL}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     config = settings.receiver
     try:
         receiver = Receiver(settings, tally)
@@ -275,7 +290,9 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
         started.send(receiver.port)
         started.close()
     parent = os.getppid()
-    while signal.sigtimedwait(stops, 1.0) is None:
+    while (got := signal.sigtimedwait(signals, 1.0)) is None or got.si_signo == DRAIN_SIGNAL:
+        if got is not None:
+            receiver.drain()
         if multiprocessing.parent_process() is not None and os.getppid() != parent:
             LOGGER.error("the node that started the receiver is gone; the receiver ends too")
             break

@@ -3,6 +3,7 @@
 * PipelineError
   + StudyRejected          the images cannot be used; the sender must act
     - UnreadableInstance   a file is truncated or is not DICOM
+    - PixelDataRefused     pixel data claim more than their header or the limits allow, or take the decoder down
     - MixedPatients        two patients share a study UID
     - MissingSequence      T1C or FLAIR has no candidate
     - BrokenGeometry       slices are not parallel, not evenly spaced, or one is missing
@@ -39,6 +40,12 @@ class UnreadableInstance(StudyRejected):
     """A file is truncated or is not DICOM."""
 
     code = "unreadable-instance"
+
+
+class PixelDataRefused(StudyRejected):
+    """Pixel data claim more than their header or the limits allow, or took the decoder's process down twice."""
+
+    code = "pixel-data-refused"
 
 
 class MixedPatients(StudyRejected):

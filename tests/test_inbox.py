@@ -3,7 +3,9 @@
 import os
 import shutil
 import threading
+import tracemalloc
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pydicom
 import pytest
@@ -343,3 +345,86 @@ def test_nothing_that_arrives_while_the_inbox_looks_is_missed(tmp_path):
     peer.join()
     assert counts[-1] == len(images)
     journal.close()
+
+
+class FileClock(Clock):
+    """The clock that files are dated by, in ns; a test sets it."""
+
+    def __call__(self):
+        return int(self.seconds * 1e9)
+
+
+@pytest.fixture
+def dated(node):
+    """The node's inbox with such a clock, at the time of its files."""
+    clock = FileClock()
+    clock.seconds = 2_000_000.0
+    node.recognised = True
+    node.inbox = Inbox(node.settings, node.journal, node._recognise, node.clock, clock)
+    return clock
+
+
+@pytest.mark.parametrize("hours", [-12, -1, 1, 12, 24 * 365])
+def test_a_study_is_complete_in_its_time_though_the_clock_is_set(node, dated, hours):
+    arrive(node.settings, small_mr())
+    assert node.after(0) == []
+    dated.seconds = 1_000_001.0 + hours * 3600  # of the file's own time
+    assert node.after(1) == []
+    assert len(node.after(3)) == 1
+
+
+def test_a_change_after_the_clock_was_set_back_makes_a_study_wait_anew(node, dated):
+    study = generate_uid()
+    folder = arrive(node.settings, small_mr(study))
+    node.after(0)
+    dated.seconds -= 7200
+    arrive(node.settings, small_mr(study))
+    os.utime(folder, (dated.seconds, dated.seconds))
+    dated.seconds += 1
+    assert node.after(2.9) == []
+    (job,) = node.after(3.1)
+    assert len(list(job.input_folder.iterdir())) == 2
+
+
+def test_a_change_at_this_moment_is_waited_for(node, dated):
+    folder = arrive(node.settings, small_mr())
+    node.after(0)
+    dated.seconds = folder.stat().st_mtime + 0.01
+    assert node.after(100) == []
+    dated.seconds += 1
+    assert len(node.after(0)) == 1
+
+
+@pytest.fixture
+def quick_node():
+    """A node in memory, if the system has a file system there: a thousand studies are synced many thousand times."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        node = Node(Path(folder) / "node")
+        yield node
+        node.journal.close()
+
+
+def test_a_thousand_waiting_studies_take_little_memory_and_are_handed_out_in_the_order_they_came(quick_node):
+    """All are complete at once, as after a night without a node; their names are hashes, in no order."""
+    node, moments = quick_node, {}
+    for number in range(1000):
+        folder = arrive(node.settings, small_mr(f"1.2.{number}", size=4))
+        moments[folder.name] = 1_000_000 + (number * 379) % 1000
+        os.utime(folder, (moments[folder.name], moments[folder.name]))
+    handed = []
+    tracemalloc.start()
+    try:
+        assert node.after(0) == []
+        node.clock.seconds += 121
+        while ready := node.inbox.poll(200):
+            handed += [job.job_id for job in ready]
+            for job in ready:
+                node.inbox.release(job.job_id)
+                node.journal.job_failed(job.job_id, "missing-sequence", "no FLAIR", "select")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    came = {job.job_id: moments[job.study_key] for job in node.journal.jobs()}
+    assert [came[job_id] for job_id in handed] == sorted(moments.values())
+    assert peak < 5_000_000, "5 kB a study"
