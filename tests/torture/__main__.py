@@ -40,16 +40,19 @@ def fuzz(
 def kills(
     count: Annotated[int, typer.Option(help="how often something is killed")] = 200,
     seed: Annotated[int, typer.Option(help="of moments and victims")] = 0,
-    folder: Annotated[Path | None, typer.Option(help="kept where it is given; else a temporary one")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="kept where it is given, and gone on with; else a temporary one")
+    ] = None,
 ) -> None:
     """Kill node, receiver or worker at random under a stream of studies to a real Orthanc, and count what was lost."""
     with tempfile.TemporaryDirectory() as temporary:
         tally = torture(folder or Path(temporary), count, seed, console.print)
-    accepted = sum(map(len, tally.accepted.values()))
-    console.print(f"kills: {dict(tally.kills)}")
-    console.print(f"{len(tally.accepted)} studies, {accepted} instances accepted; {tally.lost_instances} lost")
-    console.print(f"result sets lost: {tally.lost_studies}, doubled: {tally.doubled_studies}")
-    console.print(f"studies that failed: {tally.failed_studies}")
+    console.print(f"kills: {dict(tally.kills)}, {tally.kills.total()} in all")
+    console.print(f"{len(tally.accepted)} studies, {tally.accepted_instances} instances accepted")
+    console.print(f"{tally.kept_instances} instances kept; {tally.revisions} revisions of studies done")
+    console.print(f"{tally.result_sets} result sets delivered whole; {tally.put_back} studies quarantined and put back")
+    for what, times in tally.wrong.items():
+        console.print(f"{what}: {times}", style="red" if times else None)
     raise typer.Exit(0 if tally.sound else 1)
 
 
