@@ -42,6 +42,8 @@ class RunningNode:
     """Further sections of its settings."""
     port: int = 0
     module: str = "app"
+    start_seconds: float = 120.0
+    """How long it may take to listen."""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> RunningNode:
@@ -61,7 +63,7 @@ class RunningNode:
             command = [sys.executable, "-m", self.module, "serve", "--config", str(config)]
             environment = os.environ | {"OMP_NUM_THREADS": "2"}
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
-        self.wait(self.listens, 120, "the node does not listen")
+        self.wait(self.listens, self.start_seconds, "the node does not listen")
         return self
 
     def listens(self) -> bool:

@@ -16,6 +16,10 @@ from tests.torture.kills import torture
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True)
 console = Console()
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="where all of it lies; given again, an interrupted run goes on. Default: a temporary one"),
+]
 
 
 @cli.command()

@@ -42,7 +42,7 @@ VICTIMS = ("node", "receiver", "worker", "all of it")
 AHEAD = 5
 """Studies under way at once: the stream waits for the node, so that the kills meet all of a study's stages."""
 PATIENCE_SECONDS = 600.0
-"""At the end the node may be without any progress for this long."""
+"""A busy machine may need this long to start a node; and so long, at the end, it may be without any progress."""
 ENDED = {JobState.DONE, JobState.FAILED, JobState.QUARANTINED}
 
 
@@ -121,7 +121,8 @@ def torture(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) ->
     if not source.exists():
         make_phantom(source, SMALL)
     with Orthanc(folder) as pacs:
-        node = RunningNode(folder, destinations=[pacs.destination().model_dump()]).start()
+        node = RunningNode(folder, destinations=[pacs.destination().model_dump()], start_seconds=PATIENCE_SECONDS)
+        node.start()
         sender = threading.Thread(target=_send, args=(folder, source, node, tally, stop), daemon=True)
         sender.start()
         try:
