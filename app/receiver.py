@@ -45,6 +45,7 @@ from app.store import (
 )
 from app.tally import Tally
 from app.tls import why_not_bound
+from app.upper_layer import Acceptor
 from app.witness import Witness
 
 LOGGER = logging.getLogger(__name__)
@@ -175,6 +176,7 @@ class Receiver:
         self._server = self._ae.make_server(
             (config.host, config.port),
             server_class=Listener,
+            request_handler=Acceptor,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, handle_open),
                 (evt.EVT_CONN_CLOSE, handle_close),
