@@ -46,6 +46,7 @@ from app.store import (
 from app.tally import Tally
 from app.tls import why_not_bound
 from app.upper_layer import Acceptor
+from app.wire import file_head
 from app.witness import Witness
 
 LOGGER = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def _store(event: evt.Event, store: Store, identities: list[Identity]) -> int:
     request = cast("C_STORE", event.request)
     instance = _printable(request.AffectedSOPInstanceUID)
     try:
-        content = event.encoded_dataset()
+        content = _file_of(event, request)
         identity = read_identity(content)
         identities.append(identity)
         if identity.sop_class != request.AffectedSOPClassUID:
@@ -105,6 +106,14 @@ def _store(event: evt.Event, store: Store, identities: list[Identity]) -> int:
     if status == COERCED:
         LOGGER.warning("instance %s came again with other content; the first is kept", instance)
     return status
+
+
+def _file_of(event: evt.Event, request: C_STORE) -> bytes:
+    """Return what came as a whole file."""
+    sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+    if request.DataSet is None or not (UID.fullmatch(sop_class) and UID.fullmatch(instance)):
+        return event.encoded_dataset()
+    return b"".join((file_head(sop_class, instance, event.context.transfer_syntax), request.DataSet.getbuffer()))
 
 
 def _printable(instance_uid: object) -> str:

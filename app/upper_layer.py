@@ -8,20 +8,25 @@ negotiation, release, abort, the end of time.
 
 from __future__ import annotations
 
+import logging
 import select
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
-if TYPE_CHECKING:
-    from pynetdicom.pdu_primitives import P_DATA
+from app.store import UNREADABLE
+from app.wire import LAST_OF_COMMAND, store_answer
+
+LOGGER = logging.getLogger(__name__)
 
 READ_BYTES = 262_144
 _TICK_SECONDS = 0.001
@@ -30,6 +35,9 @@ _QUIET_SECONDS = 0.02
 """The same where only a rare abort from within can come: while a request is waited for."""
 _WAITING_FOR_PEER = frozenset({"Sta2", "Sta6"})
 """States of PS3.8 table 9-10 in which the peer has the word: before its request, and while the association stands."""
+
+_BROKEN = (*UNREADABLE, LookupError)
+"""What a command set can raise that is none."""
 
 
 class Connection(AssociationSocket):
@@ -83,6 +91,12 @@ class UpperLayer(DULServiceProvider):
         finally:
             self.assoc._reactor_checkpoint.set()
 
+    def _process_recv_primitive(self) -> bool:
+        """Take up what we have to say; an answer that comes when the association has ended is not sent."""
+        if self.state_machine.current_state == "Sta13" and not self.to_provider_queue.empty():
+            self.to_provider_queue.get()
+        return super()._process_recv_primitive()
+
     def _is_transport_event(self) -> bool:
         assoc = self.assoc
         quiet = (
@@ -104,13 +118,30 @@ class Messages(DIMSEServiceProvider):
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take a part of a message, and serve what is whole; what comes before the association stands must wait."""
-        super().receive_primitive(primitive)
+        try:
+            super().receive_primitive(primitive)
+        except _BROKEN as error:
+            # pynetdicom's thread would end here, and the peer hear nothing. The error's text may quote what it sent.
+            LOGGER.warning("association aborted: a command set that cannot be read (%s)", type(error).__name__)
+            self.message = None
+            self.dul.event_queue.put("Evt19")
         while self.assoc.is_established and not self.msg_queue.empty():
             context_id, message = self.get_msg()
             if message is not None and context_id is not None:
                 self.assoc._serve_request(message, context_id)
                 # The peer is not to blame for the time that this took.
                 self.dul._idle_timer.restart()
+
+    def send_msg(self, primitive: Any, context_id: int) -> None:
+        """Send an answer; that to a C-STORE, unless it says more than a status, by the short way."""
+        if not isinstance(primitive, C_STORE) or primitive.ErrorComment or primitive.OffendingElement:
+            super().send_msg(primitive, context_id)
+            return
+        asked = str(primitive.AffectedSOPClassUID), str(primitive.AffectedSOPInstanceUID)
+        answer = store_answer(*asked, primitive.MessageIDBeingRespondedTo, primitive.Status)
+        parts = P_DATA()
+        parts.presentation_data_value_list = [[context_id, LAST_OF_COMMAND + answer]]
+        self.dul.send_pdu(parts)
 
 
 class Served(Association):

@@ -38,6 +38,8 @@ class RunningNode:
     folder: Path
     destinations: list[dict[str, Any]] = field(default_factory=list)
     timeout_seconds: float = 3.0
+    receiver: dict[str, Any] = field(default_factory=dict)
+    """Settings of its receiver beside address and peers."""
     more: dict[str, Any] = field(default_factory=dict)
     """Further sections of its settings."""
     port: int = 0
@@ -51,9 +53,10 @@ class RunningNode:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
+        address = {"host": "127.0.0.1", "port": self.port, "peers": [{"ae_title": "SCANNER"}]}
         settings = {
             "data_dir": str(self.folder / "data"),
-            "receiver": {"host": "127.0.0.1", "port": self.port, "peers": [{"ae_title": "SCANNER"}]},
+            "receiver": address | self.receiver,
             "inbox": {"settle_seconds": 0.5, "timeout_seconds": self.timeout_seconds, "poll_seconds": 0.2},
             "sender": {"destinations": self.destinations, "first_retry_seconds": 0.5},
         } | self.more
