@@ -36,6 +36,8 @@ _QUIET_SECONDS = 0.02
 _WAITING_FOR_PEER = frozenset({"Sta2", "Sta6"})
 """States of PS3.8 table 9-10 in which the peer has the word: before its request, and while the association stands."""
 
+_ANSWER_BYTES = 512
+"""Longer than any answer to a C-STORE; a peer that takes no PDU of this length gets it in parts."""
 _BROKEN = (*UNREADABLE, LookupError)
 """What a command set can raise that is none."""
 
@@ -134,13 +136,16 @@ class Messages(DIMSEServiceProvider):
 
     def send_msg(self, primitive: Any, context_id: int) -> None:
         """Send an answer; that to a C-STORE, unless it says more than a status, by the short way."""
-        if not isinstance(primitive, C_STORE) or primitive.ErrorComment or primitive.OffendingElement:
+        answered = primitive.MessageIDBeingRespondedTo
+        plain = isinstance(primitive, C_STORE) and not (primitive.ErrorComment or primitive.OffendingElement)
+        if not plain or answered is None or primitive.Status is None or 0 < self.maximum_pdu_size < _ANSWER_BYTES:
             super().send_msg(primitive, context_id)
             return
         asked = str(primitive.AffectedSOPClassUID), str(primitive.AffectedSOPInstanceUID)
-        answer = store_answer(*asked, primitive.MessageIDBeingRespondedTo, primitive.Status)
         parts = P_DATA()
-        parts.presentation_data_value_list = [[context_id, LAST_OF_COMMAND + answer]]
+        parts.presentation_data_value_list = []
+        answer = LAST_OF_COMMAND + store_answer(*asked, answered, primitive.Status)
+        parts.presentation_data_value_list.append((context_id, answer))
         self.dul.send_pdu(parts)
 
 

@@ -39,7 +39,7 @@ class Script:
 
 def script(number: int, titles: tuple[bytes, bytes], whole: Sequence[bytes]) -> Script:
     """Make the conversation of a number; `titles` are called and calling AE title, `whole` sound datasets' files."""
-    random = np.random.default_rng([number, 8])
+    random = np.random.default_rng([number % 2**32, 8])
     if random.random() < 0.05:
         return Script(random.bytes(int(random.integers(1, 600))), patient=False)
     pdus = [request(*titles), *_messages(random, number, whole), pdu(RELEASE, bytes(4))]
@@ -99,9 +99,14 @@ def _echo(random: np.random.Generator, number: int, whole: Sequence[bytes]) -> l
 
 
 def _store(random: np.random.Generator, number: int, whole: Sequence[bytes]) -> list[bytes]:
-    """Store a broken dataset, in fragments."""
-    dataset = case(number, whole)[HEAD:]
-    instance = UIDS[number % len(UIDS)] if random.random() < 0.2 else INSTANCE
+    """Store a dataset, in fragments; most are broken, some come under an instance UID of their own."""
+    number %= 2**32
+    sound = whole[number % len(whole)]
+    dataset = (sound if random.random() < 0.2 else case(number, whole))[_head_of(sound) :]
+    instance = INSTANCE[:-3] + f"{number % 1000:03}" if random.random() < 0.5 else INSTANCE
+    dataset = dataset.replace(INSTANCE.encode(), instance.encode())
+    if random.random() < 0.2:
+        instance = UIDS[number % len(UIDS)]
     context = int(random.choice([3, 5]))
     said = command(e0002=MRImageStorage, e0100=1, e0110=number % 65536, e0700=2, e0800=1, e1000=instance)
     made, at = [pdu(DATA, part(context, 3, said))], 0
@@ -111,6 +116,11 @@ def _store(random: np.random.Generator, number: int, whole: Sequence[bytes]) -> 
         made.append(pdu(DATA, part(context, 2 if last else 0, dataset[at : at + size])))
         at += size
     return made
+
+
+def _head_of(file: bytes) -> int:
+    """Return where a file's dataset begins: behind the File Meta Information, which is not sent."""
+    return int(HEAD + 12 + struct.unpack_from("<L", file, HEAD + 8)[0])
 
 
 def _event(random: np.random.Generator, number: int, whole: Sequence[bytes]) -> list[bytes]:
