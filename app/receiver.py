@@ -256,7 +256,9 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
     spoken = "TLS" if config.tls is not None else "plain DICOM"
     LOGGER.info("%s listens on %s port %d for %s", config.ae_title, config.host, receiver.port, spoken)
     if started is not None:
-        started.send(receiver.port)
+        # A node that was killed meanwhile does not hear it; the loop below notices.
+        with suppress(BrokenPipeError):
+            started.send(receiver.port)
         started.close()
     parent = os.getppid()
     while signal.sigtimedwait(stops, 1.0) is None:
