@@ -55,6 +55,8 @@ class Tally:
     """Kills whose turn has come; a victim that was not there just then is not counted in `kills`."""
     kills: Counter[str] = field(default_factory=Counter)
     sent: int = 0
+    pace_seconds: float = 0.0
+    """What a study took before the first kill: kills come as far apart on average, so that they meet every stage."""
     accepted: dict[str, set[str]] = field(default_factory=dict)
     """SOP Instance UIDs that a sender was told are kept, by Study Instance UID."""
     put_back: int = 0
@@ -81,6 +83,7 @@ class Tally:
             "rounds": self.rounds,
             "kills": self.kills,
             "sent": self.sent,
+            "pace": self.pace_seconds,
             "accepted": {uid: sorted(held) for uid, held in list(self.accepted.items())},
         }
         part = path.with_suffix(".part")
@@ -94,7 +97,8 @@ class Tally:
             return cls(seed=seed)
         state = json.loads(path.read_text())
         accepted = {uid: set(held) for uid, held in state["accepted"].items()}
-        return cls(state["seed"], state["rounds"], Counter(state["kills"]), state["sent"], accepted)
+        known = state["seed"], state["rounds"], Counter(state["kills"]), state["sent"], state["pace"]
+        return cls(*known, accepted)
 
 
 def copy_study(source: Path, target: Path, number: int) -> str:
@@ -114,7 +118,7 @@ def copy_study(source: Path, target: Path, number: int) -> str:
 
 
 def torture(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) -> Tally:
-    """Kill until `kills` is reached, a few seconds apart, while studies keep coming; let all come to its end; count."""
+    """Kill until `kills` is reached while studies keep coming, let all come to its end, and count."""
     state, stop = folder / "tally.json", threading.Event()
     tally = Tally.load(state, seed)
     source = folder / "phantom"
@@ -126,7 +130,10 @@ def torture(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) ->
         sender = threading.Thread(target=_send, args=(folder, source, node, tally, stop), daemon=True)
         sender.start()
         try:
+            tally.pace_seconds = tally.pace_seconds or _first_study(node)
             while tally.rounds < kills:
+                if not sender.is_alive():
+                    raise RuntimeError("the stream of studies broke off")
                 victim = _round(node, tally)
                 tally.save(state)
                 tell(f"{tally.rounds} of {kills}: {victim}; {len(tally.accepted)} studies sent")
@@ -143,10 +150,20 @@ def torture(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) ->
     return tally
 
 
+def _first_study(node: RunningNode) -> float:
+    """Wait until a study is done, and return how long it was in work."""
+
+    def done() -> list[JobRow]:
+        return [job for job in node.jobs() if job.state is JobState.DONE]
+
+    (job, *_) = node.wait(done, PATIENCE_SECONDS, "no study is done")
+    return float(job.finished - job.begun)
+
+
 def _round(node: RunningNode, tally: Tally) -> str:
     """Wait, kill, and start again what does not do so itself; returns who was the victim."""
     chance = random.Random(f"{tally.seed} {tally.rounds}")
-    time.sleep(chance.uniform(0.5, 12.0))
+    time.sleep(chance.uniform(0.0, 2.0 * tally.pace_seconds))
     victim = chance.choice(VICTIMS)
     if _kill(node, victim):
         tally.kills[victim] += 1
