@@ -47,6 +47,8 @@ from app.store import (
 )
 from app.tally import Tally
 from app.tls import why_not_bound
+from app.upper_layer import Acceptor
+from app.wire import file_head
 from app.witness import Witness
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def _store(event: evt.Event, store: Store, identities: list[Identity]) -> int:
     request = cast("C_STORE", event.request)
     instance = _printable(request.AffectedSOPInstanceUID)
     try:
-        content = event.encoded_dataset()
+        content = _file_of(event, request)
         identity = read_identity(content)
         identities.append(identity)
         if identity.sop_class != request.AffectedSOPClassUID:
@@ -113,6 +115,14 @@ def _store(event: evt.Event, store: Store, identities: list[Identity]) -> int:
     if status == COERCED:
         LOGGER.warning("instance %s came again with other content; the first is kept", instance)
     return status
+
+
+def _file_of(event: evt.Event, request: C_STORE) -> bytes:
+    """Return what came as a whole file."""
+    sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+    if request.DataSet is None or not (UID.fullmatch(sop_class) and UID.fullmatch(instance)):
+        return event.encoded_dataset()
+    return b"".join((file_head(sop_class, instance, event.context.transfer_syntax), request.DataSet.getbuffer()))
 
 
 def _printable(instance_uid: object) -> str:
@@ -188,6 +198,7 @@ class Receiver:
         self._server = self._ae.make_server(
             (config.host, config.port),
             server_class=Listener,
+            request_handler=Acceptor,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, handle_open),
                 (evt.EVT_CONN_CLOSE, handle_close),
@@ -287,7 +298,9 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
     spoken = "TLS" if config.tls is not None else "plain DICOM"
     LOGGER.info("%s listens on %s port %d for %s", config.ae_title, config.host, receiver.port, spoken)
     if started is not None:
-        started.send(receiver.port)
+        # A node that was killed meanwhile does not hear it; the loop below notices.
+        with suppress(BrokenPipeError):
+            started.send(receiver.port)
         started.close()
     parent = os.getppid()
     while (got := signal.sigtimedwait(signals, 1.0)) is None or got.si_signo == DRAIN_SIGNAL:

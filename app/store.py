@@ -18,6 +18,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from app.files import INCOMING, PART, instance_name, private_folder, study_key, sync_folder, write_synced
+from app.skim import skim
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -84,6 +85,18 @@ def read_identity(content: bytes) -> Identity:
     Element values are skipped, not decoded; a length that leads beyond the end means a truncated dataset, and so does
     an image without pixels: cut between two elements, what is left reads as a whole dataset.
     """
+    quick = skim(content, _IDENTITY)
+    if quick is not None and all(UID.fullmatch(quick[0].get(tag, "")) for tag in _IDENTITY):
+        values, has_pixels = [quick[0][tag] for tag in _IDENTITY], quick[1]
+    else:
+        values, has_pixels = _read_thoroughly(content)
+    if "Image Storage" in uid.UID(values[0]).name and not has_pixels:
+        raise Refused(CANNOT_UNDERSTAND, "truncated: an image without Pixel Data (7FE0,0010)")
+    return Identity(values[0], values[1], values[2])
+
+
+def _read_thoroughly(content: bytes) -> tuple[list[str], bool]:
+    """Return the values of `_IDENTITY`, and whether there are pixels; raises as `read_identity`."""
     stream = io.BytesIO(content)
     has_pixels = False
 
@@ -103,9 +116,7 @@ def read_identity(content: bytes) -> Identity:
     for tag, value in zip(_IDENTITY, values, strict=True):
         if not UID.fullmatch(value):
             raise Refused(CANNOT_UNDERSTAND, f"no valid UID in ({tag >> 16:04X},{tag & 0xFFFF:04X})")
-    if "Image Storage" in uid.UID(values[0]).name and not has_pixels:
-        raise Refused(CANNOT_UNDERSTAND, "truncated: an image without Pixel Data (7FE0,0010)")
-    return Identity(values[0], values[1], values[2])
+    return values, has_pixels
 
 
 class Store:

@@ -134,9 +134,13 @@ class Orthanc:
         """POST bytes, or JSON, to its REST interface."""
         return self._request(path, body if isinstance(body, bytes) else json.dumps(body).encode())
 
-    def _request(self, path: str, body: bytes | None) -> Any:
+    def delete(self, path: str) -> None:
+        """DELETE by its REST interface."""
+        self._request(path, None, "DELETE")
+
+    def _request(self, path: str, body: bytes | None, method: str | None = None) -> Any:
         headers = {"Authorization": f"Basic {self._login}"} if self._login else {}
-        request = urllib.request.Request(self.url + path, body, headers)  # noqa: S310 - our own http address
+        request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310 - our own http address
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the same
             content = answer.read()
             return json.loads(content) if "json" in answer.headers.get("Content-Type", "") else content
