@@ -13,9 +13,11 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config_base import AETitle, Port, Section, hold_address, hold_fingerprint
+from app.config_deidentification import DeidentificationConfig
 from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
 from app.errors import ConfigError
 from models.engine_base import EngineChoice
+from operators.deidentify_form import Profile
 from operators.language import Language
 from operators.quality_limits import QualityLimits
 from operators.segmentation_form import Form
@@ -120,6 +122,9 @@ class Destination(Section):
     segmentation: Form = "binary"
     """Form of the segmentations that it gets, with a report that refers to them: binary, which every PACS knows, or
     labelmap (Label Map Segmentation, of 2024)."""
+    deidentify: Profile | None = None
+    """De-identifies what it gets by PS3.15 Annex E, and leaves out the report page: basic (dates go) or shifted-dates
+    (a patient's dates all move alike, into the past); none: results name the patient (docs/security.md)."""
     tls: DestinationTls | None = None
     """With it results go over TLS; without it, as plain DICOM."""
 
@@ -268,6 +273,7 @@ class Settings(BaseSettings):
     series: SeriesConfig = SeriesConfig()
     report: ReportConfig = ReportConfig()
     audit: AuditConfig = AuditConfig()
+    deidentification: DeidentificationConfig = DeidentificationConfig()
     results: ResultsConfig = ResultsConfig()
     retention: RetentionConfig = RetentionConfig()
     operation: OperationConfig = OperationConfig()

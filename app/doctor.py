@@ -12,6 +12,7 @@ from pathlib import Path
 
 import app
 from app.config import Destination, SenderConfig, Settings, TlsFiles
+from app.deidentify_secret import read_secret, secret_path
 from app.errors import NodeError
 from app.process import open_classifiers, open_networks, open_reference, open_refinement, open_segmenter
 from app.sender import echo
@@ -51,11 +52,30 @@ def examine(settings: Settings) -> Iterator[Check]:
             if not all(check.ok or check.warns for check in seen):
                 continue
         yield _destination(destination, settings.sender)
+    if any(destination.deidentify for destination in settings.sender.destinations):
+        yield _secret(settings)
 
 
 def _tls(subject: str, files: TlsFiles, server_side: bool) -> Iterator[Check]:
     for seen in look_at(files, server_side, time.time()):
         yield Check(subject, not seen.remedy, seen.found, seen.remedy, warns=bool(seen.remedy) and not seen.grave)
+
+
+def _secret(settings: Settings) -> Check:
+    """Look for the secret of de-identification; read_secret makes it where there is none."""
+    subject, remedy = "de-identification", "see docs/security.md"
+    try:
+        path = secret_path(settings)
+        read_secret(settings)
+        if path is not None and path.stat().st_mode & 0o077:
+            return Check(subject, False, f"others can read {path}", f"chmod 600 {path}", warns=True)
+    except (NodeError, OSError) as error:
+        return Check(subject, False, str(error), remedy)
+    return Check(
+        subject,
+        True,
+        f"the secret is in {path or 'the settings'}; without it, what is de-identified later does not fit",
+    )
 
 
 def _destination(destination: Destination, sender: SenderConfig) -> Check:

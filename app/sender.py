@@ -351,7 +351,7 @@ class _Run:
 
     def _deliver(self, due: Sequence[DeliveryRow]) -> None:
         config, peer = self._config, self._destination
-        waiting = {self._outbox.path(delivery.job_id, delivery.file): delivery for delivery in due}
+        waiting = {self._outbox.path_of(delivery): delivery for delivery in due}
         self._courier = courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
         # Looked at after the courier is in its place: `stop` either finds it there, or is seen here.
         if self._stopped.is_set():
