@@ -14,11 +14,13 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config_base import AETitle, Port, Section, hold_address, hold_fingerprint
+from app.config_deidentification import DeidentificationConfig
 from app.config_delivery import CommitmentConfig, StowConfig
 from app.config_history import HistoryConfig
 from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
 from app.errors import ConfigError
 from models.engine_base import EngineChoice
+from operators.deidentify_form import Profile
 from operators.language import Language
 from operators.pixel_limits import PixelLimits
 from operators.quality_limits import QualityLimits
@@ -124,6 +126,9 @@ class Destination(Section):
     segmentation: Form = "binary"
     """Form of the segmentations that it gets, with a report that refers to them: binary, which every PACS knows, or
     labelmap (Label Map Segmentation, of 2024)."""
+    deidentify: Profile | None = None
+    """De-identifies what it gets by PS3.15 Annex E, and leaves out the report page: basic (dates go) or shifted-dates
+    (a patient's dates all move alike, into the past); none: results name the patient (docs/security.md)."""
     tls: DestinationTls | None = None
     """With it results go over TLS; without it, as plain DICOM."""
     commitment: CommitmentConfig | None = None
@@ -273,6 +278,7 @@ class Settings(BaseSettings):
     series: SeriesConfig = SeriesConfig()
     report: ReportConfig = ReportConfig()
     audit: AuditConfig = AuditConfig()
+    deidentification: DeidentificationConfig = DeidentificationConfig()
     results: ResultsConfig = ResultsConfig()
     retention: RetentionConfig = RetentionConfig()
     operation: OperationConfig = OperationConfig()

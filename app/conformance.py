@@ -43,6 +43,7 @@ SCHEMES = {
     "RFC5646": "Tags for identifying languages",
     "SCT": "SNOMED CT",
     "UCUM": "Unified Code for Units of Measure",
+    "UMLS": "Unified Medical Language System",
 }
 """Coding scheme designators in use (PS3.16 table 8-1)."""
 NEWER_NAMES: Mapping[str, str] = {LABEL_MAP_STORAGE: "Label Map Segmentation Storage"}
@@ -278,11 +279,13 @@ def _plain(value: object) -> str:
 
 
 def _form(key: str, entry: Mapping[str, Any]) -> str:
-    if "enum" in entry:
-        return " or ".join(map(str, entry["enum"]))
-    kinds = " or ".join(_FORMS[kind["type"]] for kind in entry.get("anyOf", (entry,)))
+    kinds = " or ".join(_kind(kind) for kind in entry.get("anyOf", (entry,)))
     if "pattern" in entry:
         kinds += f" `{entry['pattern']}`"
     bounds = [f"{sign} {entry[bound]:g}" for bound, sign in _BOUNDS.items() if bound in entry]
     unit = UNITS.get(key.rpartition("_")[2], "")
     return ", ".join(filter(None, [f"{kinds} ({unit})" if unit else kinds, *bounds]))
+
+
+def _kind(kind: Mapping[str, Any]) -> str:
+    return " or ".join(map(str, kind["enum"])) if "enum" in kind else _FORMS[kind["type"]]

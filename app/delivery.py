@@ -153,7 +153,7 @@ class _Run:
 
     def _deliver(self, due: Sequence[DeliveryRow]) -> None:
         config, peer = self._config, self._destination
-        waiting = {self._outbox.path(delivery.job_id, delivery.file): delivery for delivery in due}
+        waiting = {self._outbox.path_of(delivery): delivery for delivery in due}
         courier: Courier | StowCourier
         if peer.stow is None:
             courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import app
 from app.config import Destination, SenderConfig, Settings, TlsFiles
+from app.deidentify_secret import read_secret, secret_path
 from app.doctor_place import Check, look_at_place
 from app.doctor_place import attempt as _attempt
 from app.errors import NodeError
@@ -40,11 +41,30 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield reached
         if destination.commitment is not None and reached.ok:
             yield _commitment(destination, settings)
+    if any(destination.deidentify for destination in settings.sender.destinations):
+        yield _secret(settings)
 
 
 def _tls(subject: str, files: TlsFiles, server_side: bool) -> Iterator[Check]:
     for seen in look_at(files, server_side, time.time()):
         yield Check(subject, not seen.remedy, seen.found, seen.remedy, warns=bool(seen.remedy) and not seen.grave)
+
+
+def _secret(settings: Settings) -> Check:
+    """Look for the secret of de-identification; read_secret makes it where there is none."""
+    subject, remedy = "de-identification", "see docs/security.md"
+    try:
+        path = secret_path(settings)
+        read_secret(settings)
+        if path is not None and path.stat().st_mode & 0o077:
+            return Check(subject, False, f"others can read {path}", f"chmod 600 {path}", warns=True)
+    except (NodeError, OSError) as error:
+        return Check(subject, False, str(error), remedy)
+    return Check(
+        subject,
+        True,
+        f"the secret is in {path or 'the settings'}; without it, what is de-identified later does not fit",
+    )
 
 
 def _destination(destination: Destination, sender: SenderConfig) -> Check:
