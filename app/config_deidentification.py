@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr
 from app.config_base import Section
 
 LEAST_SECRET = 32
-"""Characters; half as many bytes where they are hexadecimal."""
+"""Characters."""
 
 
 class DeidentificationConfig(Section):

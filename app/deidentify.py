@@ -110,6 +110,7 @@ def copy_folder(
         raise InputError("--out lies inside the folder that is read; give another")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already, and is not overwritten")
+    out = out.resolve()
     part = out.with_name(f".{out.name}{PART}")
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -167,6 +168,7 @@ def _save(clean: Dataset, path: Path) -> Path:
     try:
         return save(clean, path)
     except FAULTS as error:
+        path.with_name(path.name + PART).unlink(missing_ok=True)
         # The error's own text may quote the dataset.
         raise NotDeidentified(f"it cannot be written again ({type(error).__name__})") from None
 

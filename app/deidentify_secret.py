@@ -27,7 +27,7 @@ def read_secret(settings: Settings) -> bytes:
     """
     config, path = settings.deidentification, secret_path(settings)
     if path is None:
-        return config.secret.get_secret_value().encode() if config.secret is not None else b""
+        return config.secret.get_secret_value().strip().encode() if config.secret is not None else b""
     try:
         if config.secret_file is None and not path.exists():
             _make_secret(path)

@@ -209,7 +209,7 @@ class _Run:
 
     def _search(self, clean: Dataset) -> None:
         """Look once more for what was to go; raises NotDeidentified naming where it still is."""
-        named = [str(self._original.get(k) or "").strip() for k in (*_PATIENT, "AccessionNumber", "OtherPatientIDs")]
+        named = [str(self._original.get(k) or "").strip() for k in (*_PATIENT, "AccessionNumber")]
         dates = ("StudyDate", "PatientBirthDate") if self._profile == "basic" else ("PatientBirthDate",)
         for keyword in dates:
             text = str(self._original.get(keyword) or "")
