@@ -11,12 +11,12 @@ import pytest
 from app.config import Destination, load_settings
 from app.deidentify import copy_folder, open_deidentifier
 from app.deidentify_secret import read_secret
+from app.delivery import Sender
 from app.doctor import examine
 from app.errors import ConfigError, InputError
 from app.files import PART
 from app.journal import DeliveryState, Journal
 from app.outbox import Outbox
-from app.sender import Sender
 from operators import deidentify
 from operators.errors import NotDeidentified
 from operators.verify import verify_folder

@@ -9,9 +9,10 @@ import pydicom
 
 from app.config import Destination
 from app.deidentify import copy_folder, open_deidentifier
+from app.delivery import Sender
 from app.journal import Journal
 from app.outbox import Outbox
-from app.sender import Sender, send_files
+from app.sender import send_files
 from operators.validators import Ruling
 from operators.verify import verify_folder
 from tests.integration.orthanc import Orthanc
