@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import psutil
 import typer
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import Progress
 
 from tests.torture.fuzz import fuzz_datasets
 from tests.torture.kills import torture
@@ -45,10 +47,28 @@ def fuzz(
     raise typer.Exit(0 if sound else 1)
 
 
+@contextmanager
+def _progress(what: str, numbers: range) -> Iterator[Callable[[int], None]]:
+    """Show a bar, or in a file a line now and then, which says where an interrupted run would go on."""
+    done, every = 0, max(1, len(numbers) // 20)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(what, total=len(numbers))
+
+        def tell(more: int) -> None:
+            nonlocal done
+            before, done = done, done + more
+            progress.advance(bar, more)
+            if not console.is_terminal and done // every > before // every:
+                console.print(f"{what}: {done} of {len(numbers)}; the next is {numbers.start + done}")
+
+        yield tell
+
+
 def _fuzz_datasets(numbers: range, folder: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     begun = psutil.Process().memory_info().rss
-    found = fuzz_datasets(track(numbers, "datasets", console=console), folder)
+    with _progress("datasets", numbers) as tell:
+        found = fuzz_datasets(numbers, folder, lambda: tell(1))
     grown = (psutil.Process().memory_info().rss - begun) / 1e6
     for what, times in sorted(found.counts.items()):
         console.print(f"{what}: {times}")
@@ -60,9 +80,8 @@ def _fuzz_datasets(numbers: range, folder: Path) -> bool:
 
 def _fuzz_peers(numbers: range, folder: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
-    with Progress(console=console) as progress:
-        bar = progress.add_task("conversations", total=len(numbers))
-        siege = besiege(folder, numbers, lambda done: progress.advance(bar, done))
+    with _progress("conversations", numbers) as tell:
+        siege = besiege(folder, numbers, tell)
     for what, times in siege.seen.most_common():
         console.print(f"{what}: {times}")
     rate = len(numbers) / siege.seconds
