@@ -20,6 +20,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
@@ -38,6 +39,9 @@ _WAITING_FOR_PEER = frozenset({"Sta2", "Sta6"})
 
 _ANSWER_BYTES = 512
 """Longer than any answer to a C-STORE; a peer that takes no PDU of this length gets it in parts."""
+_ABORT_SOURCES = frozenset({0, 2})
+_ABORT_REASONS = frozenset({0, 1, 2, 4, 5, 6})
+"""Who aborts, and why a provider does (PS3.8 table 9-26)."""
 _BROKEN = (*UNREADABLE, LookupError)
 """What a command set can raise that is none."""
 
@@ -92,6 +96,15 @@ class UpperLayer(DULServiceProvider):
             super().run_reactor()
         finally:
             self.assoc._reactor_checkpoint.set()
+
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
+        """Decode a PDU; an abort ends the association whatever it gives for a reason."""
+        pdu, event = super()._decode_pdu(bytestream)
+        # pynetdicom's thread would end on what the standard does not list, and leave the connection open.
+        if isinstance(pdu, A_ABORT_RQ):
+            pdu.source = pdu.source if pdu.source in _ABORT_SOURCES else 0
+            pdu.reason_diagnostic = pdu.reason_diagnostic if pdu.reason_diagnostic in _ABORT_REASONS else 0
+        return pdu, event
 
     def _process_recv_primitive(self) -> bool:
         """Take up what we have to say; an answer that comes when the association has ended is not sent."""

@@ -88,6 +88,16 @@ def test_a_command_set_that_is_none_is_answered_by_an_abort(listen, monkeypatch,
     assert not died
 
 
+@pytest.mark.parametrize(("source", "reason"), [(2, 3), (2, 255), (1, 0), (77, 9)])
+def test_an_abort_for_no_reason_that_there_is_ends_the_association(listen, monkeypatch, source, reason):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    with association(listen()) as connection:
+        connection.sendall(pdu(ABORT, bytes([0, 0, source, reason])))
+        assert connection.recv(1) == b""
+    assert not died
+
+
 def test_a_request_under_a_context_that_nobody_agreed_on_is_answered_by_an_abort(listen):
     with association(listen()) as connection:
         connection.sendall(store(context=77))

@@ -84,7 +84,8 @@ def orthanc(folder: Path) -> Iterator[Server]:
 @contextmanager
 def _program(folder: Path, title: str, command: Sequence[str]) -> Iterator[Server]:
     port = int(command[-1])
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=os.environ | {"TCP_NODELAY": "1"}, **quiet)
     try:
         _wait_for(process)
         yield Server(title, port, lambda: len(list((folder / "out").iterdir())))
