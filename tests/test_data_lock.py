@@ -14,6 +14,7 @@ import pytest
 
 from app.data_lock import NAME, DataLock
 from app.errors import NodeError
+from app.files import private_folder
 from tests.support_study import ROOT
 
 HOLD = """
@@ -74,6 +75,16 @@ def test_what_is_released_can_be_taken_again(tmp_path):
         DataLock(tmp_path / "data").release()
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "data" / NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_folders_and_those_above_are_for_the_nodes_user_alone(tmp_path):
+    before = os.umask(0o022)
+    try:
+        private_folder(tmp_path / "a" / "b" / "c")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a").rglob("*")} == {0o700}
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_child_process_does_not_keep_it(tmp_path):
