@@ -181,6 +181,11 @@ def handle_message(event: evt.Event) -> None:
         connection.message_done()
 
 
+def handle_end(event: evt.Event, store: Store) -> None:
+    """Let what an association brought be under its own name alone."""
+    store.settle()
+
+
 class Receiver:
     """A listening SCP; `port` is the one it got."""
 
@@ -194,7 +199,7 @@ class Receiver:
         # pynetdicom's own logging of every message costs time, and shows what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
 
-        self._connections, witness = Connections(config), Witness.of(settings)
+        self._connections, witness, self._store = Connections(config), Witness.of(settings), store
         self._server = self._ae.make_server(
             (config.host, config.port),
             server_class=Listener,
@@ -203,6 +208,7 @@ class Receiver:
                 (evt.EVT_CONN_OPEN, handle_open),
                 (evt.EVT_CONN_CLOSE, handle_close),
                 (evt.EVT_CONN_CLOSE, witness.ended),
+                (evt.EVT_CONN_CLOSE, handle_end, [store]),
                 (evt.EVT_REQUESTED, handle_request, [config, self._connections, witness]),
                 (evt.EVT_DIMSE_RECV, handle_message),
                 (evt.EVT_C_STORE, handle_store, [store, witness, tally]),
@@ -244,6 +250,7 @@ class Receiver:
                 connection.shutdown(socket.SHUT_RDWR)
         if self._journal is not None:
             self._journal.close()
+        self._store.settle()
 
 
 def application_entity(config: ReceiverConfig, *, reports: bool = False) -> AE:

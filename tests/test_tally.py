@@ -92,7 +92,7 @@ def test_a_job_done_twice_is_told(run, pacs):
 
 
 def test_what_is_left_half_made_is_told(run, pacs):
-    (run[1] / "inbox" / ".incoming" / "x.part").touch()
+    (run[1] / "inbox" / ".incoming" / "x.part").write_bytes(b"DICM")
     (run[1] / "work" / "old").mkdir()
     assert faults(counted(run, pacs)) == {"left half-made": 1, "left in work": 1}
 

@@ -270,7 +270,7 @@ def _count(node: RunningNode, pacs: Orthanc, tally: Tally) -> None:
         wrong["studies whose last result lacks images"] += key in last and last[key].instances < len(instances)
     wrong["studies that failed"] = sum(job.state is JobState.FAILED for job in jobs)
     wrong["jobs done twice"] = _done_twice(data / "journal.sqlite")
-    wrong["left half-made"] = sum(1 for _ in (data / "inbox" / ".incoming").iterdir())
+    wrong["left half-made"] = sum(1 for slot in (data / "inbox" / ".incoming").iterdir() if slot.stat().st_size)
     wrong["left in work"] = sum(1 for _ in (data / "work").iterdir())
     _count_delivered(done, data / "archive", pacs, tally)
 

@@ -126,7 +126,7 @@ def _judge(node: RunningNode, pacs: Orthanc, result: Soak) -> None:
     if sum(result.idle.values()) > IDLE_PROCESSOR:
         faults.append(f"idle, the node takes {100 * sum(result.idle.values()):.1f} % of a core")
     for place in ("work", "outbox", "inbox/.incoming"):
-        if left := sum(1 for _ in (data / place).iterdir()):
+        if left := sum(1 for path in (data / place).iterdir() if path.is_dir() or path.stat().st_size):
             faults.append(f"{left} left in {place}")
     keys = {study_key(study["MainDicomTags"]["StudyInstanceUID"]) for study in pacs.get("/studies?expand")}
     if missing := {job.study_key for job in jobs if job.state is JobState.DONE} - keys:
