@@ -1,4 +1,4 @@
-"""Command line: serve, process, explain, verify, send, queue, demo, doctor, conformance."""
+"""Command line: serve, process, explain, verify, send, deidentify, queue, demo, doctor, conformance."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Annotated, Any
 import typer
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from app.cli_common import AsJson, ConfigFile, err, out
+from app.cli_common import bar as _bar
 from app.cli_common import settings_of as _settings
+from app.cli_deidentify import deidentify
 from app.cli_queue import queue_cli
 from app.config import Settings
 from app.errors import InputError, NodeError
@@ -31,6 +32,7 @@ cli = typer.Typer(
     help="Glioma Node: a brain-MRI study in over DICOM, a segmentation and a structured report out. Research use only.",
 )
 cli.add_typer(queue_cli)
+cli.command()(deidentify)
 STAGES = 15
 """Stages between the queue and the end."""
 
@@ -244,17 +246,6 @@ def conformance(
         file.write_text(statement, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from error
-
-
-def _bar() -> Progress:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<16}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=err, transient=True)
 
 
 def _series_table(described: dict[str, Any]) -> Table:

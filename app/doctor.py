@@ -9,11 +9,13 @@ from pathlib import Path
 
 import app
 from app.config import Destination, SenderConfig, Settings, TlsFiles
+from app.deidentify_secret import read_secret, secret_path
 from app.doctor_place import Check, look_at_place
 from app.doctor_place import attempt as _attempt
 from app.errors import NodeError
 from app.process import open_classifiers, open_networks, open_reference, open_refinement, open_segmenter
-from app.sender import echo
+from app.sender import echo, offers_commitment
+from app.stow import StowCourier
 from app.tls_health import look_at
 
 CARDS = Path(app.__file__).parents[1] / "models" / "cards"
@@ -29,13 +31,18 @@ def examine(settings: Settings) -> Iterator[Check]:
     if settings.receiver.tls is not None:
         yield from _tls("receiver TLS", settings.receiver.tls, server_side=True)
     for destination in settings.sender.destinations:
-        if destination.tls is not None:
-            seen = list(_tls(f"destination {destination.name} TLS", destination.tls, server_side=False))
+        if (files := _tls_files(destination)) is not None:
+            seen = list(_tls(f"destination {destination.name} TLS", files, server_side=False))
             yield from seen
             # One clear line: without TLS there is no answer either.
             if not all(check.ok or check.warns for check in seen):
                 continue
-        yield _destination(destination, settings.sender)
+        reached = _destination(destination, settings.sender)
+        yield reached
+        if destination.commitment is not None and reached.ok:
+            yield _commitment(destination, settings)
+    if any(destination.deidentify for destination in settings.sender.destinations):
+        yield _secret(settings)
 
 
 def _tls(subject: str, files: TlsFiles, server_side: bool) -> Iterator[Check]:
@@ -43,15 +50,63 @@ def _tls(subject: str, files: TlsFiles, server_side: bool) -> Iterator[Check]:
         yield Check(subject, not seen.remedy, seen.found, seen.remedy, warns=bool(seen.remedy) and not seen.grave)
 
 
+def _secret(settings: Settings) -> Check:
+    """Look for the secret of de-identification; read_secret makes it where there is none."""
+    subject, remedy = "de-identification", "see docs/security.md"
+    try:
+        path = secret_path(settings)
+        read_secret(settings)
+        if path is not None and path.stat().st_mode & 0o077:
+            return Check(subject, False, f"others can read {path}", f"chmod 600 {path}", warns=True)
+    except (NodeError, OSError) as error:
+        return Check(subject, False, str(error), remedy)
+    return Check(
+        subject,
+        True,
+        f"the secret is in {path or 'the settings'}; without it, what is de-identified later does not fit",
+    )
+
+
 def _destination(destination: Destination, sender: SenderConfig) -> Check:
-    peer = f"{destination.ae_title}@{destination.host}:{destination.port}"
+    peer, stow = destination.address, destination.stow
 
     def look() -> str:
+        if stow is not None:
+            StowCourier(destination.name, stow, sender.network_timeout_seconds).echo()
+            return f"{peer} answers STOW-RS"
         echo(destination, sender)
         return f"{peer} answers C-ECHO"
 
+    knows = sender.calling_ae_title if stow is None else "our user, token or certificate"
+    return _attempt(f"destination {destination.name}", look, f"is {peer} up, and does it know {knows}?")
+
+
+def _tls_files(destination: Destination) -> TlsFiles | None:
+    """Return the files whose dates can be told beforehand; those of a web service without a certificate of ours not."""
+    stow = destination.stow
+    if stow is not None and stow.certificate and stow.key and stow.ca:
+        return TlsFiles(certificate=stow.certificate, key=stow.key, ca=stow.ca)
+    return destination.tls
+
+
+def _commitment(destination: Destination, settings: Settings) -> Check:
+    subject, receiver = f"destination {destination.name} commitment", settings.receiver
+    title, reporter = settings.sender.calling_ae_title, destination.reporter
+
+    def look() -> str:
+        if not receiver.allow_any_peer and reporter not in {peer.ae_title for peer in receiver.peers}:
+            raise NodeError(f"{reporter} is not among node.receiver.peers: its reports would be turned away")
+        if title != receiver.ae_title:
+            raise NodeError(f"reports go to {title}, which asks for them, but the receiver answers to another title")
+        if not offers_commitment(destination, settings.sender):
+            raise NodeError(f"{destination.ae_title} does not offer storage commitment")
+        return f"{destination.ae_title} offers it; does it know {title} at this machine, port {receiver.port}?"
+
     return _attempt(
-        f"destination {destination.name}", look, f"is {peer} up, and does it know {sender.calling_ae_title}?"
+        subject,
+        look,
+        f"list {reporter} under node.receiver.peers; give node.sender.calling_ae_title the title of "
+        f"node.receiver.ae_title; switch storage commitment on at {destination.ae_title}, or take it off here",
     )
 
 

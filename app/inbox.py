@@ -19,13 +19,16 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from app.config import Settings
-from app.files import private_folder, publish_folder, remove_parts, revision_id, study_key
+from app.files import INCOMING, private_folder, publish_folder, remove_parts, revision_id, study_key
 from app.journal import JobRow, Journal
 
 LOGGER = logging.getLogger(__name__)
 
 _COARSE_CLOCK_NS = 100_000_000
 """A folder's modification time moves in steps of some ms: one this fresh may still hide a later change."""
+
+LOOK_SECONDS = 10.0
+"""How often all studies are looked at though the receiver named nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class Inbox:
         self._folder = private_folder(settings.inbox_dir)
         self._work = private_folder(settings.work_dir)
         self._watched: dict[str, _Watch] = {}
+        self._marks: list[int] = []
+        """Times of change of inbox and incoming folder before the last look; none where they may yet hide a change."""
+        self._looked = now()
         self._max_attempts = 1 + settings.pipeline.retries
 
     def reconcile(self) -> list[JobRow]:
@@ -89,6 +95,26 @@ class Inbox:
 
     def poll(self, limit: int | None = None) -> list[ReadyJob]:
         """Look at every study, and return at most `limit` jobs to be processed now, each of them once."""
+        if self._something_came():
+            self._look_at_all()
+        taken = (self._prepare(job) for job in self._journal.take_ready(limit))
+        return [ready for ready in taken if ready is not None]
+
+    def _something_came(self) -> bool:
+        """Say whether the studies must be looked at: 1,000 that have been done for days cost no look every half second.
+
+        What the receiver names goes through its own folder, whose time of change moves with it. What comes otherwise,
+        from a backup say, is met by a look every few seconds.
+        """
+        marks = [folder.stat().st_mtime_ns for folder in (self._folder, self._folder / INCOMING) if folder.exists()]
+        fresh = time.time_ns() - max(marks) < _COARSE_CLOCK_NS
+        came = marks != self._marks or any(not watch.settled for watch in self._watched.values())
+        if not came and self._now() - self._looked < LOOK_SECONDS:
+            return False
+        self._marks, self._looked = [] if fresh else marks, self._now()
+        return True
+
+    def _look_at_all(self) -> None:
         seen: set[str] = set()
         for modified_ns, name in self._folders():
             seen.add(name)
@@ -100,8 +126,6 @@ class Inbox:
                 self._watched[name] = _Watch(0, self._now())
         for gone in self._watched.keys() - seen:
             del self._watched[gone]
-        taken = (self._prepare(job) for job in self._journal.take_ready(limit))
-        return [ready for ready in taken if ready is not None]
 
     def _folders(self) -> list[tuple[int, str]]:
         """Return when each study's folder changed, and its name: of many that are complete at once, as after a start,

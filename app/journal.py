@@ -5,7 +5,7 @@ Each public method is one transaction, on disk when it returns, so a process kil
 
     study     arriving -> complete -> processing -> done | failed | quarantined   back to arriving when more comes
     job       ready -> processing -> done | failed | quarantined                  one for each revision of a study
-    delivery  owed -> delivered | dead                                            one for each file and destination
+    delivery  owed (-> stored, app/commitment.py) -> delivered | dead             one for each file and destination
 
 A person puts failed and quarantined jobs, and dead deliveries, back to ready and owed: app/backlog.py.
 """

@@ -76,6 +76,10 @@ class Connections:
             )
         return connection.admitted
 
+    def remembered(self) -> bool:
+        """Say whether any connection, closed or not, still takes memory."""
+        return len(self._known) > 0
+
     def open(self) -> list[Capped]:
         """Return the connections that are open now."""
         with self._lock:
@@ -130,6 +134,11 @@ class Listener(ThreadedAssociationServer):
         """Log what went wrong by its place alone: the error's text may quote the peer."""
         _, error, trace = sys.exc_info()
         LOGGER.error("connection from %s failed: %s at %s", client_address[0], type(error).__name__, positions(trace))
+
+    def service_actions(self) -> None:
+        """Have pynetdicom collect what connections left behind; while there are none, it would do so for nothing."""
+        if self._connections.remembered():
+            super().service_actions()
 
     def shutdown(self) -> None:
         """Stop listening; pynetdicom's own would also take the server off a list that it is not on."""

@@ -25,6 +25,7 @@ from app.audit_forward import open_forwarder
 from app.backlog import figures
 from app.config import Settings
 from app.data_lock import DataLock
+from app.delivery import Sender
 from app.errors import NodeError
 from app.files import SUMMARY
 from app.history import History
@@ -36,7 +37,6 @@ from app.pipeline import has_all_contrasts
 from app.process import open_pipeline
 from app.receiver import DRAIN_SECONDS, DRAIN_SIGNAL, run_receiver
 from app.retention import Retention
-from app.sender import Sender
 from app.signals import stop_asked
 from app.summary import describe_job
 from app.tally import Tally

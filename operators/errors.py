@@ -15,6 +15,7 @@
     - TimeOut              it did not answer in time
 
 * HistoryUnavailable       earlier examinations could not be looked for; the study goes on without
+* NotDeidentified          an object cannot be de-identified, and so is not passed on
 
 Messages carry no patient identity: they go to logs, the journal and the command line.
 """
@@ -106,3 +107,7 @@ class TimeOut(AnalysisFailed):
 
 class HistoryUnavailable(Exception):
     """An archive could not be asked for earlier examinations; the message says which and why."""
+
+
+class NotDeidentified(Exception):
+    """An object cannot be de-identified; the message says why, without any value of it."""

@@ -69,6 +69,8 @@ def test_libraries_stay_where_they_belong(module):
         assert name in {
             "app/receiver.py",
             "app/listener.py",
+            "app/upper_layer.py",
+            "app/wire.py",
             "app/sender.py",
             "app/retrieve.py",
             "app/steady_timers.py",

@@ -13,7 +13,7 @@ from pydicom.uid import generate_uid
 
 from app.backlog import put_back_job
 from app.files import INCOMING, revision_id, study_key
-from app.inbox import Inbox
+from app.inbox import LOOK_SECONDS, Inbox
 from app.journal import JobState, Journal, StudyState
 from tests.support_dicom import Clock, arrive, node_settings, small_mr
 
@@ -103,6 +103,25 @@ def test_later_instances_make_a_new_revision_and_leave_the_running_job_alone(nod
     assert [job.revision for job in node.journal.jobs()] == [1, 2]
     node.journal.job_failed(second.job_id, "missing-sequence", "no FLAIR", "select")
     assert node.states() == [StudyState.FAILED]
+
+
+def test_studies_that_are_done_are_looked_at_when_something_comes_and_else_now_and_then(node, monkeypatch):
+    node.recognised = True
+    done = arrive(node.settings, small_mr())
+    node.after(0)
+    node.after(4)
+    looks = []
+    monkeypatch.setattr(node.inbox, "_look_at", lambda folder, modified: looks.append(folder.name))
+    for folder in (node.settings.inbox_dir, node.settings.inbox_dir / INCOMING):
+        os.utime(folder, (2_000_000.0, 2_000_000.0))  # nothing as fresh as to hide a change
+    for _ in range(3):
+        node.after(0.5)
+    assert looks == [done.name], "once, as the folders' times have changed"
+    node.after(LOOK_SECONDS)
+    assert looks == [done.name] * 2, "whatever was put there by hand"
+    other = arrive(node.settings, small_mr())
+    node.after(0.5)
+    assert sorted(looks[2:]) == sorted([done.name, other.name])
 
 
 def test_a_touched_folder_without_new_instances_makes_no_job(node):

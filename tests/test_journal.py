@@ -17,6 +17,7 @@ from app.config import Destination
 from app.errors import JournalError
 from app.inbox import Inbox
 from app.journal import DeliveryState, JobState, Journal, StudyState
+from app.journal_rows import SCHEMA_VERSION
 from app.outbox import Outbox
 from tests.support_dicom import Clock, arrive, node_settings, result_files, small_mr
 
@@ -249,7 +250,7 @@ def test_a_journal_from_the_future_is_refused(tmp_path):
     Journal(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(JournalError, match="has schema version 99, this software knows 2"):
+    with pytest.raises(JournalError, match=f"has schema version 99, this software knows {SCHEMA_VERSION}"):
         Journal(path)
 
 

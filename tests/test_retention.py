@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app import commitment
 from app.config_operation import RetentionConfig
 from app.files import study_key
 from app.journal import Journal
@@ -59,6 +60,8 @@ class Site:
             for delivery in self.journal.deliveries(job_id):
                 if end == "done":
                     self.journal.delivered(delivery.delivery_id)
+                elif end == "uncommitted":
+                    commitment.stored(self.journal, delivery.delivery_id, "", "1.2", f"1.2.{delivery.delivery_id}")
                 elif end == "dead":
                     self.journal.not_delivered([delivery.delivery_id], "", lambda failures: 0.0, 1)
         return folder
@@ -109,7 +112,7 @@ def test_images_of_a_done_study_leave_after_their_days_and_its_results_stay(site
     assert len(here.journal.studies()) == 1, "its results are still here"
 
 
-@pytest.mark.parametrize("end", ["arriving", "ready", "processing", "owed", "dead"])
+@pytest.mark.parametrize("end", ["arriving", "ready", "processing", "owed", "uncommitted", "dead"])
 def test_what_waits_or_is_owed_is_never_removed(site, end):
     here = site(inbox_days=1, failed_days=1, archive_days=1)
     folder = here.study(1, end)
