@@ -23,6 +23,7 @@ from operators.compare_earlier import CompareEarlierOperator, FindReports, no_re
 from operators.decoder import ChildDecoder
 from operators.domain import Contrast, MarkerName
 from operators.errors import PipelineError
+from operators.headers import DAMAGED
 from operators.key_image import KeyImageOperator
 from operators.language import Language
 from operators.load_study import LoadStudyOperator, load_study
@@ -49,7 +50,8 @@ def has_all_contrasts(folder: Path, rules: Rules = ()) -> bool:
     """Say whether a folder that may still be filling holds all four contrasts; an unreadable one does not."""
     try:
         return len(recognised(load_study(folder), rules)) == len(Contrast)
-    except PipelineError:
+    except (PipelineError, *DAMAGED):
+        # It is asked in the node's main loop; what is wrong is told when the study is analysed.
         return False
 
 

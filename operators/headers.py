@@ -26,6 +26,8 @@ DAMAGED = (
 )
 """What pydicom raises at bytes that are no dataset, some of it only when a value is asked for; an unknown VR is a
 NotImplementedError, a RuntimeError."""
+NO_VALUE = (ValueError, OverflowError, NotImplementedError, BytesLengthException, struct.error)
+"""What of it comes of a single value, and hardly ever of a fault of ours."""
 B_VALUES: tuple[tuple[int, int, str], ...] = (
     (0x0019, 0x0C, "SIEMENS MR HEADER"),
     (0x0043, 0x39, "GEMS_PARM_01"),

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from operators.decoder import Decoder
 from operators.domain import REQUIRED, Contrast, Selection, Series, Study, Verdict
 from operators.errors import MissingSequence, StudyRejected
-from operators.headers import DAMAGED, values
+from operators.headers import NO_VALUE, values
 from operators.pixels import HERE
 from operators.series_agent import LookAt, moments_of, settle
 from operators.series_choice import Merit, advantage, has_broken_slices, merit
@@ -72,7 +72,7 @@ def _assess(study: Study, rules: Rules, decoder: Decoder | None) -> tuple[Select
     """Choose; without a decoder no image is looked at. Raises StudyRejected where a header's values are none."""
     try:
         return _weighed(study, rules, decoder)
-    except DAMAGED as error:
+    except NO_VALUE as error:
         # The error's own text quotes the value.
         raise StudyRejected("a header holds values that cannot be read; send the study again") from error
 

@@ -17,6 +17,7 @@ from support_bombs import Peak
 from support_phantom import change, copy_of, small_phantom
 
 import operators.load_study
+from app.pipeline import has_all_contrasts
 from operators.build_volumes import read_volumes
 from operators.domain import Contrast, Study
 from operators.errors import PipelineError, PixelDataRefused, UnreadableInstance
@@ -227,7 +228,7 @@ CHARSETS = ["NONSENSE", "ISO_IR 999", "\\\\\\", "ISO 2022 IR 87\\GB18030", "GB18
 @pytest.mark.parametrize("charset", CHARSETS)
 def test_a_broken_character_set_keeps_nobody_from_being_analysed(folder, charset):
     for path in folder.glob("*_FLAIR_*.dcm"):
-        put(path, b"CS", charset.encode() + b" " * (len(charset) % 2))
+        put(path, "SpecificCharacterSet", b"CS", charset.encode() + b" " * (len(charset) % 2))
         put(path, "SeriesDescription", b"LO", b"FLAIR \xff\xfe\x1b$B\xe9\x80")
     assert analysed(folder) == ("read", "")
 
@@ -270,3 +271,14 @@ def test_functional_groups_that_are_none_are_refused(enhanced):
         ds.PerFrameFunctionalGroupsSequence = groups
         ds.save_as(path)
         assert analysed(enhanced)[0] in {"unreadable-instance", "missing-sequence"}
+
+
+def test_the_main_loops_question_has_an_answer_whatever_a_folder_holds(folder):
+    """Asked while a study arrives, an error would end the node."""
+    assert not has_all_contrasts(folder)
+    put(folder / VICTIM, "AcquisitionTime", b"FD", b"\0" * 7)
+    put(sorted(folder.glob("*_FLAIR_*.dcm"))[0], "AcquisitionTime", b"FD", b"\0" * 7)
+    assert not has_all_contrasts(folder)
+    deflated(folder / VICTIM, 0)
+    (folder / VICTIM).write_bytes((folder / VICTIM).read_bytes()[:-50])
+    assert not has_all_contrasts(folder)

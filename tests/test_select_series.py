@@ -10,6 +10,7 @@ from app.phantom_headers import Vendor
 from operators.domain import Contrast
 from operators.errors import MissingSequence
 from operators.load_study import load_study
+from operators.pixels import HERE
 from operators.select_series import SelectSeriesOperator, assess, classify, recognised, select_series
 from operators.series_words import forbidden_kind, read_agent, read_words
 from operators.stage import Job
@@ -164,7 +165,7 @@ def test_what_has_arrived_so_far_is_recognised():
 def test_each_vendors_phantom_is_resolved(vendor, tmp_path):
     job = Job("1", small_phantom(vendor=vendor).folder, tmp_path)
     job.study = load_study(job.study_folder)
-    SelectSeriesOperator.process(SimpleNamespace(_rules=()), job)
+    SelectSeriesOperator.process(SimpleNamespace(_rules=(), _decoder=HERE), job)
     assert {c: v.series.number for c, v in job.selection.chosen.items()} == {"T1": 1, "T2": 2, "FLAIR": 3, "T1C": 4}
 
 

@@ -81,7 +81,7 @@ LOOKS = {2: (1.2, 0.2), 9: (2.4, 0.4)}
 
 
 def looking(looks):
-    def look(series):
+    def look(series, decoder):
         if series.number not in looks:
             return None
         high, low = looks[series.number]
