@@ -61,9 +61,9 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and make its content survive a power cut; its name survives once its folder is synced too."""
-    with path.open("wb", buffering=0) as file:
+def fill_synced(path: Path, content: bytes) -> None:
+    """Write into an empty file that is there, and make its content survive a power cut."""
+    with path.open("r+b", buffering=0) as file:
         view = memoryview(content)
         while view:
             view = view[file.write(view) or 0 :]
