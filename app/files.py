@@ -1,7 +1,7 @@
 """Files that survive a power cut, and where studies lie: what receiver, inbox and outbox share.
 
-    inbox/<study key>/<instance name>.dcm     whole instances only; the receiver writes elsewhere and renames
-    inbox/.incoming/                          what is being received
+    inbox/<study key>/<instance name>.dcm     whole instances only; the receiver writes elsewhere and links
+    inbox/.incoming/                          slots: what is being received, or has its second name not yet synced
     work/<job id>/input, output               a job's own instances (hard links), and its results until committed
     outbox/<job id>/                          results that are owed
     archive/<study key>/<job id>/             every result
