@@ -147,7 +147,12 @@ class Store:
             if content is None:
                 slot.unlink(missing_ok=True)
                 continue
-            target = self._target(read_identity(content))
+            try:
+                target = self._target(read_identity(content))
+            except Refused as refused:
+                # It was taken once, so it is not thrown away.
+                LOGGER.error("an instance that is whole cannot be filed, and stays in %s: %s", slot.name, refused)
+                continue
             self._link(slot, target)
             # Named before or now: the name may not be synced yet.
             self._unsettled.append((slot, target.parent))
