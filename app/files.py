@@ -1,7 +1,7 @@
 """Files that survive a power cut, and where studies lie: what receiver, inbox and outbox share.
 
-    inbox/<study key>/<instance name>.dcm     whole instances only; the receiver writes elsewhere and renames
-    inbox/.incoming/                          what is being received
+    inbox/<study key>/<instance name>.dcm     whole instances only; the receiver writes elsewhere and links
+    inbox/.incoming/                          slots: what is being received, or has its second name not yet synced
     work/<job id>/input, output               a job's own instances (hard links), and its results until committed
     outbox/<job id>/                          results that are owed
     archive/<study key>/<job id>/             every result
@@ -63,9 +63,9 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and make its content survive a power cut; its name survives once its folder is synced too."""
-    with path.open("wb", buffering=0) as file:
+def fill_synced(path: Path, content: bytes) -> None:
+    """Write into an empty file that is there, and make its content survive a power cut."""
+    with path.open("r+b", buffering=0) as file:
         view = memoryview(content)
         while view:
             view = view[file.write(view) or 0 :]

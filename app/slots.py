@@ -48,15 +48,35 @@ class Slots:
 
     def __init__(self, folder: Path) -> None:
         self._folder = private_folder(folder)
-        self._guard = threading.Lock()
+        self._guard, self._making = threading.Lock(), threading.Lock()
         self._free: list[Path] = []
 
     def take(self) -> Path:
-        """Return an empty file whose name survives; raises OSError."""
-        with self._guard:
-            if not self._free:
-                self._free = self._make()
-            return self._free.pop()
+        """Return an empty file whose name survives; raises OSError where there is none and none can be made."""
+        while True:
+            with self._guard:
+                slot = self._free.pop() if self._free else None
+                plenty = len(self._free) >= AT_ONCE // 2
+            if not plenty:
+                # Half of them are left meanwhile for the others.
+                self._make_more(needed=slot is None)
+            if slot is not None:
+                return slot
+
+    def _make_more(self, *, needed: bool) -> None:
+        """Make slots, unless another thread does so now; where one is `needed`, wait for it."""
+        if not self._making.acquire(blocking=needed):
+            return
+        try:
+            if len(self._free) < AT_ONCE // 2 or not self._free:
+                made = self._make()
+                with self._guard:
+                    self._free += made
+        except OSError:
+            if needed:
+                raise
+        finally:
+            self._making.release()
 
     def _make(self) -> list[Path]:
         made = [self._folder / f"{uuid.uuid4().hex}{PART}" for _ in range(AT_ONCE)]

@@ -10,6 +10,7 @@ import re
 import shutil
 import struct
 import threading
+import time
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from app.files import INCOMING, instance_name, private_folder, study_key, sync_folder, write_synced
+from app.files import INCOMING, fill_synced, instance_name, private_folder, study_key, sync_folder
 from app.skim import skim
 from app.slots import AT_ONCE, Slots, sealed
 
@@ -67,6 +68,7 @@ UNREADABLE = (
 )
 """What pydicom raises at bytes that are no dataset; sequences a thousand deep end in a RecursionError."""
 
+_TELL_SECONDS = 0.1
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 """What a file system without hard links answers."""
 
@@ -136,6 +138,7 @@ class Store:
         self._slots = Slots(inbox_dir / INCOMING)
         self._watermark = watermark_mb * 1_000_000
         self._settling, self._moving = threading.Lock(), threading.Lock()
+        self._told = -_TELL_SECONDS
         self._unsettled: list[tuple[Path, Path]] = []
         """Slots whose instance has a name in its study's folder that is not synced yet, with the folder."""
 
@@ -145,7 +148,12 @@ class Store:
             if content is None:
                 slot.unlink(missing_ok=True)
                 continue
-            target = self._target(read_identity(content))
+            try:
+                target = self._target(read_identity(content))
+            except Refused as refused:
+                # It was taken once, so it is not thrown away.
+                LOGGER.error("an instance that is whole cannot be filed, and stays in %s: %s", slot.name, refused)
+                continue
             self._link(slot, target)
             # Named before or now: the name may not be synced yet.
             self._unsettled.append((slot, target.parent))
@@ -166,7 +174,7 @@ class Store:
             return self._kept_before(target, content)
         slot = self._slots.take()
         try:
-            write_synced(slot, sealed(content))
+            fill_synced(slot, sealed(content))
             linked = self._link(slot, target)
         except OSError:
             slot.unlink(missing_ok=True)
@@ -204,22 +212,32 @@ class Store:
 
     def _link(self, slot: Path, target: Path) -> bool:
         """Give what is in a slot its name in its study's folder; False where there is one of that name."""
-        target.parent.mkdir(mode=0o700, exist_ok=True)
         try:
-            os.link(slot, target)
+            try:
+                os.link(slot, target)
+            except FileNotFoundError:
+                target.parent.mkdir(mode=0o700, exist_ok=True)
+                os.link(slot, target)
         except FileExistsError:
             return False
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             return self._move(slot, target)
-        # The inbox's reader watches this time, not every folder's.
-        with suppress(OSError):
-            os.utime(slot.parent)
+        self._tell(slot.parent)
         return True
+
+    def _tell(self, incoming: Path) -> None:
+        """Move the time that the inbox's reader watches, but not for every instance: `settle` moves it in the end."""
+        now = time.monotonic()
+        if now - self._told > _TELL_SECONDS:
+            self._told = now
+            with suppress(OSError):
+                os.utime(incoming)
 
     def _move(self, slot: Path, target: Path) -> bool:
         """Do as `_link` on a file system without hard links: two syncs more for each instance."""
+        target.parent.mkdir(mode=0o700, exist_ok=True)
         with self._moving:
             if target.exists():
                 return False

@@ -167,7 +167,7 @@ def on(disk: Disk, monkeypatch: Any) -> Iterator[Disk]:
         return call
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
-        if disk.within(file) and "w" in mode:
+        if disk.within(file) and set(mode) & {"w", "+"}:
             disk.step("open")
             if buffering == 0:
                 return _File(disk, real_open(file, mode, 0), str(file))

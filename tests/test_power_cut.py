@@ -19,6 +19,7 @@ from app.errors import NodeError
 from app.files import INCOMING, instance_name, publish_folder
 from app.journal import JobState, Journal
 from app.outbox import Outbox
+from app.slots import sealed
 from app.store import SUCCESS, Store, read_identity
 from tests.support_dicom import node_settings, small_mr
 from tests.support_faults import Disk, PowerCut, on
@@ -198,6 +199,15 @@ def test_what_is_not_whole_in_a_slot_is_removed_at_the_start(tmp_path, spoil):
     Store(tmp_path / "inbox", 0).sweep()
     assert not left.exists()
     assert whole(tmp_path / "inbox") == {}
+
+
+def test_what_is_whole_but_cannot_be_filed_is_left_and_told(tmp_path, caplog):
+    Store(tmp_path / "inbox", 0)
+    left = tmp_path / "inbox" / INCOMING / "left.part"
+    left.write_bytes(sealed(bytes(128) + b"DICM" + b"no dataset"))
+    Store(tmp_path / "inbox", 0).sweep()
+    assert left.exists()
+    assert "cannot be filed, and stays in left.part" in caplog.text
 
 
 @pytest.mark.parametrize("fault", FAULTS)

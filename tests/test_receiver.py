@@ -344,7 +344,7 @@ def test_a_full_disk_is_out_of_resources_and_leaves_nothing(listen, inbox, monke
         path.write_bytes(content[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(app.store, "write_synced", full)
+    monkeypatch.setattr(app.store, "fill_synced", full)
     port = listen()
     assert store(port, small_mr()) == 0xA700
     assert stored(inbox) == in_slots(inbox) == []

@@ -17,9 +17,9 @@ from app.receiver import run_receiver
 
 EVERY_SECONDS = 0.003
 PLACES = (
-    ("fsync of the file", "files.py", "write_synced"),
+    ("fsync of the file", "files.py", "fill_synced"),
     ("fsync of the folder", "files.py", "sync_folder"),
-    ("free space, names, rename", "store.py", "keep"),
+    ("free space, links", "store.py", "keep"),
     ("walk over the dataset", "store.py", "read_identity"),
     ("the rest of the handler", "receiver.py", "handle_store"),
     ("reading off the connection", "capped_socket.py", "recv"),
