@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import date
 from io import BytesIO
 
 import highdicom as hd
@@ -19,10 +21,14 @@ from models.engine import Model
 from models.refine import Refinement
 from models.segments import FILE, Channels, Segment
 from operators.classify import evidence_of
-from operators.domain import Contrast, Stack, TumourMap
+from operators.domain import Check, Contrast, Earlier, Outcome, Stack, TumourMap
 from operators.errors import AnalysisFailed
 from operators.network_view import view_of
-from operators.report_content import _ml
+from operators.report_content import _ml, content_of
+from operators.report_page import FITTINGS, _above, _below, _foot, _pictures
+from operators.report_pen import PAGE_HEIGHT
+from operators.report_words import WORDS
+from operators.results import Origin, headers_of
 from operators.segment import segment
 from operators.segment_table import SEGMENTS
 from operators.validators import Ruling
@@ -36,10 +42,13 @@ from tests.support_segments import (
     ORDER,
     analysed_layers,
     described,
+    layers_of,
     layers_onnx,
     models_folder,
     segments_of,
+    with_labels,
 )
+from tests.test_write_pdf import ASSESSED, made
 
 T1C, FLAIR = Contrast.T1C, Contrast.FLAIR
 ENHANCING, NECROSIS, OEDEMA = LEGEND
@@ -216,3 +225,29 @@ def test_the_page_has_a_row_for_each_part_and_is_still_one_page(analysed, tmp_pa
     assert len(page.pages) == 1
     for words in ("肿瘤核心", "强化部分", "坏死", "水肿", "肿瘤各部分", "可信范围未经测定"):
         assert words in text
+
+
+EVERY = (ENHANCING, Segment.NON_ENHANCING, NECROSIS, OEDEMA)
+
+
+@pytest.mark.parametrize("language", WORDS)
+def test_the_page_holds_every_part_there_can_be_however_much_else_there_is_to_say(tmp_path, language):
+    checks = tuple(Check("x", Outcome.WARN, "very long " * 200) for _ in range(40))
+    markers = tuple(replace(m, reason="and so on " * 300, model="m" * 200) for m in ASSESSED)
+    job = made(tmp_path, markers=markers, checks=checks, engine="an engine " * 50)
+    labels = layers_of(job.stack.geometry)
+    labels[labels == 3] = 4
+    labels[labels == 2] = 3
+    labels[tuple(np.argwhere(labels == 3)[0])] = 2
+    with_labels(job, labels, EVERY)
+    job.earlier = Earlier(date(2024, 1, 2), "1.2", 3.0, None, None, None, "n", "0", "1.2.3", dict.fromkeys(EVERY, 1.0))
+    data = {marker.model_version: {"en": "patients " * 100} for marker in markers}
+    header = headers_of(job.volumes)[0]
+    said = content_of(job, header, WORDS[language], language, Origin("1", MADE_AT, ()), data)
+    assert [part.found for part in said.parts] == [True] * 5
+    if language == "zh":
+        assert not set("abcdefghijklmnopqrstuvwxyz") & set(said.comparison.replace("ml", ""))
+        assert not any(part.label.isascii() for part in said.parts)
+    last = FITTINGS[-1]
+    blocks = [*_above(said, last), *_below(said, last), _pictures(said, (), last.least, last), _foot(said, last)]
+    assert sum(block.height + block.gap for block in blocks) <= PAGE_HEIGHT - 34 - 28
