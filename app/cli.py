@@ -314,6 +314,10 @@ def _show(summary: dict[str, Any]) -> None:
     volume = summary["volumes_ml"].get("tumour")
     axes = " x ".join(f"{mm:.0f}" for mm in summary["diameters_mm"].values())
     out.print(f"tumour {volume:.1f} ml{f', {axes} mm' if axes else ''} [dim](research use only)[/]", highlight=False)
+    for name, part in summary.get("segments", {}).items():
+        axes = " x ".join(f"{mm:.0f}" for mm in part["diameters_mm"].values())
+        told = f"{part['volume_ml']:.1f} ml, {axes} mm" if axes else "none found"
+        out.print(f"  {name} {told}", highlight=False)
     for name, marker in summary["markers"].items():
         out.print(f"{name}: {marker['value']}{' - ' + marker['reason'] if marker['reason'] else ''}", highlight=False)
     for kind, path in summary["files"].items():

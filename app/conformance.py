@@ -27,6 +27,7 @@ from app.refusals import FOR_GOOD
 from operators import codes
 from operators.domain import MarkerValue
 from operators.results import PRODUCT, VERBATIM
+from operators.segment_table import SEGMENTS
 from operators.segmentation_form import LABEL_MAP_STORAGE
 from operators.series_evidence import IMAGE_CLASSES
 from operators.statements import MARKER_LABELS
@@ -104,6 +105,7 @@ def conformance_statement() -> str:
         codes=codes,
         verbatim=", ".join(dictionary_description(k) for k in VERBATIM if k != "SpecificCharacterSet"),
         segment_label=SEGMENT_LABEL,
+        segments=table(("Label", "Segmented Property Type", "Colour (sRGB)"), _segments()),
         code=write_code,
         storage_classes=storage,
         classes_created=table(("SOP class", "SOP class UID"), map(_named, classes)),
@@ -189,6 +191,12 @@ def _proposed() -> Iterator[tuple[str, ...]]:
     """Every presentation context for what the node creates: one transfer syntax each."""
     for sop_class, syntax in sender.contexts_for((o.sop_class, o.transfer_syntax) for o in CREATED):
         yield *_named(uid.UID(sop_class)), *_named(uid.UID(syntax))
+
+
+def _segments() -> Iterator[tuple[str, ...]]:
+    """What can be a segment."""
+    for row in SEGMENTS.values():
+        yield row.label, write_code(row.code), row.web_colour
 
 
 def _markers() -> Iterator[tuple[str, ...]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from app.config import Settings
 from app.config_deidentification import LEAST_SECRET
 from app.errors import ConfigError
-from app.files import PART, private_folder, sync_folder, write_synced
+from app.files import PART, private_folder, sync_folder, fill_synced
 
 SECRET_FILE = "deidentification.secret"  # noqa: S105 - the name of the file
 
@@ -45,7 +45,7 @@ def _make_secret(path: Path) -> None:
     part = path.with_name(f".{path.name}-{os.getpid()}{PART}")
     try:
         part.touch(mode=0o600)
-        write_synced(part, f"{secrets.token_hex(32)}\n".encode())
+        fill_synced(part, f"{secrets.token_hex(32)}\n".encode())
         path.hardlink_to(part)
     except FileExistsError:
         pass

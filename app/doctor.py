@@ -13,7 +13,14 @@ from app.deidentify_secret import read_secret, secret_path
 from app.doctor_place import Check, look_at_place
 from app.doctor_place import attempt as _attempt
 from app.errors import NodeError
-from app.process import open_classifiers, open_networks, open_reference, open_refinement, open_segmenter
+from app.process import (
+    open_channels,
+    open_classifiers,
+    open_networks,
+    open_reference,
+    open_refinement,
+    open_segmenter,
+)
 from app.sender import echo, offers_commitment
 from app.stow import StowCourier
 from app.tls_health import look_at
@@ -122,12 +129,14 @@ def _model(settings: Settings) -> Check:
     def look() -> str:
         model = open_segmenter(settings)
         open_refinement(settings)
+        channels = open_channels(settings, model)
         if open_reference(settings) is None:
             raise NodeError(
                 f"nothing tells what {model.name} was trained on: no {settings.inputs_dir / model.name}.json"
             )
         _check_card(CARDS / f"{model.name}.md", model.version, str(model.path))
-        return f"{model.name} {model.version} opens on {model.engine}"
+        parts = f", and tells apart {', '.join(channels.legend)}" if channels else ""
+        return f"{model.name} {model.version} opens on {model.engine}{parts}"
 
     return _attempt("segmentation model", look, "restore models/weights from the repository")
 

@@ -26,6 +26,7 @@ from app.phantom_files import slices_of, write_images
 from app.phantom_head import Anatomy, Grid, Points, anatomy, waves
 from app.phantom_headers import ORDER, Vendor, ct_header, mr_header, study_header, uid
 from app.phantom_lesion import Lesion, make_lesion, paint
+from models.segments import Segment
 from operators.domain import Contrast, FloatArray
 
 Matrix = NDArray[np.float64]
@@ -115,6 +116,8 @@ class PhantomOptions:
     """Angle between the slices' normal and the line that they are stacked along, toward growing row index."""
     enhanced: bool = False
     """Store each series as one enhanced multi-frame object."""
+    high_grade: bool = False
+    """Give the lesion an enhancing rim, a necrotic centre and oedema around them."""
 
     @property
     def identity(self) -> str:
@@ -123,7 +126,7 @@ class PhantomOptions:
         return repr({name: str(dict(v) if isinstance(v, Mapping) else v) for name, v in asked.items()})
 
 
-LATER_OPTIONS: Mapping[str, object] = {"gantry_tilt_degrees": 0.0, "enhanced": False}
+LATER_OPTIONS: Mapping[str, object] = {"gantry_tilt_degrees": 0.0, "enhanced": False, "high_grade": False}
 """With their defaults: the UIDs of phantoms without them must stay."""
 
 
@@ -183,11 +186,12 @@ class PhantomTruth:
         """Series Instance UID of a sequence."""
         return uid(self.options.identity, "series", contrast)
 
-    def is_lesion(self, points: Points) -> NDArray[np.bool_]:
-        """Say for points (..., 3) of T1C's patient coordinates whether they lie in the lesion."""
+    def is_lesion(self, points: Points, part: Segment | None = None) -> NDArray[np.bool_]:
+        """Say for points (..., 3) of T1C's patient coordinates whether they lie in the lesion, or in a layer of it."""
         if self.lesion is None:
             return np.zeros(points.shape[:-1], bool)
-        inside = self.lesion.depth(points) > 0
+        depth = self.lesion.depth(points)
+        inside = depth > 0 if part is None else self.lesion.part_at(depth, part)
         inside[inside] = self.head.brain_grid.sample(self.head.parenchyma, points[inside]) > 0.5
         return inside
 
@@ -197,8 +201,9 @@ class PhantomTruth:
         shape: tuple[int, ...],
         contrast: Contrast = Contrast.T1C,
         samples: tuple[int, int, int] = (5, 3, 3),
+        part: Segment | None = None,
     ) -> FloatArray:
-        """Share of each voxel that is lesion, 0 to 1, on any grid in the pose of one sequence.
+        """Share of each voxel that is lesion, or a layer of it, 0 to 1, on any grid in the pose of one sequence.
 
         `affine` maps the grid's indices to that sequence's patient coordinates; voxels are as thick as the grid's
         spacing, so that the sum times the voxel's volume is the lesion's volume.
@@ -215,7 +220,7 @@ class PhantomTruth:
         offsets = [(np.arange(n) + 0.5) / n - 0.5 for n in samples]
         for offset in product(*offsets):
             points = (index + offset) @ to_head[:3, :3].T + to_head[:3, 3]
-            occupancy[box] += self.is_lesion(points.astype(np.float32))
+            occupancy[box] += self.is_lesion(points.astype(np.float32), part)
         return occupancy / np.float32(np.prod(samples))
 
     @cached_property
@@ -247,7 +252,9 @@ def phantom_truth(folder: Path, options: PhantomOptions) -> PhantomTruth:
         options,
         folder,
         uid(options.identity, "study"),
-        make_lesion(options.seed, options.lesion_centre_lps, radius) if radius > 0 else None,
+        make_lesion(options.seed, options.lesion_centre_lps, radius, layered=options.high_grade)
+        if radius > 0
+        else None,
         anatomy(1 if options.pixel_mm < 1.8 else 2),
     )
 

@@ -1,7 +1,8 @@
 """The phantom's glioma, whose border is an exact function of place, and what every tissue looks like.
 
 The lesion imitates a lower-grade glioma: dark on T1, bright on FLAIR and T2 with a soft infiltrating edge, uneven
-inside, with a cyst and a few enhancing nodules. The outline that counts is where its depth is positive.
+inside, with a cyst and a few enhancing nodules. A high-grade one has layers instead, from the outside: oedema, an
+enhancing rim, and a necrotic centre. The outline that counts is where its depth is positive.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.phantom_head import Anatomy, Points, Waves, waves
-from operators.domain import Contrast, FloatArray
+from models.segments import Segment
+from operators.domain import BoolArray, Contrast, FloatArray
 
 SIGNAL: Mapping[str, Mapping[Contrast, float]] = {
     name: dict(zip((Contrast.T1, Contrast.T1C, Contrast.T2, Contrast.FLAIR), values, strict=True))
@@ -31,12 +33,16 @@ SIGNAL: Mapping[str, Mapping[Contrast, float]] = {
         "tumour": (0.46, 0.48, 0.76, 0.72),
         "cyst": (0.31, 0.32, 0.96, 0.50),
         "enhancing": (0.47, 0.92, 0.68, 0.72),
+        "oedema": (0.50, 0.52, 0.74, 0.72),
+        "necrosis": (0.29, 0.30, 0.92, 0.72),
     }.items()
 }
 """Signal of each tissue in each contrast, relative to fat on T1, which is about 1."""
 
 TEXTURE: Mapping[Contrast, float] = {Contrast.T1: 0.9, Contrast.T1C: 0.9, Contrast.T2: -0.5, Contrast.FLAIR: 0.1}
 """How much of the template's own T1 texture shows, and with which sign."""
+LAYERS: Mapping[Segment, float] = {Segment.OEDEMA: 0.0, Segment.ENHANCING: 0.3, Segment.NECROSIS: 0.55}
+"""Of a high-grade lesion: where each layer begins, as a share of the mean radius below the outline."""
 EDGE_MM = 1.6
 """Half-width of the infiltrating edge."""
 
@@ -49,6 +55,8 @@ class Lesion:
     radius_mm: float
     outline: Waves
     inside: Waves
+    layered: bool = False
+    """Whether it has the layers of a high-grade glioma."""
 
     def depth(self, points: Points) -> FloatArray:
         """Distance within the outline in mm, negative outside (exact at the outline, about right elsewhere)."""
@@ -56,18 +64,27 @@ class Lesion:
         depth: FloatArray = (self.radius_mm * (1 + 0.2 * self.outline(points)) - away).astype(np.float32)
         return depth
 
+    def part_at(self, depth: FloatArray, part: Segment) -> BoolArray:
+        """Say at what depths one layer of a layered lesion lies."""
+        begins = list(LAYERS.values())
+        place = list(LAYERS).index(part)
+        ends = begins[place + 1] if place + 1 < len(begins) else np.inf
+        found: BoolArray = (depth > begins[place] * self.radius_mm) & (depth <= ends * self.radius_mm)
+        return found
+
     @property
     def reach_mm(self) -> float:
         """Nothing of the lesion lies farther than this from its centre."""
         return self.radius_mm * 1.85 + 4 * EDGE_MM
 
 
-def make_lesion(seed: int, centre_lps: tuple[float, float, float], radius_mm: float) -> Lesion:
+def make_lesion(
+    seed: int, centre_lps: tuple[float, float, float], radius_mm: float, *, layered: bool = False
+) -> Lesion:
     """Draw a lesion; its outline waves are as long as the lesion, so that it is lobed and not frayed."""
     shortest, longest = 0.9 * radius_mm, 2.8 * radius_mm
-    return Lesion(
-        np.array(centre_lps), radius_mm, waves(seed, "outline", 12, shortest, longest), waves(seed, "inside", 16, 9, 30)
-    )
+    outline, inside = waves(seed, "outline", 12, shortest, longest), waves(seed, "inside", 16, 9, 30)
+    return Lesion(np.array(centre_lps), radius_mm, outline, inside, layered)
 
 
 def _smoothly(values: FloatArray) -> FloatArray:
@@ -76,9 +93,13 @@ def _smoothly(values: FloatArray) -> FloatArray:
 
 
 def lesion_tissues(lesion: Lesion, points: Points) -> dict[str, FloatArray]:
-    """Fractions of tumour, cyst and enhancing tissue at points, 0 to 1."""
+    """Fractions of the lesion's tissues at points, 0 to 1."""
     depth, uneven = lesion.depth(points), lesion.inside(points)
     whole = _smoothly(0.5 + depth / (4 * EDGE_MM))
+    if lesion.layered:
+        starts = (LAYERS[layer] * lesion.radius_mm for layer in (Segment.ENHANCING, Segment.NECROSIS))
+        core, centre = (whole * _smoothly(0.5 + (depth - start) / EDGE_MM) for start in starts)
+        return {"oedema": whole - core, "enhancing": core - centre, "necrosis": centre}
     cyst = whole * _smoothly((depth - 0.55 * lesion.radius_mm) / 3 + 0.6 * uneven)
     nodules = whole * _smoothly(2 * uneven - 1.6) * _smoothly(1.2 - np.abs(depth - 0.45 * lesion.radius_mm) / 5)
     enhancing = nodules * (1 - cyst)

@@ -17,6 +17,7 @@ from models.engine import Model
 from models.markers.slice_network import SliceNetwork
 from models.novelty import Reference
 from models.refine import Refinement
+from models.segments import Channels
 from operators.build_volumes import BuildVolumesOperator
 from operators.classify import ClassifyOperator, MarkerClassifier
 from operators.compare_earlier import CompareEarlierOperator, FindReports, no_reports
@@ -70,6 +71,7 @@ class GliomaPipeline(Application):
         rules: Rules = (),
         reference: Reference | None = None,
         refinement: Refinement | None = None,
+        channels: Channels | None = None,
         classifiers: Mapping[MarkerName, MarkerClassifier] | None = None,
         networks: Mapping[MarkerName, SliceNetwork] | None = None,
         limits: QualityLimits,
@@ -83,7 +85,7 @@ class GliomaPipeline(Application):
         """`worker` is started here and warms up meanwhile; `close` ends it, and `decoder`."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._rules, self._reference, self._limits = rules, reference, limits
-        self._refinement = refinement or Refinement()
+        self._refinement, self._channels = refinement or Refinement(), channels
         self._classifiers, self._networks = dict(classifiers or {}), dict(networks or {})
         self._worker, self._find_earlier = worker, find_earlier
         self._decoder = decoder or ChildDecoder()
@@ -106,7 +108,9 @@ class GliomaPipeline(Application):
             BuildVolumesOperator(self, name="volumes", decoder=self._decoder),
             PreprocessOperator(self, name="preprocess", worker=self._worker),
             QualityOperator(self, name="quality", reference=self._reference, limits=self._limits),
-            SegmentOperator(self, name="segment", model=self._segmenter, refinement=self._refinement),
+            SegmentOperator(
+                self, name="segment", model=self._segmenter, refinement=self._refinement, channels=self._channels
+            ),
             ClassifyOperator(self, name="classify", classifiers=self._classifiers, networks=self._networks),
             MeasureOperator(self, name="measure", spread=self._refinement.spread),
             CompareEarlierOperator(self, name="compare", find=self._find_earlier),

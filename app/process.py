@@ -21,6 +21,7 @@ from models.markers.slice_network import ABOUT, SliceNetwork, SliceNetworkError
 from models.novelty import NoveltyError, Reference, load_reference
 from models.provenance import TrainingDataError, load_training_data
 from models.refine import Refinement, RefinementError, load_refinement
+from models.segments import FILE, Channels, SegmentsError, load_channels
 from operators.classify import FigureClassifier
 from operators.compare_earlier import FindReports, no_reports
 from operators.decoder import ChildDecoder
@@ -38,6 +39,26 @@ def open_segmenter(settings: Settings) -> Model:
         )
     except ModelError as error:
         raise ConfigError(f"{error}; `python -m app doctor` tells more") from error
+
+
+def open_channels(settings: Settings, segmenter: Model) -> Channels | None:
+    """Read what the channels of the segmenter stand for; None where it has one.
+
+    Raises ConfigError with the remedy where the description is damaged, missing, or not that of the network.
+    """
+    folder = settings.models_dir / settings.pipeline.segmenter
+    try:
+        channels = load_channels(folder)
+        if channels is not None:
+            channels.check_network(segmenter.answer_shape)
+    except SegmentsError as error:
+        raise ConfigError(f"model {segmenter.name}: {error}; mend {folder / FILE}, see docs/results.md") from error
+    if channels is None and len(segmenter.answer_shape) > 3:
+        raise ConfigError(
+            f"model {segmenter.name} answers with several channels, and nothing says what they stand for: "
+            f"write {folder / FILE}, see docs/results.md"
+        )
+    return channels
 
 
 def open_reference(settings: Settings) -> Reference | None:
@@ -95,8 +116,9 @@ def open_pipeline(
     settings: Settings, on_settled: Callable[[Job], None], find_earlier: FindReports = no_reports
 ) -> GliomaPipeline:
     """Build the graph as the settings say; raises ConfigError as `open_segmenter` does."""
+    segmenter = open_segmenter(settings)
     return GliomaPipeline(
-        open_segmenter(settings),
+        segmenter,
         on_settled,
         Worker(partial(prepare_worker, settings.log.format), settings.preprocess.timeout_seconds),
         version=app.__version__,
@@ -105,6 +127,7 @@ def open_pipeline(
         rules=settings.series_rules,
         reference=open_reference(settings),
         refinement=open_refinement(settings),
+        channels=open_channels(settings, segmenter),
         classifiers=open_classifiers(settings),
         networks=open_networks(settings),
         limits=settings.quality,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models.segments import Segment
 from operators.domain import Attention, Check, Findings, Marker, Selection
 from operators.integrated import read_together
+from operators.segment_table import SEGMENTS
 from operators.stage import Job
 
 
@@ -89,6 +91,24 @@ def _describe_findings(findings: Findings | None) -> dict[str, Any]:
         "diameters_mm": {name: round(axis.millimetres, 2) for name, axis in axes.items() if axis},
         "ranges": _describe_ranges(findings),
         "parts": findings.parts,
+        **_describe_segments(findings),
+    }
+
+
+def _describe_segments(findings: Findings) -> dict[str, Any]:
+    """Give each part that the network tells apart, 0 ml where it was not found; {} of one that tells none."""
+    if not findings.segments:
+        return {}
+    return {"segments": {str(s): _describe_segment(s, part) for s, part in findings.segments.items()}}
+
+
+def _describe_segment(segment: Segment, part: Findings) -> dict[str, Any]:
+    code, axes = SEGMENTS[segment].code, {"long": part.long_axis, "short": part.short_axis}
+    return {
+        "code": [code.value, code.scheme_designator, code.meaning],
+        "volume_ml": round(part.tumour_mm3 / 1000.0, 3),
+        "diameters_mm": {name: round(axis.millimetres, 2) for name, axis in axes.items() if axis},
+        "parts": part.parts,
     }
 
 
@@ -118,6 +138,7 @@ def _describe_earlier(job: Job) -> dict[str, Any] | None:
         "tumour_ml": earlier.tumour_ml,
         "model": earlier.model,
         "version": earlier.model_version,
+        **({"segments_ml": {str(s): ml for s, ml in earlier.parts_ml.items()}} if earlier.parts_ml else {}),
     }
 
 

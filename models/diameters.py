@@ -43,8 +43,12 @@ def diameters(mask: BoolArray, pixel_mm: tuple[float, float]) -> tuple[int, Line
     spacing = np.array(pixel_mm)
     best: tuple[int, BoolArray, Line] | None = None
     for index in np.flatnonzero(mask.any(axis=(1, 2))):
-        labels, count = ndimage.label(mask[index], np.ones((3, 3)))
-        for label in range(1, count + 1):
+        labels, _ = ndimage.label(mask[index], np.ones((3, 3)))
+        for label, box in enumerate(ndimage.find_objects(labels), 1):
+            # Nothing is longer than the diagonal of its box: of scattered parts, few need a closer look.
+            diagonal = float(np.hypot(*([side.stop - side.start for side in box] * spacing)))
+            if best is not None and diagonal <= best[2].millimetres:
+                continue
             region = labels == label
             found = _long_axis(region, spacing)
             if best is None or found.millimetres > best[2].millimetres:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from models import engine_tensorrt
-from models.engine_base import Backend, EngineChoice, FloatArray, ModelError, run_slices
+from models.engine_base import EngineChoice, FloatArray, ModelError, NodeBackend, run_slices
 from models.engine_cuda import find_device
 from models.engine_openvino import OpenVinoBackend
 
@@ -43,12 +43,17 @@ class Model:
         """Engine, version, device and precision, for example "OpenVINO 2026.4.1 on CPU, bf16"."""
         return self._backend.description
 
+    @property
+    def answer_shape(self) -> tuple[int | None, ...]:
+        """Shape of the network's output, slices first; None where a size is free, () where nothing is known."""
+        return self._backend.answer_shape
+
     def run(self, images: FloatArray) -> FloatArray:
         """Map (N, C, H, W) to the network's output, N first; N is at least 1."""
         return self._backend.run(images)
 
     def run_slices(self, images: FloatArray) -> FloatArray:
-        """Map the slices of a study (slices, C, H, W) to (slices, H, W); one with no brain in it is zero."""
+        """Map the slices of a study (slices, C, H, W) as `engine_base.run_slices` does."""
         return run_slices(self._backend, images)
 
 
@@ -57,7 +62,7 @@ def open_model(name: str, models_dir: Path, engine: EngineChoice = "auto", cache
     return Model(name, models_dir / name / "model.onnx", engine, cache_dir)
 
 
-def _open_backend(name: str, path: Path, engine: EngineChoice, cache_dir: Path) -> Backend:
+def _open_backend(name: str, path: Path, engine: EngineChoice, cache_dir: Path) -> NodeBackend:
     """Open the engine asked for; `auto` falls back on the CPU, and says why where a GPU is left idle."""
     if engine == "tensorrt":
         return engine_tensorrt.TensorRtBackend(name, path, cache_dir)

@@ -27,10 +27,24 @@ class Backend(Protocol):
         """Map (N, C, H, W), N at least 1, to the network's output, N first, in float32."""
 
 
+class NodeBackend(Backend, Protocol):
+    """What the node wants to know beside."""
+
+    @property
+    def answer_shape(self) -> tuple[int | None, ...]:
+        """Shape of the network's output; None where a size is free, () where nothing is known."""
+
+
 def run_slices(backend: Backend, images: FloatArray) -> FloatArray:
-    """Map the slices of a study (slices, C, H, W) to (slices, H, W); one with no brain in it is zero."""
+    """Map the slices of a study (slices, C, H, W) to the network's output, slices first.
+
+    That is (slices, H, W), or (slices, channels, H, W) of a network that tells parts apart. A slice with no brain in it
+    is not asked about: it is zero.
+    """
     seen = images.any(axis=(1, 2, 3))
-    out = np.zeros((len(images), *images.shape[2:]), np.float32)
-    if seen.any():
-        out[seen] = backend.run(images[seen])
+    if not seen.any():
+        return np.zeros((len(images), *images.shape[2:]), np.float32)
+    found = backend.run(images[seen])
+    out = np.zeros((len(images), *found.shape[1:]), np.float32)
+    out[seen] = found
     return out

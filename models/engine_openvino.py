@@ -81,6 +81,14 @@ class OpenVinoBackend:
         version = ov.get_version().split("-")[0]
         return f"OpenVINO {version} on CPU, {self._precision}"
 
+    @property
+    def answer_shape(self) -> tuple[int | None, ...]:
+        """As `NodeBackend` has it."""
+        shape = self._compiled.outputs[0].get_partial_shape()
+        if shape.rank.is_dynamic:
+            return ()
+        return tuple(None if size.is_dynamic else int(size.get_length()) for size in shape)
+
     def run(self, images: FloatArray) -> FloatArray:
         """Map (N, C, H, W), N at least 1, to the network's output, N first; one call at a time."""
         batch = self.settings.batch

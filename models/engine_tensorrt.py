@@ -122,6 +122,11 @@ class TensorRtBackend:
             raise ModelError(f"{package_name(trt)} refuses the engine it built for {device}; see above")
         self._runner = Runner(self._engine)
 
+    @property
+    def answer_shape(self) -> tuple[int | None, ...]:
+        """As `NodeBackend` has it."""
+        return self._runner.answer_shape
+
     def run(self, images: FloatArray) -> FloatArray:
         """Map (N, C, H, W), N at least 1, to the network's output, N first."""
         return self._runner.run(images)
@@ -152,6 +157,11 @@ class Runner:
         self._results = DeviceMemory(BATCH * int(np.prod(self._out_shape)) * size)
         self._context.set_tensor_address(self._image, self._images.address)
         self._context.set_tensor_address(self._result, self._results.address)
+
+    @property
+    def answer_shape(self) -> tuple[int | None, ...]:
+        """Shape of the network's output; the number of slices is free."""
+        return None, *(int(size) for size in self._out_shape)
 
     def run(self, images: FloatArray) -> FloatArray:
         """Map (N, C, H, W) to the network's output in parts of at most BATCH; raises ModelError where the GPU fails."""

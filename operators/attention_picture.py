@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
@@ -29,11 +31,11 @@ def render_attention(attention: Attention, stack: Stack, tumour: TumourMap) -> P
     size = (count * PANEL_INCHES, PANEL_INCHES + CAPTION_INCHES)
     figure = Figure(figsize=size, dpi=PIXELS_PER_INCH, facecolor="black")
     canvas = FigureCanvasAgg(figure)
-    below, field = CAPTION_INCHES / size[1], field_of(stack)
+    below, field, whole = CAPTION_INCHES / size[1], field_of(stack), replace(tumour, labels=None)
     _, row_mm, column_mm = stack.spacing_mm
     for place, (index, heat) in enumerate(zip(attention.slices, attention.heat, strict=True)):
         axes = figure.add_axes((place / count + 0.002, below, 1 / count - 0.004, 1 - below), facecolor="black")
-        draw_panel(axes, stack, tumour, Findings(0.0), index, Contrast.T1C, field)
+        draw_panel(axes, stack, whole, Findings(0.0), index, Contrast.T1C, field)
         axes.imshow(heat, cmap=HEAT, vmin=0.0, vmax=1.0, aspect=row_mm / column_mm, interpolation="bilinear")
         axes.set_xlim(field[0], field[1])
         axes.set_ylim(field[2], field[3])

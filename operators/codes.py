@@ -1,8 +1,9 @@
 """Every code the result objects use, with where it comes from.
 
 Context groups (CID) and templates (TID) are PS3.16's. NCIt codes are the National Cancer Institute Thesaurus';
-they are not in PS3.16. DICOM has no concepts for markers predicted from images: LOINC's name tissue assays and
-would mislead, so the node declares a scheme of its own.
+they are not in PS3.16, unless a context group is named. DICOM has no concepts for markers predicted from images:
+LOINC's name tissue assays and would mislead, so the node declares a scheme of its own. Nor has it one for the core of
+a tumour.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ PRIVATE_SCHEME_NAME = "Glioma Node concepts for findings predicted from images"
 # What is segmented
 NEOPLASM = Code("108369006", "SCT", "Neoplasm")  # CID 7159
 ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")  # CID 7150
+ENHANCING_LESION = Code("C113842", "NCIt", "Enhancing Lesion")  # CID 7168
+NON_ENHANCING_LESION = Code("C81175", "NCIt", "Non-Enhancing Lesion")  # CID 7168
+NECROSIS = Code("6574001", "SCT", "Necrosis")  # CID 7168
+OEDEMA = Code("79654002", "SCT", "Edema")  # CID 7168
+TUMOUR_CORE = Code("TUMOUR_CORE", PRIVATE_SCHEME, "Tumour core (enhancing, non-enhancing and necrotic parts)")
 BRAIN = Code("12738006", "SCT", "Brain")  # CID 4
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162
 
@@ -50,6 +56,7 @@ LOWER_UNCERTAINTY = Code("371885007", "SCT", "-, range of lower measurement unce
 # What a report holds, for reading it again: TID 1500, 1501, 4019
 IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
 MEASUREMENT_GROUP = Code("125007", "DCM", "Measurement Group")
+FINDING = Code("121071", "DCM", "Finding")
 TRACKING_UID = Code("112040", "DCM", "Tracking Unique Identifier")
 ALGORITHM_NAME = Code("111001", "DCM", "Algorithm Name")
 ALGORITHM_VERSION = Code("111003", "DCM", "Algorithm Version")
@@ -72,6 +79,7 @@ MODIFIED_DATES = Code("113107", "DCM", "Retain Longitudinal Temporal Information
 
 # Detection: TID 1501
 TUMOUR_DETECTION = Code("TUMOUR_DETECTION", PRIVATE_SCHEME, "Tumour on images (automatic detection)")
+PART_DETECTION = Code("PART_DETECTION", PRIVATE_SCHEME, "Part of the tumour on images (automatic detection)")
 NOT_DETECTED = Code("260415000", "SCT", "Not detected")  # SNOMED CT
 
 # Markers: TID 1501

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from models.segments import CORE_PARTS, Segment
+
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
@@ -186,17 +188,56 @@ class Stack:
 
 
 @dataclass(frozen=True, eq=False)
+class LabelMap:
+    """Which part of the tumour each voxel belongs to, on any grid: 0 is none, n the n-th of the legend."""
+
+    array: NDArray[np.uint8]
+    legend: tuple[Segment, ...]
+    read_as: str
+    """How the network's channels were read: results depend on it as on the network."""
+
+    def __post_init__(self) -> None:
+        if self.array.max(initial=0) > len(self.legend):
+            raise ValueError(f"label {self.array.max()} is not among the {len(self.legend)} of the legend")
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The parts, and ahead of them the tumour's core where it is neither one part nor all of them."""
+        core = [part for part in self.legend if part in CORE_PARTS]
+        return (Segment.CORE, *self.legend) if 1 < len(core) < len(self.legend) else self.legend
+
+    @cached_property
+    def found(self) -> tuple[Segment, ...]:
+        """Those of `segments` that have a voxel."""
+        return tuple(segment for segment in self.segments if self.mask_of(segment).any())
+
+    def parts_of(self, segment: Segment) -> tuple[Segment, ...]:
+        """List the parts that a segment is the union of; a part is itself."""
+        if segment is Segment.WHOLE:
+            return self.legend
+        return tuple(part for part in self.legend if part in (CORE_PARTS if segment is Segment.CORE else (segment,)))
+
+    def mask_of(self, segment: Segment) -> BoolArray:
+        """Where a part is, or a union of parts."""
+        return np.isin(self.array, [self.legend.index(part) + 1 for part in self.parts_of(segment)])
+
+
+@dataclass(frozen=True, eq=False)
 class TumourMap:
-    """The probability of tumour at each voxel of the stack's grid."""
+    """The probability of tumour at each voxel of the stack's grid, and its parts where the network tells them apart."""
 
     geometry: hd.VolumeGeometry
     probability: FloatArray
     model: str
     model_version: str
+    labels: LabelMap | None = None
+    """None of a network that outlines the whole alone."""
 
     def __post_init__(self) -> None:
         if self.probability.shape != self.geometry.spatial_shape:
             raise ValueError(f"probability {self.probability.shape} is not on its grid {self.geometry.spatial_shape}")
+        if self.labels is not None and not np.array_equal(self.labels.array > 0, self.mask):
+            raise ValueError("the parts together are not the whole tumour")
 
     @cached_property
     def mask(self) -> BoolArray:
@@ -261,6 +302,8 @@ class Earlier:
     model_version: str
     report_uid: str
     """SOP Instance UID of the report that says so."""
+    parts_ml: Mapping[Segment, float] = field(default_factory=dict)
+    """Volume of each part that was told apart; 0 of one that was looked for and not found."""
 
 
 @dataclass(frozen=True)
@@ -334,3 +377,5 @@ class Findings:
     """As `Diameter.interval_mm`."""
     parts: int = 0
     """How many regions the tumour has that do not touch each other in space."""
+    segments: Mapping[Segment, Findings] = field(default_factory=dict)
+    """The same of each part that the network tells apart, found or not; nobody has measured how far to trust these."""

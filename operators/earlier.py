@@ -13,10 +13,12 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
+from models.segments import Segment
 from operators import codes
-from operators.domain import Earlier
+from operators.domain import Earlier, Findings
 from operators.headers import calendar_date
 from operators.results import PRODUCT
+from operators.segment_table import SEGMENTS
 from operators.segmentation_form import LABEL_MAP_STORAGE
 
 _EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
@@ -32,20 +34,36 @@ class Change:
     """Of the volume then; None where there was none then."""
 
 
-def change_since(earlier: Earlier, now_mm3: float, today: date) -> Change:
-    """Compare volumes."""
-    then = earlier.tumour_ml * 1000.0
+def volume_then(earlier: Earlier, segment: Segment) -> float:
+    """Return the volume that a segment had, in ml."""
+    return earlier.tumour_ml if segment is Segment.WHOLE else earlier.parts_ml[segment]
+
+
+def comparable(earlier: Earlier, findings: Findings) -> dict[Segment, float]:
+    """Give the volume now, in mm3, of each segment that was looked for then too: the whole, and like with like."""
+    parts = {s: part.tumour_mm3 for s, part in findings.segments.items() if s in earlier.parts_ml}
+    return {Segment.WHOLE: findings.tumour_mm3, **parts}
+
+
+def change_since(earlier: Earlier, now_mm3: float, today: date, segment: Segment = Segment.WHOLE) -> Change:
+    """Compare a segment's volumes."""
+    then = volume_then(earlier, segment) * 1000.0
     percent = 100.0 * (now_mm3 - then) / then if then > 0.0 else None
     return Change((today - earlier.examined_on).days, percent)
 
 
-def comparison_sentences(earlier: Earlier, now_mm3: float, today: date, model: tuple[str, str]) -> list[str]:
+def comparison_sentences(earlier: Earlier, findings: Findings, today: date, model: tuple[str, str]) -> list[str]:
     """Say what was, what is and what changed; `model` is the name and version that measures now."""
-    change = change_since(earlier, now_mm3, today)
-    then, now = f"{earlier.tumour_ml:.1f} ml", f"{now_mm3 / 1000.0:.1f} ml"
-    percent = "" if change.percent is None else f", {change.percent:+.0f} %"
-    days = f"{change.days} day" if change.days == 1 else f"{change.days} days"
-    said = [f"Whole tumour {then} on {earlier.examined_on.isoformat()}, {now} now{percent} in {days}."]
+    said = []
+    for segment, now_mm3 in comparable(earlier, findings).items():
+        change, label = change_since(earlier, now_mm3, today, segment), SEGMENTS[segment].label
+        then, now = f"{volume_then(earlier, segment):.1f} ml", f"{now_mm3 / 1000.0:.1f} ml"
+        percent = "" if change.percent is None else f", {change.percent:+.0f} %"
+        if segment is Segment.WHOLE:
+            days = f"{change.days} day" if change.days == 1 else f"{change.days} days"
+            said.append(f"{label} {then} on {earlier.examined_on.isoformat()}, {now} now{percent} in {days}.")
+        else:
+            said.append(f"{label}: {then} then, {now} now{percent}.")
     if (earlier.model, earlier.model_version) != model:
         said.append(OTHER_METHOD)
     return said
@@ -114,11 +132,12 @@ def read_earlier(report: Dataset) -> Earlier | None:
     examined_on = calendar_date(report, "StudyDate")
     if examined_on is None:
         return None
-    for group in _groups(report):
+    # A report that compares holds the volumes of both examinations: the other's is marked as such.
+    groups = [group for group in _groups(report) if _number(group, codes.DAYS_BETWEEN) is None]
+    for group in groups:
         volume = _number(group, codes.VOLUME)
         missing = _code(group, codes.TUMOUR_DETECTION) == codes.NOT_DETECTED.value
-        # A report that compares holds the volumes of both examinations: the other's is marked as such.
-        if (volume is None and not missing) or _number(group, codes.DAYS_BETWEEN) is not None:
+        if (volume is None and not missing) or _part_of(group) is not None:
             continue
         return Earlier(
             examined_on=examined_on,
@@ -130,8 +149,21 @@ def read_earlier(report: Dataset) -> Earlier | None:
             model=_text(group, codes.ALGORITHM_NAME),
             model_version=_text(group, codes.ALGORITHM_VERSION),
             report_uid=str(report.SOPInstanceUID),
+            parts_ml={part: ml for part, ml in map(_part_volume, groups) if part is not None and ml is not None},
         )
     return None
+
+
+def _part_of(group: Dataset) -> Segment | None:
+    """Say which part of the tumour a group is on; None where it is on the whole, or on something else."""
+    found = _code(group, codes.FINDING)
+    return next((s for s, row in SEGMENTS.items() if row.code.value == found and s is not Segment.WHOLE), None)
+
+
+def _part_volume(group: Dataset) -> tuple[Segment | None, float | None]:
+    """Read the volume of a part in ml; 0 where it was not found."""
+    missing = _code(group, codes.PART_DETECTION) == codes.NOT_DETECTED.value
+    return _part_of(group), 0.0 if missing else _number(group, codes.VOLUME)
 
 
 def _groups(report: Dataset) -> Iterator[Dataset]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from operators.attention_picture import render_attention
 from operators.domain import REQUIRED, Diameter, Findings, Stack, TumourMap
+from operators.segment_table import SEGMENTS
 from operators.slice_picture import (
     FAINT,
     INK,
@@ -30,19 +31,26 @@ from operators.stage import Job, StageOperator, needed
 
 PIXELS_PER_INCH = 100
 CAPTION_INCHES = 0.9
+LEGEND_INCHES = 0.4
+"""For the line of the parts, where the network tells parts apart."""
 NO_TUMOUR = "No tumour detected (automatic; does not exclude one)"
 
 
 def render_key_image(stack: Stack, tumour: TumourMap, findings: Findings) -> Picture:
     """Return the key image as uint8 RGB (rows, columns, 3)."""
     index, field = key_slice(stack, findings), field_of(stack)
-    figure = Figure(figsize=(2 * PANEL_INCHES, PANEL_INCHES + CAPTION_INCHES), dpi=PIXELS_PER_INCH, facecolor="black")
+    legend = LEGEND_INCHES if findings.tumour_mm3 > 0.0 and findings.segments else 0.0
+    high = PANEL_INCHES + CAPTION_INCHES + legend
+    figure = Figure(figsize=(2 * PANEL_INCHES, high), dpi=PIXELS_PER_INCH, facecolor="black")
     canvas = FigureCanvasAgg(figure)
-    below = CAPTION_INCHES / (PANEL_INCHES + CAPTION_INCHES)
+    below = CAPTION_INCHES / high
     for place, contrast in enumerate(REQUIRED):
-        axes = figure.add_axes((place / 2 + 0.002, below, 0.496, 1 - below), facecolor="black")
+        rest = below + legend / high
+        axes = figure.add_axes((place / 2 + 0.002, rest, 0.496, 1 - rest), facecolor="black")
         draw_panel(axes, stack, tumour, findings, index, contrast, field)
     _draw_caption(figure, stack, findings, index, below)
+    if legend:
+        _draw_legend(figure, findings, below + 0.4 * legend / high)
     return picture_of(canvas)
 
 
@@ -58,6 +66,16 @@ def _draw_caption(figure: Figure, stack: Stack, findings: Findings, index: int, 
     figure.text(0.985, 0.66 * height, where, **(plain | {"ha": "right", "fontsize": 12}))
     claim = "Automatic segmentation. Research use only; tissue diagnosis confirms."
     figure.text(0.015, 0.25 * height, claim, color=FAINT, fontsize=11, va="center")
+
+
+def _draw_legend(figure: Figure, findings: Findings, height: float) -> None:
+    """Name each part in the colour of its outline, with its volume."""
+    for place, (segment, measured) in enumerate(findings.segments.items()):
+        row, found = SEGMENTS[segment], measured.tumour_mm3 > 0.0
+        volume = f"{measured.tumour_mm3 / 1000.0:.1f} ml" if found else "not found"
+        colour = row.web_colour if found else FAINT
+        left = 0.015 + place * 0.97 / len(findings.segments)
+        figure.text(left, height, f"{row.label} {volume}", color=colour, fontsize=13, va="center")
 
 
 def _write_axis(figure: Figure, left: float, height: float, name: str, axis: Diameter | None, colour: str) -> None:

@@ -1,7 +1,13 @@
-"""Measure the tumour: volume, the two diameters of the RANO criteria, and how far each can be trusted."""
+"""Measure the tumour: volume, the two diameters of the RANO criteria, and how far each can be trusted.
+
+Parts that the network tells apart are measured as the whole is, each on its own. What lies inside the enhancing part
+and does not enhance is no part of it: the short axis does not cross it. How far the figures of parts can be trusted
+nobody has measured, so they have no interval.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +15,7 @@ from scipy import ndimage
 
 from models.diameters import Line, diameters
 from models.refine import Spread
-from operators.domain import Diameter, Findings, Interval, Stack, TumourMap
+from operators.domain import BoolArray, Diameter, Findings, Interval, Stack, TumourMap
 from operators.stage import Job, StageOperator, needed
 
 CONFIDENCE_CHECK = "segmentation"
@@ -22,7 +28,14 @@ def measure(stack: Stack, tumour: TumourMap, spread: Spread | None = None, confi
 
     With `spread` and `confidence`, the Dice that the outline is expected to have, each measure has its interval.
     """
-    mask = tumour.mask
+    segments = {}
+    if tumour.labels is not None:
+        segments = {s: _measured(stack, tumour.labels.mask_of(s)) for s in tumour.labels.segments}
+    whole = _measured(stack, tumour.mask, spread, confidence)
+    return replace(whole, segments=segments)
+
+
+def _measured(stack: Stack, mask: BoolArray, spread: Spread | None = None, confidence: float | None = None) -> Findings:
     found = diameters(mask, stack.spacing_mm[1:])
     if found is None:
         return Findings(0.0)

@@ -19,6 +19,7 @@ from operators.integrated import read_together
 from operators.language import Language
 from operators.report_words import Words
 from operators.results import PRODUCT, Origin
+from operators.segment_table import SEGMENTS
 from operators.slice_picture import LONG, OUTLINE, SHORT, key_slice
 from operators.stage import Job, needed
 from operators.statements import millilitres, moment
@@ -38,6 +39,17 @@ class Figure:
     """As on the pictures."""
     range: str = ""
     """Where it would lie on a person's outline; empty where that is not known."""
+
+
+@dataclass(frozen=True)
+class PartLine:
+    """One part of the tumour: its volume and diameters, or a remark in their place."""
+
+    label: str
+    colour: str
+    """As on the pictures."""
+    values: tuple[str, ...]
+    found: bool
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,8 @@ class Content:
     caption: str
     figures: tuple[Figure, ...]
     """Empty where no tumour was found."""
+    parts: tuple[PartLine, ...]
+    """Of the tumour, where the network tells them apart."""
     comparison: str
     """With an earlier examination; empty where there was none."""
     suggestion: Suggestion | None
@@ -101,6 +115,7 @@ def content_of(
         checked,
         words.between.join(caption),
         tuple(_figures(findings, words)) if found else (),
+        tuple(_parts(findings, words)) if found else (),
         _comparison(job, header, words),
         _suggestion(job.markers, words),
         tuple(_marker_line(marker, words) for marker in job.markers),
@@ -179,6 +194,17 @@ def _figures(findings: Findings, words: Words) -> Iterator[Figure]:
         yield _diameter(label, axis, colour, words)
 
 
+def _parts(findings: Findings, words: Words) -> Iterator[PartLine]:
+    for segment, part in findings.segments.items():
+        axes = (part.long_axis, part.short_axis)
+        values = (
+            f"{_ml(part.tumour_mm3)} ml",
+            *(words.not_measured if axis is None else f"{axis.millimetres:.1f} mm" for axis in axes),
+        )
+        row, found = SEGMENTS[segment], part.tumour_mm3 > 0.0
+        yield PartLine(words.phrases(row.label), row.web_colour, values if found else (words.part_not_found,), found)
+
+
 def _ml(cubic_mm: float) -> str:
     ml = millilitres(cubic_mm)
     return f"{ml:.1f}" if ml >= 1.0 else f"{ml:g}"
@@ -188,8 +214,8 @@ def _comparison(job: Job, header: Dataset, words: Words) -> str:
     today = calendar_date(header, "StudyDate")
     if job.earlier is None or today is None:
         return ""
-    tumour, now = needed(job.tumour), needed(job.findings).tumour_mm3
-    sentences = comparison_sentences(job.earlier, now, today, (tumour.model, tumour.model_version))
+    tumour, findings = needed(job.tumour), needed(job.findings)
+    sentences = comparison_sentences(job.earlier, findings, today, (tumour.model, tumour.model_version))
     return " ".join(map(words.phrases, sentences))
 
 

@@ -69,6 +69,13 @@ CHINESE = {
     "Whole tumour {then} on {date}, {now} now in {days} days.": (
         "全肿瘤体积：{date} 为 {then}，本次 {now}，间隔 {days} 天。"
     ),
+    "Tumour core": "肿瘤核心",
+    "Enhancing part": "强化部分",
+    "Non-enhancing part": "非强化部分",
+    "Necrosis": "坏死",
+    "Oedema": "水肿",
+    "{then} then, {now} now, {percent}.": "既往 {then}，本次 {now}，变化 {percent}。",
+    "{then} then, {now} now.": "既往 {then}，本次 {now}。",
     OTHER_METHOD: "既往由其他模型或版本测量，部分变化可能源于方法差异。",
     # operators.classify
     "no model for this marker is installed": "未安装该标志物的模型",

@@ -40,6 +40,10 @@ class Words:
     long_axis: str
     short_axis: str
     not_measured: str
+    parts_head: str
+    part_volume: str
+    part_not_found: str
+    parts_remark: str
     no_tumour: str
     markers: str
     calibrated: str
@@ -111,6 +115,13 @@ WORDS: Mapping[Language, Words] = {
         long_axis="Longest diameter",
         short_axis="Perpendicular diameter",
         not_measured="not measured",
+        parts_head="Parts of the tumour, outlined in their colours",
+        part_volume="Volume",
+        part_not_found="none found",
+        parts_remark=(
+            "How far the figures of parts can be trusted has not been measured. A core is all but oedema. "
+            "Perpendicular diameters stay inside their part."
+        ),
         no_tumour="No tumour detected",
         markers="Molecular markers, predicted from the images",
         calibrated="Calibrated probability of",
@@ -175,6 +186,10 @@ WORDS: Mapping[Language, Words] = {
         long_axis="最大径",
         short_axis="最大垂直径",
         not_measured="未测量",
+        parts_head="肿瘤各部分（轮廓以相应颜色显示）",
+        part_volume="体积",
+        part_not_found="未检出",
+        parts_remark="各部分测量值的可信范围未经测定。肿瘤核心为除水肿外各部分之和。最大垂直径始终位于该部分之内。",
         no_tumour="未检出肿瘤",
         markers="分子标志物（影像预测）",
         calibrated="校准后概率",

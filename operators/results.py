@@ -15,6 +15,7 @@ from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 
+from models.segments import Segment
 from operators import codes
 from operators.domain import Attention, Earlier, Marker, TumourMap, Volumes
 
@@ -94,9 +95,16 @@ class Origin:
 
 
 def origin_of(volumes: Volumes, tumour: TumourMap, version: str, made_at: datetime) -> Origin:
-    """Derive a result set's origin from the images and the model it was made from."""
+    """Derive a result set's origin from the images and the model it was made from, and how its channels were read."""
     images = (str(header.SOPInstanceUID) for header in headers_of(volumes))
-    return Origin(version, made_at, (*images, tumour.model, tumour.model_version))
+    read_as = (tumour.labels.read_as,) if tumour.labels else ()
+    return Origin(version, made_at, (*images, tumour.model, tumour.model_version, *read_as))
+
+
+def part_uid(lesion_uid: str, segment: Segment) -> UID:
+    """Return the tracking UID of a part of a lesion: the same wherever and whenever the lesion's own is the same."""
+    seed = "\n".join((lesion_uid, segment))
+    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, seed).int}")
 
 
 def models_of(answers: Iterable[Marker | Attention]) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Find the glioma on T1C and FLAIR with the slice-wise network.
 
+A network may tell parts of the tumour apart (models.segments): the whole is their union, and lives or goes as one.
+
 Source: thesis chapter 4 (NASBraNet). The frame is models.frame's, as in training; what the slices say is
 refined to lesions in space by models.refine.
 """
@@ -8,25 +10,60 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from models import frame
 from models.engine import Model
 from models.refine import Refinement
-from operators.domain import Check, Outcome, Stack, TumourMap
+from models.segments import Channels, SegmentsError
+from operators.domain import BoolArray, Check, FloatArray, LabelMap, Outcome, Stack, TumourMap
+from operators.errors import AnalysisFailed
 from operators.network_view import NetworkView
 from operators.stage import Job, StageOperator, needed
 
 
-def segment(stack: Stack, view: NetworkView, model: Model, refinement: Refinement) -> tuple[TumourMap, Check]:
+def segment(
+    stack: Stack, view: NetworkView, model: Model, refinement: Refinement, channels: Channels | None = None
+) -> tuple[TumourMap, Check]:
     """Map each voxel of the stack to the probability of tumour, and say how far the whole can be trusted.
 
-    The probability is zero outside the network's field of view, and above one half in what is kept as lesion.
+    The probability is zero outside the network's field of view, and above one half in what is kept as lesion. With
+    `channels`, what is kept is divided into its parts. Raises AnalysisFailed where the network answers otherwise.
     """
     _, rows, columns = stack.brain.shape
     framed = refinement.probabilities(model.run_slices, view.images)
-    probability = frame.from_frame(framed, view.placement, rows, columns)
+    probability = frame.from_frame(_whole(framed, model, channels), view.placement, rows, columns)
     refined = refinement.apply(probability, stack.spacing_mm)
-    tumour = TumourMap(stack.geometry, refined, model.name, model.version)
+    labels = None if channels is None else divide(framed, refined > 0.5, view.placement, channels)
+    tumour = TumourMap(stack.geometry, refined, model.name, model.version, labels)
     return tumour, _confidence(refinement.confidence(probability, tumour.mask), refinement)
+
+
+def _whole(framed: FloatArray, model: Model, channels: Channels | None) -> FloatArray:
+    """Give the probability of any tumour (slices, rows, columns) from what a network answers."""
+    try:
+        if channels is not None:
+            channels.check_answer(framed)
+            return channels.whole(framed)
+    except SegmentsError as error:
+        raise AnalysisFailed(f"model {model.name}: {error}") from error
+    if framed.ndim != 3:
+        raise AnalysisFailed(f"model {model.name} answers with several channels, and nothing says what they stand for")
+    return framed
+
+
+def divide(framed: FloatArray, mask: BoolArray, placement: frame.Placement, channels: Channels) -> LabelMap:
+    """Give each voxel of the tumour to the part that claims it the most.
+
+    `framed` is (slices, channels, rows, columns) on the network's frame, `mask` what was kept, on the stack's grid.
+    """
+    labels, strongest = np.zeros(mask.shape, np.uint8), np.full(mask.shape, -1.0, np.float32)
+    for place, label in channels.parts():
+        probability = frame.from_frame(framed[:, place], placement, *mask.shape[1:])
+        claimed = channels.claim(place, probability)
+        wins = mask & (claimed > strongest)
+        labels[wins], strongest[wins] = label, claimed[wins]
+    return LabelMap(labels, channels.legend, str(channels))
 
 
 def _confidence(dice: float, refinement: Refinement) -> Check:
@@ -44,12 +81,22 @@ def _confidence(dice: float, refinement: Refinement) -> Check:
 class SegmentOperator(StageOperator):
     """Stack and network view to tumour map."""
 
-    def __init__(self, fragment: Any, *args: Any, model: Model, refinement: Refinement, **kwargs: Any) -> None:
-        self._model, self._refinement = model, refinement
+    def __init__(
+        self,
+        fragment: Any,
+        *args: Any,
+        model: Model,
+        refinement: Refinement,
+        channels: Channels | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """`channels` says what the network's channels stand for, where it has several."""
+        self._model, self._refinement, self._channels = model, refinement, channels
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
         """Add `job.tumour` and `job.engine`, and to the checks how sure the network is."""
-        job.tumour, check = segment(needed(job.stack), needed(job.view), self._model, self._refinement)
+        stack, view = needed(job.stack), needed(job.view)
+        job.tumour, check = segment(stack, view, self._model, self._refinement, self._channels)
         job.checks = (*job.checks, check)
         job.engine = self._model.engine

@@ -6,6 +6,8 @@ go where the patient's name may not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from operators.domain import Contrast, Findings, FloatArray, Stack, TumourMap
+from models.segments import Segment
+from operators.domain import BoolArray, Contrast, Findings, FloatArray, Stack, TumourMap
+from operators.segment_table import SEGMENTS
 
 MARGIN_MM = 16.0
 """Shown around the brain."""
@@ -23,6 +27,8 @@ SCALE_BAR_MM = 50.0
 WINDOW_PERCENTILES = (1.0, 99.7)
 """Of the brain's intensities on the slice: the lowest is black, the highest white."""
 OUTLINE, LONG, SHORT, INK, FAINT = "#ffd200", "#ff5c5c", "#59c8ff", "#f2f2f2", "#9a9a9a"
+INSET = 0.8
+"""Level at which parts are outlined, a mask being 0 and 1: just inside, so that neighbours' outlines stay apart."""
 PANEL_INCHES = 6.4
 """Side of a panel; letters and lines are sized for it."""
 
@@ -56,9 +62,14 @@ def field_of(stack: Stack) -> Field:
 def draw_panel(
     axes: Axes, stack: Stack, tumour: TumourMap, findings: Findings, index: int, contrast: Contrast, field: Field
 ) -> None:
-    """Draw a slice of one sequence with the tumour's outline; on T1C, where they were measured, with the diameters."""
+    """Draw a slice of one sequence with the outlines of the tumour and its parts.
+
+    On T1C, where they were measured, the whole's diameters are drawn too.
+    """
     _draw_slice(axes, stack, index, contrast, field)
-    _draw_tumour(axes, tumour, index)
+    for part, mask in _parts(tumour, index):
+        _draw_outline(axes, mask, SEGMENTS[part].web_colour, INSET)
+    _draw_outline(axes, tumour.mask[index], OUTLINE, 0.5)
     if contrast is Contrast.T1C and findings.long_axis is not None:
         _draw_diameters(axes, findings)
 
@@ -120,13 +131,19 @@ def _grey_range(image: FloatArray, brain: NDArray[np.bool_]) -> tuple[float, flo
     return low, max(high, low + 1e-6)
 
 
-def _draw_tumour(axes: Axes, tumour: TumourMap, index: int) -> None:
-    mask = tumour.mask[index]
+def _parts(tumour: TumourMap, index: int) -> Iterator[tuple[Segment, BoolArray]]:
+    """Give the parts that were found, as a slice has them; the core's outline is made of theirs."""
+    if tumour.labels is not None:
+        on_slice = replace(tumour.labels, array=tumour.labels.array[index])
+        yield from ((part, on_slice.mask_of(part)) for part in on_slice.legend)
+
+
+def _draw_outline(axes: Axes, mask: BoolArray, colour: str, level: float) -> None:
     if mask.any():
         # Padded, so that an outline at the image's edge is drawn too.
         padded = np.pad(mask, 1).astype(np.float32)
         rows, columns = (np.arange(-1, n + 1) for n in mask.shape)
-        axes.contour(columns, rows, padded, levels=[0.5], colors=[OUTLINE], linewidths=1.4)
+        axes.contour(columns, rows, padded, levels=[level], colors=[colour], linewidths=1.4)
 
 
 def _draw_diameters(axes: Axes, findings: Findings) -> None:

@@ -15,6 +15,14 @@ SEVERAL_PARTS = (
     "The tumour has {count} parts that do not touch each other: the volume is that of all, the axes are of the part "
     "with the longest."
 )
+SEVERAL_REGIONS = (
+    "It has {count} regions that do not touch each other: the volume is that of all, the axes are of the region with "
+    "the longest."
+)
+UNION = "The {whole} is the union of: {parts}."
+NO_SEGMENT_OF_ITS_OWN = "A label map has no segment for a union of parts."
+NO_PART = "No voxel of the tumour was taken for it. It is the result of an automatic method and does not exclude it."
+TRUST_UNKNOWN = "How far the figures of this part can be trusted has not been measured."
 UNCERTAINTY = (
     "The ranges of uncertainty hold what a person's outline would have measured in {percent} of patients whom the "
     "network had not seen; they say nothing of other hospitals."

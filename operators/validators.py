@@ -203,9 +203,22 @@ def _read_segmentation(result: ResultObject) -> list[str]:
     unknown = sorted(set(counts) - {int(n) for n in seg.segment_numbers} - {0})
     if unknown:
         return [f"frames name segment {unknown[0]}, which is not described"]
+    if dataset.SegmentationType == "BINARY" and dataset.get("SegmentsOverlap") == "NO" and _overlap(dataset, frames):
+        return ["says that its segments do not overlap, and they do"]
     if np.count_nonzero(seg.get_stored_frames()) != sum(count for segment, count in counts.items() if segment):
         return ["highdicom and pydicom do not read the same voxels"]
     return []
+
+
+def _overlap(dataset: Dataset, frames: np.ndarray) -> bool:
+    """Say whether any voxel of a place is in two frames."""
+    seen: dict[tuple[float, ...], np.ndarray] = {}
+    for groups, frame in zip(dataset.PerFrameFunctionalGroupsSequence, frames, strict=True):
+        place = tuple(map(float, groups.PlanePositionSequence[0].ImagePositionPatient))
+        if place in seen and np.any(seen[place] & (frame > 0)):
+            return True
+        seen[place] = seen.get(place, False) | (frame > 0)
+    return False
 
 
 def _voxels_by_segment(dataset: Dataset, frames: np.ndarray) -> dict[int, int]:

@@ -11,9 +11,11 @@ from datetime import date
 
 from highdicom import sr
 
+from models.segments import Segment
 from operators import codes
-from operators.domain import Earlier, Findings
-from operators.earlier import change_since
+from operators.domain import Earlier
+from operators.earlier import change_since, volume_then
+from operators.segment_table import SEGMENTS
 
 FIRST, SECOND = 1, 2
 """Order of the two time points."""
@@ -30,20 +32,21 @@ def time_point(examined_on: date, order: int) -> sr.TimePointContext:
 
 def comparison_group(
     earlier: Earlier,
-    findings: Findings,
+    segment: Segment,
+    now_mm3: float,
     today: date,
     tracking: sr.TrackingIdentifier,
     algorithm: sr.AlgorithmIdentification,
 ) -> sr.MeasurementsAndQualitativeEvaluations:
-    """Report what was measured then, how long ago that is, and how the volume has changed since."""
+    """Report what was measured of a segment then, how long ago that is, and how its volume has changed since."""
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking,
         time_point_context=time_point(earlier.examined_on, FIRST),
         finding_category=codes.ABNORMAL_STRUCTURE,
-        finding_type=codes.NEOPLASM,
+        finding_type=SEGMENTS[segment].code,
         finding_sites=[sr.FindingSite(anatomic_location=codes.BRAIN)],
         algorithm_id=algorithm,
-        measurements=list(_measurements(earlier, findings, today)),
+        measurements=list(_measurements(earlier, segment, now_mm3, today)),
     )
     text = sr.TextContentItem(
         codes.COMMENT, f"Earlier examination, from its report {earlier.report_uid}", sr.RelationshipTypeValues.CONTAINS
@@ -52,12 +55,13 @@ def comparison_group(
     return group
 
 
-def _measurements(earlier: Earlier, findings: Findings, today: date) -> Iterator[sr.Measurement]:
-    yield sr.Measurement(codes.VOLUME, earlier.tumour_ml, codes.MILLILITRE, method=codes.VOXEL_SUM)
-    for name, length in ((codes.LONG_AXIS, earlier.long_axis_mm), (codes.SHORT_AXIS, earlier.short_axis_mm)):
-        if length is not None:
-            yield sr.Measurement(name, length, codes.MILLIMETRE)
-    change = change_since(earlier, findings.tumour_mm3, today)
+def _measurements(earlier: Earlier, segment: Segment, now_mm3: float, today: date) -> Iterator[sr.Measurement]:
+    yield sr.Measurement(codes.VOLUME, volume_then(earlier, segment), codes.MILLILITRE, method=codes.VOXEL_SUM)
+    if segment is Segment.WHOLE:
+        for name, length in ((codes.LONG_AXIS, earlier.long_axis_mm), (codes.SHORT_AXIS, earlier.short_axis_mm)):
+            if length is not None:
+                yield sr.Measurement(name, length, codes.MILLIMETRE)
+    change = change_since(earlier, now_mm3, today, segment)
     yield sr.Measurement(codes.DAYS_BETWEEN, change.days, codes.DAY)
     if change.percent is not None:
         yield sr.Measurement(codes.VOLUME_CHANGE, round(change.percent, 1), codes.PERCENT)

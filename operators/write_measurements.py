@@ -4,6 +4,10 @@ Beside the report, because viewers take lines into their list of measurements on
 has coordinates, under the title of the default measurement report. The tracking identifier names the tool whose lines
 these are to viewers on Cornerstone; to every other reader it is a name like any.
 
+There is a group of lines for the whole tumour and, where the network tells it apart and it was found, one for the
+enhancing part, whose diameters are those that the RANO criteria follow in a tumour that enhances. Of other parts the
+report has the figures: more lines on one image would be in each other's way.
+
 Lines are two-dimensional coordinates on one image that was acquired. Where T1C's planes are not the stack's axial
 ones, the diameters cross many images and lie in none: no viewer could show them on an image, and the report's figures
 remain. Then no object is written, and a note says why.
@@ -13,7 +17,7 @@ Sources: PS3.16 TID 1501 and 320; PS3.3 C.18.6 (the first pixel's corner is 0\\0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,16 +28,19 @@ from highdicom import sr
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from models.segments import Segment
 from operators import codes
 from operators.domain import Contrast, Diameter, Findings, Predecessor, SourceVolume, Stack, TumourMap
 from operators.results import Origin, anonymous, finish, origin_of, save
 from operators.revision import as_previous_version, replaced_by
+from operators.segment_table import SEGMENTS
 from operators.stage import Job, StageOperator, needed
 from operators.write_parts import identify, in_english, observer, separate, text_item
 from operators.write_planes import frame_numbers, own_shape, stack_to_planes
 
 SERIES_NUMBER = 9005
 TRACKING_IDENTIFIER = "Cornerstone3DTools@^0.1.0:Bidirectional"
+DRAWN = (Segment.WHOLE, Segment.ENHANCING)
 IN_PLANE = 1e-2
 """How far, in slices, end points may lie off one plane: what decimal strings of headers may cost."""
 NOT_ON_AN_IMAGE = (
@@ -79,14 +86,17 @@ def _ends(slice_index: int, axis: Diameter) -> Line:
     return np.array([(slice_index, *axis.start), (slice_index, *axis.end)], float)
 
 
-def measurement_group(lines: ImageLines, findings: Findings, tumour: TumourMap, origin: Origin) -> Any:
-    """Make the one group: both diameters, each inferred from its line on the image (TID 1501)."""
+def measurement_group(
+    lines: ImageLines, findings: Findings, tumour: TumourMap, origin: Origin, segment: Segment = Segment.WHOLE
+) -> Any:
+    """Make the group of one segment: both diameters, each inferred from its line on the image (TID 1501)."""
+    purpose = ("tracking", "diameters") if segment is Segment.WHOLE else ("tracking", "diameters", segment)
     frames = None if lines.frame is None else [lines.frame]
     image = sr.SourceImageForRegion(lines.header.SOPClassUID, lines.header.SOPInstanceUID, frames)
     group = sr.MeasurementsAndQualitativeEvaluations(
-        sr.TrackingIdentifier(uid=origin.uid("tracking", "diameters"), identifier=TRACKING_IDENTIFIER),
+        sr.TrackingIdentifier(uid=origin.uid(*purpose), identifier=TRACKING_IDENTIFIER),
         finding_category=codes.ABNORMAL_STRUCTURE,
-        finding_type=codes.NEOPLASM,
+        finding_type=SEGMENTS[segment].code,
         finding_sites=[sr.FindingSite(anatomic_location=codes.BRAIN)],
         algorithm_id=identify(tumour.model, tumour.model_version),
         measurements=[
@@ -104,34 +114,35 @@ def measurement_group(lines: ImageLines, findings: Findings, tumour: TumourMap, 
             )
         ],
     )
-    group[0].ContentSequence.append(text_item(codes.COMMENT, label_of(findings)))
+    group[0].ContentSequence.append(text_item(codes.COMMENT, label_of(findings, segment)))
     return group
 
 
-def label_of(findings: Findings) -> str:
+def label_of(findings: Findings, segment: Segment = Segment.WHOLE) -> str:
     """Return what a viewer writes beside the lines."""
-    return f"Whole tumour {findings.tumour_mm3 / 1000.0:.1f} ml (automatic, research)"
+    return f"{SEGMENTS[segment].label} {findings.tumour_mm3 / 1000.0:.1f} ml (automatic, research)"
 
 
 def build_measurements(
-    lines: ImageLines,
-    findings: Findings,
+    measured: Mapping[Segment, tuple[ImageLines, Findings]],
     tumour: TumourMap,
     origin: Origin,
     predecessors: Sequence[Predecessor] = (),
 ) -> sr.Comprehensive3DSR:
-    """Make the object; its evidence is the one image."""
+    """Make the object of one segment's lines at least; its evidence is the images that they lie on."""
+    images = {str(lines.header.SOPInstanceUID): lines.header for lines, _ in measured.values()}
+    header = next(iter(images.values()))
     own_uid = origin.uid("instance", "measurements")
     content = sr.MeasurementReport(
         observer(origin),
         codes.BRAIN_MRI,
-        [measurement_group(lines, findings, tumour, origin)],
+        [measurement_group(lines, found, tumour, origin, s) for s, (lines, found) in measured.items()],
         title=codes.MEASUREMENTS_TITLE,
         language_of_content_item_and_descendants=in_english(),
     )
     separate(content[0])
     result = sr.Comprehensive3DSR(
-        evidence=[anonymous(lines.header)],
+        evidence=[anonymous(image) for image in images.values()],
         content=content,
         series_instance_uid=origin.uid("series", "measurements"),
         series_number=SERIES_NUMBER,
@@ -144,7 +155,7 @@ def build_measurements(
         **origin.device,
         **origin.stamps,
     )
-    finish(result, lines.header, origin)
+    finish(result, header, origin)
     return result
 
 
@@ -154,12 +165,17 @@ def write_measurements(job: Job, version: str, made_at: datetime) -> None:
     findings = needed(job.findings)
     if findings.long_axis is None or findings.short_axis is None:
         return
-    lines = lines_on_image(stack, volumes[Contrast.T1C], findings)
-    if lines is None:
+    measured: dict[Segment, tuple[ImageLines, Findings]] = {}
+    for segment, found in {Segment.WHOLE: findings, **findings.segments}.items():
+        if segment in DRAWN:
+            lines = lines_on_image(stack, volumes[Contrast.T1C], found)
+            if lines is not None:
+                measured[segment] = lines, found
+    if Segment.WHOLE not in measured:
         job.notes = (*job.notes, NOT_ON_AN_IMAGE)
         return
     origin = origin_of(volumes, tumour, version, made_at).also(job.engine)
-    built = build_measurements(lines, findings, tumour, origin, job.predecessors)
+    built = build_measurements(measured, tumour, origin, job.predecessors)
     job.results["measurements SR"] = save(built, job.output_folder / "measurements.dcm")
 
 

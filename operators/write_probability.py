@@ -16,7 +16,7 @@ from scipy import ndimage
 from operators.domain import Contrast, FloatArray, SourceVolume, Stack, TumourMap
 from operators.results import Origin
 from operators.write_planes import as_it_came, own_shape, put_back, stack_to_planes
-from operators.write_seg_parts import SEGMENT_LABEL, build_object, describe_segment
+from operators.write_seg_parts import build_object, describe_segment
 
 SERIES_NUMBER = 9007
 FULL = 255
@@ -52,7 +52,7 @@ def build_probability(
     return build_object(
         in_steps(probability),
         source,
-        describe_segment(tumour, origin, tracking_uid, f"{SEGMENT_LABEL}, probability"),
+        [describe_segment(tumour, origin, tracking_uid, remark=", probability")],
         origin,
         ("SEG", Contrast.T1C, "probability"),
         segmentation_type=hd.seg.SegmentationTypeValues.FRACTIONAL,

@@ -3,38 +3,37 @@
 Each is BINARY, Explicit VR little endian. What else a site may ask for, label maps and a map of probability, is
 written of the same masks and grids.
 
-T1C's voxels are only put back in place. FLAIR lies between T1C's slices, as tilted planes lie between straight ones,
-and thresholding what is interpolated between two slices loses or doubles a slice's edge; so the distance to the
-tumour's surface is interpolated instead, and its level chosen to keep the volume.
+T1C's voxels are only put back in place; FLAIR's are resampled (write_resample). Where the network tells parts of the
+tumour apart, the whole is the first segment, and each part that was found one more: they overlap, as BINARY may.
 
-Sources: PS3.3 A.51 and C.8.20; S. Raya and J. Udupa, "Shape-based interpolation", IEEE TMI 1990.
+Source: PS3.3 A.51 and C.8.20.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from operators.domain import BoolArray, Contrast, SourceVolume, Stack, TumourMap
+from models.segments import Segment
+from operators.domain import BoolArray, Contrast, LabelMap, SourceVolume, Stack, TumourMap
 from operators.errors import AnalysisFailed
 from operators.results import Origin, earlier_input, origin_of, save
 from operators.segmentation_form import LABELMAP_TWINS
 from operators.stage import Job, StageOperator, needed
 from operators.write_labelmap import build_labelmap
-from operators.write_planes import Matrix, as_it_came, own_shape, put_back, stack_to_planes
+from operators.write_planes import as_it_came, own_shape, put_back, stack_to_planes
 from operators.write_probability import build_probability, probability_on_t1c
-from operators.write_seg_parts import build_object, describe_segment
+from operators.write_resample import resample_labels, resample_mask
+from operators.write_seg_parts import build_object, describe_segments, described_as
 
 SERIES_NUMBERS = {Contrast.T1C: 9001, Contrast.FLAIR: 9002}
 """Far above any scanner's own."""
-MARGIN_VOXELS = 3
-"""Kept around the tumour when distances are computed."""
 
 
 def segment_on_source(stack: Stack, tumour: TumourMap, source: SourceVolume, contrast: Contrast) -> BoolArray:
@@ -43,55 +42,28 @@ def segment_on_source(stack: Stack, tumour: TumourMap, source: SourceVolume, con
     Raises AnalysisFailed where the series' grid and its headers, or the stack and T1C, do not belong together.
     """
     if contrast is Contrast.T1C and as_it_came(source, contrast):
-        return _put_back(stack.geometry.with_array(tumour.mask.astype(np.uint8)), source)
+        return _put_back(stack.geometry.with_array(tumour.mask.astype(np.uint8)), source) > 0
     return resample_mask(
         tumour.mask, stack_to_planes(stack, source, contrast), stack.spacing_mm, own_shape(source, contrast)
     )
 
 
-def _put_back(mask: hd.Volume, source: SourceVolume) -> BoolArray:
-    """Permute and flip a mask on the stack's grid back to T1C's own."""
+def _put_back(mask: hd.Volume, source: SourceVolume) -> NDArray[np.uint8]:
+    """Permute and flip a mask, or labels, on the stack's grid back to T1C's own."""
     matched = put_back(mask, source)
-    if int(matched.array.sum()) != int(mask.array.sum()):
+    if np.count_nonzero(matched.array) != np.count_nonzero(mask.array):
         raise AnalysisFailed("part of the tumour lies outside T1C's grid")
-    return np.asarray(matched.array, bool)
+    return np.asarray(matched.array)
 
 
-def resample_mask(
-    mask: BoolArray, to_target: Matrix, spacing_mm: tuple[float, float, float], shape: tuple[int, int, int]
-) -> BoolArray:
-    """Resample a mask to another grid of `shape`, keeping the volume of what that grid covers.
-
-    `to_target` (4 x 4) maps the mask's indices to the target's.
-    """
-    out = np.zeros(shape, bool)
-    voxels = np.argwhere(mask)
-    if not len(voxels):
-        return out
-    landed = voxels @ to_target[:3, :3].T + to_target[:3, 3]
-    covered = np.all((landed > -0.5) & (landed < np.array(shape) - 0.5), axis=1)
-    if not covered.any():
-        return out
-    wanted = max(1, round(int(covered.sum()) * abs(float(np.linalg.det(to_target[:3, :3])))))
-    distance, corner = _signed_distance(mask, voxels, spacing_mm)
-    to_mask = np.linalg.inv(to_target)
-    depth = ndimage.affine_transform(
-        distance, to_mask[:3, :3], to_mask[:3, 3] - corner, shape, np.float32, order=1, mode="constant", cval=-np.inf
-    )
-    near = depth[np.isfinite(depth)]
-    level = np.partition(near, -wanted)[-wanted] if wanted < len(near) else 0.0
-    return np.asarray(depth >= level, bool)
-
-
-def _signed_distance(
-    mask: BoolArray, voxels: NDArray[np.int64], spacing_mm: tuple[float, float, float]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Compute the distance in mm to the mask's surface around it, positive inside, and where that box begins."""
-    corner = voxels.min(axis=0) - MARGIN_VOXELS
-    box = np.zeros(voxels.max(axis=0) - corner + 1 + MARGIN_VOXELS, bool)
-    box[tuple((voxels - corner).T)] = True
-    inside, outside = (ndimage.distance_transform_edt(part, spacing_mm) for part in (box, ~box))
-    return (inside - outside).astype(np.float32), corner
+def parts_on_source(
+    stack: Stack, labels: LabelMap, mask: BoolArray, source: SourceVolume, contrast: Contrast
+) -> LabelMap:
+    """Divide the tumour on a source series' own grid, which is `mask`, into parts; raises as `segment_on_source`."""
+    if contrast is Contrast.T1C and as_it_came(source, contrast):
+        return replace(labels, array=_put_back(stack.geometry.with_array(labels.array), source))
+    to_planes = stack_to_planes(stack, source, contrast)
+    return replace(labels, array=resample_labels(labels.array, mask, to_planes, stack.spacing_mm))
 
 
 def build_seg(
@@ -101,19 +73,25 @@ def build_seg(
     tumour: TumourMap,
     origin: Origin,
     tracking_uid: str | None = None,
+    parts: LabelMap | None = None,
 ) -> hd.seg.Segmentation:
-    """Make the BINARY segmentation of a mask (planes, rows, columns) on a source series' own grid."""
+    """Make the BINARY segmentation of a mask (planes, rows, columns) on a source series' own grid.
+
+    `parts` divides the same mask; of those without a voxel there is no segment, as viewers choke on empty ones.
+    """
+    segments, pixels = [Segment.WHOLE], mask.astype(np.uint8)
+    if parts is not None and parts.found:
+        segments += parts.found
+        pixels = np.stack([mask, *map(parts.mask_of, parts.found)], axis=-1).astype(np.uint8)
     return build_object(
-        mask.astype(np.uint8),
+        pixels,
         source,
-        describe_segment(tumour, origin, tracking_uid),
+        describe_segments(tumour, origin, tracking_uid, segments),
         origin,
         ("SEG", contrast),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         series_number=SERIES_NUMBERS[contrast],
-        series_description=f"AI whole tumour on {contrast} (research)",
-        content_label="WHOLE_TUMOUR",
-        content_description=f"Whole tumour on {contrast}, automatic",
+        **described_as(contrast, several=len(segments) > 1),
     )
 
 
@@ -137,10 +115,11 @@ def write_segs(
     for contrast in SERIES_NUMBERS:
         kind, name, source = f"SEG {contrast}", f"seg_{contrast.lower()}", volumes[contrast]
         mask = segment_on_source(stack, tumour, source, contrast)
-        seg = build_seg(mask, source, contrast, tumour, origin, known)
+        parts = parts_on_source(stack, tumour.labels, mask, source, contrast) if tumour.labels else None
+        seg = build_seg(mask, source, contrast, tumour, origin, known, parts)
         job.results[kind] = save(seg, job.output_folder / f"{name}.dcm")
         if labelmap:
-            seg = build_labelmap(mask, source, contrast, tumour, origin, known)
+            seg = build_labelmap(mask, source, contrast, tumour, origin, known, parts)
             job.results[LABELMAP_TWINS[kind]] = save(seg, job.output_folder / f"{name}_labelmap.dcm")
     if probability_map:
         t1c = volumes[Contrast.T1C]

@@ -1,6 +1,6 @@
 """Write the report: a Comprehensive 3D SR of what was measured, predicted, and left open.
 
-TID 1500 with the title of CID 7021 that viewers show as text; one TID 1411 group for the segment, one TID 1501
+TID 1500 with the title of CID 7021 that viewers show as text; one TID 1411 group for each segment, one TID 1501
 group for each marker, as IHE AI Results wants every result under a tracking identifier of its own. TID 1500 and
 1501 are extensible (PS3.16): limits of use, series used and notes are TEXT items under concepts of their own.
 """
@@ -17,96 +17,23 @@ from highdicom import sr
 from pydicom import Dataset
 
 from operators import codes
-from operators.domain import Check, Findings, Interval, Marker, MarkerValue, Outcome, Selection, Stack, TumourMap
-from operators.earlier import comparison_sentences
+from operators.domain import Check, Marker, MarkerValue, Outcome, Selection
+from operators.earlier import comparable, comparison_sentences
 from operators.headers import calendar_date
 from operators.integrated import read_together
 from operators.results import Origin, anonymous, earlier_input, finish, headers_of, models_of, origin_of, save, writable
 from operators.revision import as_previous_version, replaced_by
 from operators.segmentation_form import LABELMAP_TWINS, Form
 from operators.stage import Job, StageOperator, needed
-from operators.statements import (
-    LIMITS_OF_USE,
-    MARKER_LABELS,
-    NO_TUMOUR,
-    REPLACES,
-    SEVERAL_PARTS,
-    UNCERTAINTY,
-    millilitres,
-    moment,
-    tenths,
-)
+from operators.statements import LIMITS_OF_USE, MARKER_LABELS, REPLACES, moment
 from operators.write_comparison import SECOND, comparison_group, time_point
 from operators.write_labelmap import SERIES_NUMBERS as LABELMAP_SERIES_NUMBERS
-from operators.write_parts import add_uncertainty, identify, in_english, observer, private_scheme, separate, text_item
+from operators.write_parts import identify, in_english, observer, private_scheme, separate, text_item
+from operators.write_sr_groups import Group, tracking_of, tumour_groups
 
 SERIES_NUMBER = 9003
 
-Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
 Writable = Callable[[str], str]
-
-
-def tumour_group(seg: Dataset, stack: Stack, findings: Findings) -> Group:
-    """Report the tumour's measurements against its segment (TID 1411)."""
-    segment = seg.SegmentSequence[0]
-    algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
-    source = sr.SourceSeriesForSegmentation(seg.ReferencedSeriesSequence[0].SeriesInstanceUID)
-    group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
-        referenced_segment=sr.ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, 1, source_series=source),
-        finding_category=codes.ABNORMAL_STRUCTURE,
-        finding_type=codes.NEOPLASM,
-        finding_sites=[sr.FindingSite(anatomic_location=codes.BRAIN)],
-        algorithm_id=identify(algorithm.AlgorithmName, algorithm.AlgorithmVersion),
-        measurements=list(_measurements(findings)),
-    )
-    for said in _how_measured(stack, findings):
-        group[0].ContentSequence.append(text_item(codes.COMMENT, said))
-    return group
-
-
-def _measurements(findings: Findings) -> Iterator[sr.Measurement]:
-    ml = millilitres(findings.tumour_mm3)
-    volume = sr.Measurement(codes.VOLUME, ml, codes.MILLILITRE, method=codes.VOXEL_SUM)
-    yield add_uncertainty(volume, ml, _limits(findings.tumour_interval_mm3, millilitres), codes.MILLILITRE)
-    for name, axis in ((codes.LONG_AXIS, findings.long_axis), (codes.SHORT_AXIS, findings.short_axis)):
-        if axis is not None:
-            length = sr.Measurement(name, tenths(axis.millimetres), codes.MILLIMETRE)
-            limits = _limits(axis.interval_mm, tenths)
-            yield add_uncertainty(length, tenths(axis.millimetres), limits, codes.MILLIMETRE)
-
-
-def _limits(interval: Interval | None, rounded: Callable[[float], float]) -> tuple[float, float] | None:
-    return None if interval is None else (rounded(interval.low), rounded(interval.high))
-
-
-def _how_measured(stack: Stack, findings: Findings) -> Iterator[str]:
-    """Say what the figures are of, and how far they can be trusted."""
-    if findings.slice_index is not None:
-        yield _where_measured(stack, findings.slice_index)
-    if findings.parts > 1:
-        yield SEVERAL_PARTS.format(count=findings.parts)
-    if findings.tumour_interval_mm3 is not None:
-        yield UNCERTAINTY.format(percent=f"{findings.tumour_interval_mm3.level:.0%}")
-
-
-def _where_measured(stack: Stack, index: int) -> str:
-    return (
-        f"Both axes lie in axial plane {index + 1} of {stack.geometry.spatial_shape[0]} through T1C, counted from the "
-        f"feet. The short axis is the longest line at a right angle to the long axis that stays inside the tumour."
-    )
-
-
-def no_tumour_group(tumour: TumourMap, origin: Origin) -> Group:
-    """Report that no tumour was found (TID 1501)."""
-    group = sr.MeasurementsAndQualitativeEvaluations(
-        sr.TrackingIdentifier(uid=origin.uid("tracking", "detection"), identifier="Tumour detection"),
-        finding_sites=[sr.FindingSite(anatomic_location=codes.BRAIN)],
-        algorithm_id=identify(tumour.model, tumour.model_version),
-        qualitative_evaluations=[sr.QualitativeEvaluation(codes.TUMOUR_DETECTION, codes.NOT_DETECTED)],
-    )
-    group[0].ContentSequence.append(text_item(codes.COMMENT, NO_TUMOUR))
-    return group
 
 
 def marker_group(marker: Marker, origin: Origin, as_text: Writable = str) -> Group:
@@ -184,18 +111,21 @@ def comparison_items(job: Job) -> Iterator[sr.TextContentItem]:
     """Say in a sentence what has changed since the earlier examination, where there was one."""
     if job.earlier is not None:
         tumour = needed(job.tumour)
-        now = needed(job.findings).tumour_mm3
         model = (tumour.model, tumour.model_version)
-        yield text_item(codes.COMPARISON, " ".join(comparison_sentences(job.earlier, now, _today(job), model)))
+        said = comparison_sentences(job.earlier, needed(job.findings), _today(job), model)
+        yield text_item(codes.COMPARISON, " ".join(said))
 
 
-def _earlier_groups(job: Job, seg: Dataset, origin: Origin) -> Iterator[Group]:
-    """Report the earlier examination's tumour under the lesion's tracking UID (TID 1501)."""
+def _earlier_groups(job: Job, lesion: str) -> Iterator[Group]:
+    """Report the earlier examination's tumour, and its parts that are told apart now too, under their tracking UIDs.
+
+    Each is a TID 1501 group.
+    """
     if job.earlier is not None:
-        uid = job.earlier.tracking_uid or seg.SegmentSequence[0].get("TrackingUID") or origin.uid("tracking", "earlier")
-        tracking = sr.TrackingIdentifier(uid=uid, identifier=seg.SegmentSequence[0].TrackingID)
         algorithm = identify(job.earlier.model or "unknown", job.earlier.model_version)
-        yield comparison_group(job.earlier, needed(job.findings), _today(job), tracking, algorithm)
+        for segment, now_mm3 in comparable(job.earlier, needed(job.findings)).items():
+            tracking = tracking_of(segment, job.earlier.tracking_uid or lesion)
+            yield comparison_group(job.earlier, segment, now_mm3, _today(job), tracking, algorithm)
 
 
 def _today(job: Job) -> date:
@@ -203,18 +133,17 @@ def _today(job: Job) -> date:
     return needed(calendar_date(headers_of(needed(job.volumes))[0], "StudyDate"))
 
 
-def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str) -> sr.MeasurementReport:
-    """Lay the report out in the order in which it is read (TID 1500)."""
-    stack, findings = needed(job.stack), needed(job.findings)
-    found, tumour = findings.tumour_mm3 > 0.0, needed(job.tumour)
-    first = tumour_group(seg, stack, findings) if found else no_tumour_group(tumour, origin)
-    then = list(_earlier_groups(job, seg, origin))
+def build_report(job: Job, seg: Dataset, lesion: str, origin: Origin, as_text: Writable = str) -> sr.MeasurementReport:
+    """Lay the report out in the order in which it is read (TID 1500); `lesion` is the lesion's tracking UID."""
+    stack = needed(job.stack)
+    now, then = list(tumour_groups(job, seg, lesion, origin)), list(_earlier_groups(job, lesion))
     if then:
-        first[0].ContentSequence.extend(time_point(_today(job), SECOND))
+        for group in now:
+            group[0].ContentSequence.extend(time_point(_today(job), SECOND))
     report = sr.MeasurementReport(
         observer(origin),
         codes.BRAIN_MRI,
-        [first, *then, *(marker_group(marker, origin, as_text) for marker in job.markers)],
+        [*now, *then, *(marker_group(marker, origin, as_text) for marker in job.markers)],
         title=codes.REPORT_TITLE,
         language_of_content_item_and_descendants=in_english(),
     )
@@ -229,7 +158,9 @@ def build_report(job: Job, seg: Dataset, origin: Origin, as_text: Writable = str
     return report
 
 
-def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin, form: Form = "binary") -> sr.Comprehensive3DSR:
+def build_sr(
+    job: Job, segs: Sequence[Dataset], lesion: str, origin: Origin, form: Form = "binary"
+) -> sr.Comprehensive3DSR:
     """Make the report object, and note in the job what it replaces; `segs` are those written, the first on T1C.
 
     The report on label maps is an object of its own, in a series of its own.
@@ -243,7 +174,7 @@ def build_sr(job: Job, segs: Sequence[Dataset], origin: Origin, form: Form = "bi
     job.replaces = replaced_by(own_uid, number, job.predecessors)
     result = sr.Comprehensive3DSR(
         evidence=[anonymous(header) for header in headers] + list(segs),
-        content=build_report(job, segs[0], origin, lambda text: writable(text, patient)),
+        content=build_report(job, segs[0], lesion, origin, lambda text: writable(text, patient)),
         series_instance_uid=origin.uid("series", *kind),
         series_number=number,
         sop_instance_uid=own_uid,
@@ -268,13 +199,15 @@ def write_sr(job: Job, version: str, made_at: datetime) -> None:
     origin = origin_of(needed(job.volumes), needed(job.tumour), version, made_at).also(*earlier_input(job.earlier))
     origin = origin.also(job.engine, *models_of(job.markers))
     kinds = ("SEG T1C", "SEG FLAIR")
+    binary = _segs(job, *kinds)
+    lesion = str(binary[0].SegmentSequence[0].TrackingUID)
     if LABELMAP_TWINS[kinds[0]] in job.results:
         segs = _segs(job, *(LABELMAP_TWINS[kind] for kind in kinds))
         job.results[LABELMAP_TWINS["SR"]] = save(
-            build_sr(job, segs, origin, "labelmap"), job.output_folder / "sr_labelmap.dcm"
+            build_sr(job, segs, lesion, origin, "labelmap"), job.output_folder / "sr_labelmap.dcm"
         )
     # Last: what this one replaces is what the page speaks of.
-    job.results["SR"] = save(build_sr(job, _segs(job, *kinds), origin), job.output_folder / "sr.dcm")
+    job.results["SR"] = save(build_sr(job, binary, lesion, origin), job.output_folder / "sr.dcm")
 
 
 def _segs(job: Job, *kinds: str) -> list[Dataset]:

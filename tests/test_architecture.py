@@ -52,7 +52,7 @@ def test_imports_point_one_way(module):
         assert not uses(module, "monai.deploy")
     if top == "operators":
         assert "app" not in tops(module)
-        runtime = ("diameters", "engine", "frame", "brain", "novelty", "refine")
+        runtime = ("diameters", "engine", "frame", "brain", "novelty", "refine", "segments")
         runtime += tuple(
             f"markers.{name}" for name in ("calibration", "figure_model", "image_features", "slice_network", "slices")
         )

@@ -11,7 +11,7 @@ from app.config import HistoryConfig
 from app.history import ArchivedReports, History
 from operators import codes
 from operators.compare_earlier import CompareEarlierOperator
-from operators.domain import Contrast
+from operators.domain import Contrast, Findings
 from operators.earlier import change_since, comparison_sentences, latest_before, read_earlier, same_patient
 from operators.errors import HistoryUnavailable
 from operators.results import headers_of
@@ -166,9 +166,11 @@ def test_issuers_tell_equal_identifiers_apart():
 
 def test_another_version_is_named_as_a_reason(first):
     earlier = read_earlier(report_of(first))
-    (same,) = comparison_sentences(earlier, 5000.0, date(2024, 1, 3), ("nasbranet", "1.2.0"))
+    (same,) = comparison_sentences(earlier, Findings(5000.0), date(2024, 1, 3), ("nasbranet", "1.2.0"))
     assert same.endswith("in 1 day.")
-    assert "the method's" in comparison_sentences(earlier, 5000.0, date(2024, 1, 3), ("nasbranet", "2.0.0"))[1]
+    assert (
+        "the method's" in comparison_sentences(earlier, Findings(5000.0), date(2024, 1, 3), ("nasbranet", "2.0.0"))[1]
+    )
     assert change_since(earlier, 0.0, date(2024, 1, 3)).percent == -100.0
 
 

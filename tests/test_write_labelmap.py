@@ -270,8 +270,8 @@ def test_one_destination_is_enough_for_label_maps_to_be_written(form):
 def test_node_and_command_build_the_graph_as_the_settings_say(monkeypatch, asked):
     made = {}
     monkeypatch.setattr(process, "GliomaPipeline", lambda *_, **options: made.update(options))
-    for part in ("segmenter", "reference", "refinement", "classifiers", "networks", "training_data"):
-        monkeypatch.setattr(process, f"open_{part}", lambda _: None)
+    for part in ("segmenter", "reference", "refinement", "classifiers", "networks", "training_data", "channels"):
+        monkeypatch.setattr(process, f"open_{part}", lambda *_: None)
     peer = {"name": "a", "ae_title": "A", "host": "h", "port": 1, "segmentation": "labelmap"}
     sender = {"destinations": [peer]} if asked else {}
     process.open_pipeline(load_settings(sender=sender, results={"probability_map": asked}), lambda _: None)

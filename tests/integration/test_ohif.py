@@ -21,9 +21,9 @@ from app.process import process_folder
 from operators import native
 from operators.domain import Contrast
 from operators.stage import Job
+from operators.statements import millilitres
 from operators.write_measurements import label_of
 from operators.write_seg_parts import SEGMENT_LABEL, SEGMENT_RGB
-from operators.write_sr import millilitres
 from tests.integration.ohif import DICOMWEB, Viewer, published_build, serving, viewing
 from tests.integration.orthanc import Orthanc
 from tests.support_study import phantom

@@ -10,6 +10,7 @@ from models.engine import Model, ModelError, open_model
 from models.engine_cuda import CudaDevice
 from models.engine_openvino import CpuSettings, OpenVinoBackend
 from tests.models.support_engine import small_onnx
+from tests.support_segments import layers_onnx
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,12 +109,20 @@ def test_tensorrt_asked_for_outright_never_falls_back(path, monkeypatch):
         Model("small", path, "tensorrt")
 
 
-def test_slices_without_brain_stay_zero(path):
+@pytest.mark.parametrize("several", [False, True])
+def test_slices_without_brain_stay_zero(path, tmp_path, several):
+    """Of a network with several channels too."""
+    if several:
+        path = layers_onnx(tmp_path / "model.onnx", size=32)
     image = slices(5)
     image[2] = 0.0
-    found = Model("small", path).run_slices(image)
+    model = Model("small", path)
+    found = model.run_slices(image)
+    assert model.answer_shape == (None, *found.shape[1:])
+    assert found.shape == ((5, 4, 32, 32) if several else (5, 32, 32))
     assert not found[2].any()
-    assert (found[[0, 1, 3, 4]].max(axis=(1, 2)) > 0.0).all()
+    assert (found[[0, 1, 3, 4]].reshape(4, -1).max(axis=1) > 0.0).all()
+    assert model.run_slices(np.zeros_like(image)).shape == (5, 32, 32)
 
 
 def test_calls_from_several_threads_do_not_mix(path):

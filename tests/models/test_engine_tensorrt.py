@@ -273,6 +273,7 @@ def test_a_second_start_takes_the_engine_that_the_first_built(path, gpu_machine,
     backend = TensorRtBackend("small", path, tmp_path)
     assert backend.description == f"tensorrt_rtx {trt.__version__} on Some GPU (8.9), fp16"
     assert np.array_equal(backend.run(images(3)), 2.0 * images(3)[:, 0])
+    assert backend.answer_shape == (None, *backend.run(images(3)).shape[1:])
     monkeypatch.setattr(engine_tensorrt, "build_engine", lambda *_: pytest.fail("built again"))
     TensorRtBackend("small", path, tmp_path)
     assert loaded[0] == loaded[1]
