@@ -9,7 +9,7 @@ from pathlib import Path
 from app.config import Settings
 from app.config_deidentification import LEAST_SECRET
 from app.errors import ConfigError
-from app.files import PART, private_folder, sync_folder, fill_synced
+from app.files import PART, fill_synced, private_folder, sync_folder
 
 SECRET_FILE = "deidentification.secret"  # noqa: S105 - the name of the file
 
