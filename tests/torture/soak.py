@@ -10,13 +10,12 @@ from pathlib import Path
 
 from app.files import study_key
 from app.journal import JobState
-from app.phantom import PhantomOptions, make_phantom
+from app.phantom import make_phantom
 from tests.integration.orthanc import Orthanc
 from tests.support_study import RunningNode
-from tests.torture.kills import copy_study
+from tests.torture.kills import SMALL, copy_study
 from tests.torture.look import Look, look, quiet_look
 
-TINY = PhantomOptions(slices=12, rows=64, columns=64, pixel_mm=3.6, spacing_mm=11.0, thickness_mm=10.0, one_matrix=True)
 AHEAD = 4
 """Studies under way at once."""
 WARM_UP = 50
@@ -50,7 +49,7 @@ def soak(folder: Path, studies: int, tell: Callable[[str], None]) -> Soak:
     """Send this many studies, a few ahead of what is done; look at the node's processes at the warm-up and the end."""
     result = Soak(studies)
     warm_up = min(WARM_UP, studies // 2)
-    source = make_phantom(folder / "phantom", TINY).folder
+    source = make_phantom(folder / "phantom", SMALL).folder
     with Orthanc(folder) as pacs:
         node = RunningNode(folder, destinations=[pacs.destination().model_dump()], start_seconds=START_SECONDS).start()
         begun = time.monotonic()
