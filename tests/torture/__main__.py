@@ -120,7 +120,9 @@ def kills(
 @cli.command("soak")
 def soak_(
     studies: Annotated[int, typer.Option(help="how many small studies are sent")] = 500,
-    folder: Folder = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="where all of it lies, a new folder; default: a temporary one")
+    ] = None,
 ) -> None:
     """Send small studies through a node to a real Orthanc; see whether anything grows, and what idling costs.
 
