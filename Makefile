@@ -10,13 +10,13 @@ SYSTEM := orthanc orthanc-dicomweb dcmtk dicom3tools openssl
 # Debian's npm and a Node.js from elsewhere, which brings its own, exclude each other.
 VIEWER := chromium fonts-dejavu-core $(shell command -v npm >/dev/null || echo npm)
 
-.PHONY: help run demo test torture lint venv system clean
+.PHONY: help run demo test torture torture-kills torture-fuzz torture-soak lint venv system clean
 
 help:
 	@echo "make demo    send a study to a node on this machine and show what comes out"
 	@echo "make run     start the node (Ctrl-C stops it)"
 	@echo "make test    style, types and all tests"
-	@echo "make torture the long tests: kill -9 at random, broken input by the hundred thousand"
+	@echo "make torture the long tests: kill -9 at random, 100,000 broken inputs, 500 studies"
 	@echo "make venv    only the set-up"
 
 run: venv
@@ -29,10 +29,18 @@ demo: venv
 test: system venv lint
 	$(PY) -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
-# Hours: kills need 10 s each, broken datasets 7 ms.
-torture: system venv
+# Hours, in this order: 200 kills, 100,000 broken inputs, 500 studies. An interrupted run goes on (kills) or begins anew;
+# one alone: `make torture-kills`, `torture-fuzz`, `torture-soak`; shorter: python -m tests.torture --help.
+torture: torture-kills torture-fuzz torture-soak
+
+torture-kills: system venv
+	$(PY) -m tests.torture kills --folder runs/torture/kills
+
+torture-fuzz: system venv
 	$(PY) -m tests.torture fuzz
-	$(PY) -m tests.torture kills
+
+torture-soak: system venv
+	$(PY) -m tests.torture soak
 
 lint: venv
 	$(VENV)/bin/ruff check .

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -33,7 +33,11 @@ _UNFINISHED = or_(
     JobRow.state.in_([JobState.READY, JobState.PROCESSING]), and_(JobRow.state.in_(_ENDED_BADLY), _LATEST)
 )
 _LACKING = DeliveryRow.state != DeliveryState.DELIVERED
+_BY_ITSELF = (DeliveryState.OWED, DeliveryState.STORED)
+"""Where the node itself goes on."""
 _STUCK = or_(DeliveryRow.state == DeliveryState.DEAD, and_(_LACKING, DeliveryRow.attempts > 0))
+_RANK = ("uncommitted", "waiting", "stuck", "dead")
+"""Where a delivery stands, the worst last."""
 SHORTEST_PREFIX = 6
 
 
@@ -46,7 +50,8 @@ class Entry:
     job_id: str
     """Empty for a study that is still arriving."""
     state: str
-    """arriving, waiting, in work, failed, quarantined; of a delivery waiting, stuck (tried in vain) or dead."""
+    """arriving, waiting, in work, failed, quarantined; of a delivery waiting, uncommitted (taken, not committed yet),
+    stuck (tried, or asked for, in vain) or dead."""
     age_seconds: float
     """Since it arrived, was complete, was begun, ended, or was owed."""
     attempts: int
@@ -85,10 +90,20 @@ def _owed(session: Session, now: float) -> Iterator[Entry]:
     rows = session.execute(found.order_by(JobRow.finished, DeliveryRow.job_id, DeliveryRow.destination))
     for (job_id, name), group in groupby(rows, lambda row: (row[0].job_id, row[0].destination)):
         lacking = list(group)
-        worst = max((delivery for delivery, _ in lacking), key=lambda d: (d.state == DeliveryState.DEAD, d.attempts))
-        state = "dead" if worst.state is DeliveryState.DEAD else "stuck" if worst.attempts else "waiting"
+        worst = max((delivery for delivery, _ in lacking), key=lambda d: (_RANK.index(_stands(d)), _tries(d)))
         age = now - (lacking[0][1] or now)
-        yield Entry("delivery", job_id, state, age, worst.attempts, name, len(lacking), worst.note)
+        yield Entry("delivery", job_id, _stands(worst), age, _tries(worst), name, len(lacking), worst.note)
+
+
+def _stands(delivery: DeliveryRow) -> str:
+    """Where a delivery that is not over stands, in a person's words."""
+    if delivery.state is DeliveryState.STORED:
+        return "stuck" if delivery.asks > 1 else "uncommitted"
+    return "dead" if delivery.state is DeliveryState.DEAD else "stuck" if delivery.attempts else "waiting"
+
+
+def _tries(delivery: DeliveryRow) -> int:
+    return delivery.asks if delivery.state is DeliveryState.STORED else delivery.attempts
 
 
 def find_job(journal: Journal, text: str) -> JobRow:
@@ -124,7 +139,8 @@ def describe(journal: Journal, job: JobRow) -> dict[str, Any]:
                 "state": str(delivery.state),
                 "attempts": delivery.attempts,
                 "refusals": delivery.refusals,
-                "next_attempt": delivery.next_attempt if delivery.state is DeliveryState.OWED else None,
+                "asks": delivery.asks,
+                "next_attempt": delivery.next_attempt if delivery.state in _BY_ITSELF else None,
                 "reason": delivery.note,
                 "delivered": delivery.delivered,
             }
@@ -189,9 +205,13 @@ def _put_back(journal: Journal, jobs: Select[JobRow] | None, deliveries: Select[
             counts["jobs"] += 1
         if deliveries is not None:
             ids = list(session.scalars(deliveries.with_only_columns(DeliveryRow.delivery_id)))
+            again = {"state": DeliveryState.OWED, "attempts": 0, "refusals": 0, "next_attempt": 0.0}
+            # What the destination took is not sent again, but asked for.
+            ask = {"asks": 0, "refusals": 0, "next_attempt": 0.0}
             for some in _in_parts(ids):
-                anew = {"state": DeliveryState.OWED, "attempts": 0, "refusals": 0, "next_attempt": 0.0}
-                session.execute(update(DeliveryRow).where(DeliveryRow.delivery_id.in_(some)).values(anew))
+                of_these = update(DeliveryRow).where(DeliveryRow.delivery_id.in_(some))
+                session.execute(of_these.where(DeliveryRow.state == DeliveryState.STORED).values(ask))
+                session.execute(of_these.where(DeliveryRow.state != DeliveryState.STORED).values(again))
             counts["deliveries"] = len(ids)
     return PutBack(counts["jobs"], counts["deliveries"])
 
@@ -206,9 +226,12 @@ class Owed:
     """What one destination lacks."""
 
     owed: int = 0
+    """To be sent."""
     dead: int = 0
+    uncommitted: int = 0
+    """Taken, and not committed yet."""
     oldest_seconds: float = 0.0
-    """Since the oldest result that is owed was made."""
+    """Since the oldest result that is to be sent or committed was made."""
 
 
 @dataclass(frozen=True)
@@ -241,11 +264,13 @@ def figures(journal: Journal) -> Figures:
         )
         owed: dict[str, Owed] = {}
         for name, state, number, since in session.execute(lacking):
-            known = owed.get(name, Owed())
+            known, age = owed.get(name, Owed()), _age(now, since)
             if state is DeliveryState.DEAD:
-                owed[name] = Owed(known.owed, number, known.oldest_seconds)
+                owed[name] = replace(known, dead=number)
+            elif state is DeliveryState.STORED:
+                owed[name] = replace(known, uncommitted=number, oldest_seconds=max(age, known.oldest_seconds))
             else:
-                owed[name] = Owed(number, known.dead, _age(now, since))
+                owed[name] = replace(known, owed=number, oldest_seconds=max(age, known.oldest_seconds))
     return Figures(
         {state: studies.get(state, 0) for state in StudyState}, count, _age(now, oldest), _age(now, begun), owed
     )

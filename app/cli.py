@@ -1,8 +1,10 @@
-"""Command line: serve, process, explain, verify, send, queue, demo, doctor, conformance."""
+"""Command line: serve, process, explain, verify, send, deidentify, queue, demo, doctor, conformance."""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -11,11 +13,12 @@ from typing import Annotated, Any
 import typer
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from app.cli_common import AsJson, ConfigFile, err, out
+from app.cli_common import bar as _bar
 from app.cli_common import settings_of as _settings
+from app.cli_deidentify import deidentify
 from app.cli_queue import queue_cli
 from app.config import Settings
 from app.errors import InputError, NodeError
@@ -29,6 +32,7 @@ cli = typer.Typer(
     help="Glioma Node: a brain-MRI study in over DICOM, a segmentation and a structured report out. Research use only.",
 )
 cli.add_typer(queue_cli)
+cli.command()(deidentify)
 STAGES = 15
 """Stages between the queue and the end."""
 
@@ -42,18 +46,25 @@ def _need_folder(folder: Path) -> None:
 
 
 @cli.command()
-def serve(config: ConfigFile = None) -> None:
+def serve(
+    config: ConfigFile = None,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, help="seconds to wait for a node on the same data folder to end; for rolling restarts"),
+    ] = 0.0,
+) -> None:
     """Run the node until SIGTERM or Ctrl-C; what is being analysed is finished first."""
     from app.signals import block_stop_signals
 
     block_stop_signals()  # before numpy and Holoscan start threads of their own
+    os.umask(0o077)  # whatever the node writes is for its user alone
     settings = _settings(config)
     # Before libraries are loaded, some of which warn at once.
     set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "pynetdicom", "monai"))
     from app.node import Node
     from app.watch import start_anew
 
-    node = Node(settings, start_anew)
+    node = Node(settings, start_anew, wait)
     node.start()
     if settings.log.format == "text":
         err.print(_how_to_send(settings, node.port))
@@ -85,6 +96,7 @@ def process(
     from app.process import process_folder
     from app.summary import describe_job
 
+    logging.getLogger("operators").setLevel(logging.ERROR)  # why a study is refused is told below, once
     with _bar() as progress:
         task = progress.add_task("analysing", total=STAGES)
         job = process_folder(study, folder, settings, lambda stage: progress.update(task, advance=1, description=stage))
@@ -94,7 +106,9 @@ def process(
     elif job.failure is None:
         _show(summary)
     if job.failure is not None:
-        err.print(f"[red]{summary['status']}[/] ({job.failure.code}): {job.failure.message}", highlight=False)
+        err.print(
+            f"[red]{summary['status']}[/] ({job.failure.code}): {job.failure.message}", highlight=False, soft_wrap=True
+        )
         raise typer.Exit(1 if job.failure.code == "internal-error" else 2)
 
 
@@ -114,10 +128,15 @@ def explain(
         raise InputError("give the folder of a study, or --rules")
     _need_folder(study)
     from app.summary import describe_selection
+    from operators.decoder import ChildDecoder
     from operators.load_study import load_study
     from operators.select_series import assess
 
-    described = describe_selection(assess(load_study(study), settings.series_rules))
+    decoder = ChildDecoder(settings.pixels)
+    try:
+        described = describe_selection(assess(load_study(study), settings.series_rules, decoder))
+    finally:
+        decoder.stop()
     if as_json:
         sys.stdout.write(json.dumps(described, indent=2) + "\n")
         return
@@ -227,17 +246,6 @@ def conformance(
         file.write_text(statement, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from error
-
-
-def _bar() -> Progress:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<16}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=err, transient=True)
 
 
 def _series_table(described: dict[str, Any]) -> Table:

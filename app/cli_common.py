@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.config import Settings, load_settings
 from app.errors import ConfigError
@@ -26,3 +27,15 @@ def settings_of(path: Path | None) -> Settings:
     elif path is not None and not path.exists():
         raise ConfigError(f"there is no settings file {path}")
     return load_settings(path)
+
+
+def bar() -> Progress:
+    """Make a progress bar that leaves nothing behind."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=err, transient=True)

@@ -48,8 +48,9 @@ def _journal(config: Path | None) -> Iterator[Journal]:
 def show_queue(context: typer.Context, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """List studies and deliveries that wait, are in work, failed or are stuck.
 
-    A delivery that is stuck was tried in vain and is tried again by itself; one that is dead was refused for good and
-    waits for a person, as failed and quarantined studies do: `queue retry`.
+    A delivery that is stuck was tried in vain and is tried again by itself; one that is uncommitted was taken, and
+    waits for the destination's storage commitment; one that is dead was refused for good and waits for a person, as
+    failed and quarantined studies do: `queue retry`.
     """
     context.obj = config
     if context.invoked_subcommand is not None:

@@ -5,6 +5,7 @@ The only module that reads YAML or the environment.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +14,15 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config_base import AETitle, Port, Section, hold_address, hold_fingerprint
+from app.config_deidentification import DeidentificationConfig
+from app.config_delivery import CommitmentConfig, StowConfig
+from app.config_history import HistoryConfig
 from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
 from app.errors import ConfigError
 from models.engine_base import EngineChoice
+from operators.deidentify_form import Profile
 from operators.language import Language
+from operators.pixel_limits import PixelLimits
 from operators.quality_limits import QualityLimits
 from operators.segmentation_form import Form
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
@@ -111,17 +117,42 @@ class Destination(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")
     """Short name for logs and the journal."""
-    ae_title: AETitle
-    """AE title of the Storage SCP."""
-    host: str
+    ae_title: AETitle = ""
+    """AE title of the Storage SCP; this and the next two are to be given, unless `stow` is."""
+    host: str = ""
     """Its host name or address."""
-    port: Annotated[int, Field(ge=1, le=65535)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 0
     """Its TCP port."""
     segmentation: Form = "binary"
     """Form of the segmentations that it gets, with a report that refers to them: binary, which every PACS knows, or
     labelmap (Label Map Segmentation, of 2024)."""
+    deidentify: Profile | None = None
+    """De-identifies what it gets by PS3.15 Annex E, and leaves out the report page: basic (dates go) or shifted-dates
+    (a patient's dates all move alike, into the past); none: results name the patient (docs/security.md)."""
     tls: DestinationTls | None = None
     """With it results go over TLS; without it, as plain DICOM."""
+    commitment: CommitmentConfig | None = None
+    """With it the destination is held to storage commitment; without it, its answer to C-STORE is the last word."""
+    stow: StowConfig | None = None
+    """With it results go there by STOW-RS, over the web; without it, by C-STORE."""
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Destination:
+        if self.stow is None and not (self.ae_title and self.host and self.port):
+            raise ValueError("a destination needs ae_title, host and port, or stow with its url")
+        if self.stow is not None and (self.ae_title or self.host or self.port or self.tls or self.commitment):
+            raise ValueError("stow stands in place of ae_title, host, port, tls and commitment: give one or the other")
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where it is, in words: AE@host:port, or its URL."""
+        return self.stow.url if self.stow is not None else f"{self.ae_title}@{self.host}:{self.port}"
+
+    @property
+    def reporter(self) -> str:
+        """Title under which its reports of storage commitment come."""
+        return (self.commitment.reported_by if self.commitment is not None else None) or self.ae_title
 
 
 class SenderConfig(Section):
@@ -140,6 +171,15 @@ class SenderConfig(Section):
     again only when a person asks (`python -m app queue retry`). A destination that is not reached is tried for ever."""
     network_timeout_seconds: float = Field(default=30.0, gt=0)
     """A silent peer is given up after this long, and tried again later."""
+
+    def pause(self, failures: int) -> float:
+        """Return how long, in seconds, to wait after so many failures: it doubles with each, up to a limit."""
+        return min(self.first_retry_seconds * 2.0 ** min(failures - 1, 32), self.longest_retry_seconds)
+
+    def held_to_commitment(self, reporter: str | None = None) -> list[Destination]:
+        """Return the destinations with storage commitment; with a title, those whose reports come under it."""
+        found = [each for each in self.destinations if each.commitment is not None]
+        return [each for each in found if reporter in {None, each.reporter}]
 
 
 class SeriesRule(Section):
@@ -177,36 +217,6 @@ class PreprocessConfig(Section):
 
     timeout_seconds: float = Field(default=300.0, gt=0)
     """When preprocessing takes longer, the process is replaced and the study tried again, in seconds."""
-
-
-class HistoryPacs(Section):
-    """A PACS that is asked for earlier reports of a patient by C-FIND and sends them by C-MOVE."""
-
-    ae_title: AETitle
-    """Title of the PACS."""
-    host: str
-    """Its host name or address."""
-    port: Annotated[int, Field(ge=1, le=65535)]
-    """Its TCP port."""
-    calling_ae_title: AETitle = "GLIOMA_NODE"
-    """Title the node calls itself when it asks."""
-    move_ae_title: AETitle = "GLIOMA_HISTORY"
-    """Title to which the PACS sends; it must know it, at `move_port` of this machine."""
-    move_port: Port = 11113
-    """TCP port that is open while reports are fetched."""
-    studies: int = Field(default=3, ge=1)
-    """How many of the patient's latest other studies are looked into."""
-    timeout_seconds: float = Field(default=20.0, gt=0)
-    """A silent PACS is given up after this long; the study goes on without the comparison."""
-
-
-class HistoryConfig(Section):
-    """Where earlier examinations of a patient are looked for, to compare with."""
-
-    archive: bool = True
-    """In the node's own archive."""
-    pacs: HistoryPacs | None = None
-    """In a PACS; none by default."""
 
 
 class PipelineConfig(Section):
@@ -268,10 +278,13 @@ class Settings(BaseSettings):
     series: SeriesConfig = SeriesConfig()
     report: ReportConfig = ReportConfig()
     audit: AuditConfig = AuditConfig()
+    deidentification: DeidentificationConfig = DeidentificationConfig()
     results: ResultsConfig = ResultsConfig()
     retention: RetentionConfig = RetentionConfig()
     operation: OperationConfig = OperationConfig()
     log: LogConfig = LogConfig()
+    pixels: PixelLimits = PixelLimits()
+    """What images may ask of the node."""
     quality: QualityLimits = QualityLimits()
     """Where quality checks warn and stop; operators/quality_limits.py documents each limit."""
 
@@ -328,14 +341,36 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
+def read_secret(stow: StowConfig) -> str:
+    """Read the password or token of a web service; raises ConfigError that says where, never what, it is."""
+    where = f"environment variable {stow.secret_variable}" if stow.secret_variable else f"file {stow.secret_file}"
+    try:
+        text = os.environ[stow.secret_variable] if stow.secret_variable else _text_of(stow.secret_file)
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the secret in {where} cannot be read ({type(error).__name__})") from None
+    secret = text.strip()
+    if not (secret and secret.isascii() and secret.isprintable()):
+        raise ConfigError(f"{where} must hold one line of printable ASCII characters, the secret")
+    return secret
+
+
+def _text_of(path: Path | None) -> str:
+    return path.read_text(encoding="utf-8") if path is not None else ""
+
+
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     """Read app.yaml's `node` section, the environment, then `overrides`; raises ConfigError naming the key."""
     section: dict[str, Any] = {}
     if path is not None:
         try:
             text = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read {path}: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            # The error's own text quotes the line, and so perhaps a secret.
+            mark = getattr(error, "problem_mark", None)
+            where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+            raise ConfigError(f"{path} is not YAML{where}; mend it there, or a little before") from None
         if not isinstance(text, dict):
             raise ConfigError(f"{path} must be a mapping with a `node` section")
         section = text.get("node") or {}

@@ -18,7 +18,10 @@ def _ae_title(value: str) -> str:
 
 def hold_address(value: str) -> str:
     """Hold a peer's address to an IP address."""
-    ip_address(value)
+    try:
+        ip_address(value)
+    except ValueError:
+        raise ValueError("an address is an IPv4 or IPv6 address, not a name") from None
     return value
 
 

@@ -19,7 +19,7 @@ from pydicom import uid
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.sr.coding import Code
 
-from app import __version__, listener, receiver, sender, store, tls
+from app import __version__, commitment, commitment_report, listener, receiver, sender, store, stow, tls
 from app.capped_socket import ASSOCIATE_BYTES
 from app.config import Settings
 from app.conformance_objects import COMMON, CREATED, Attributes, CreatedObject
@@ -44,6 +44,7 @@ SCHEMES = {
     "RFC5646": "Tags for identifying languages",
     "SCT": "SNOMED CT",
     "UCUM": "Unified Code for Units of Measure",
+    "UMLS": "Unified Medical Language System",
 }
 """Coding scheme designators in use (PS3.16 table 8-1)."""
 NEWER_NAMES: Mapping[str, str] = {LABEL_MAP_STORAGE: "Label Map Segmentation Storage"}
@@ -93,6 +94,13 @@ def conformance_statement() -> str:
         tls_profile=tls.PROFILE,
         tls_ciphers=" ".join(tls.CIPHERS),
         most_contexts=sender.MAX_CONTEXTS,
+        stow=stow,
+        stow_objects=", ".join(str(int(status)) for status in sorted(stow.ABOUT_OBJECTS)),
+        report_statuses=table(
+            ("Status", "Meaning", "When"),
+            ((f"0x{status:04X}", meaning, when) for status, (meaning, when) in commitment_report.STATUSES.items()),
+        ),
+        commitment_for_good=" and ".join(f"0x{status:04X}" for status in sorted(commitment.FOR_GOOD)),
         refusals=", ".join(f"0x{status:04X}" for status in FOR_GOOD),
         codes=codes,
         verbatim=", ".join(dictionary_description(k) for k in VERBATIM if k != "SpecificCharacterSet"),
@@ -274,16 +282,18 @@ def _setting(key: str, entry: Mapping[str, Any], required: bool) -> tuple[str, s
 def _plain(value: object) -> str:
     """Write a default as YAML would; a path into the installation as seen from there."""
     if isinstance(value, str):
-        return value.removeprefix(f"{ROOT}/")
+        return value.removeprefix(f"{ROOT}/") or '""'
     return "none" if value is None else json.dumps(value)
 
 
 def _form(key: str, entry: Mapping[str, Any]) -> str:
-    if "enum" in entry:
-        return " or ".join(map(str, entry["enum"]))
-    kinds = " or ".join(_FORMS[kind["type"]] for kind in entry.get("anyOf", (entry,)))
+    kinds = " or ".join(_kind(kind) for kind in entry.get("anyOf", (entry,)))
     if "pattern" in entry:
         kinds += f" `{entry['pattern']}`"
     bounds = [f"{sign} {entry[bound]:g}" for bound, sign in _BOUNDS.items() if bound in entry]
     unit = UNITS.get(key.rpartition("_")[2], "")
     return ", ".join(filter(None, [f"{kinds} ({unit})" if unit else kinds, *bounds]))
+
+
+def _kind(kind: Mapping[str, Any]) -> str:
+    return " or ".join(map(str, kind["enum"])) if "enum" in kind else _FORMS[kind["type"]]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import app
 from app.config import Destination, SenderConfig, Settings, TlsFiles
+from app.deidentify_secret import read_secret, secret_path
+from app.doctor_place import Check, look_at_place
+from app.doctor_place import attempt as _attempt
 from app.errors import NodeError
 from app.process import (
     open_channels,
@@ -21,22 +21,11 @@ from app.process import (
     open_refinement,
     open_segmenter,
 )
-from app.sender import echo
+from app.sender import echo, offers_commitment
+from app.stow import StowCourier
 from app.tls_health import look_at
 
 CARDS = Path(app.__file__).parents[1] / "models" / "cards"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at: its state, and the remedy where it is not well."""
-
-    subject: str
-    ok: bool
-    found: str
-    remedy: str = ""
-    warns: bool = False
-    """Not well, but the node works: no reason for another exit status."""
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -44,20 +33,23 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _cuda_runtime()
     yield _model(settings)
     yield _markers(settings)
-    yield _data_folder(settings)
-    yield _disk(settings)
-    yield _port(settings)
+    yield from look_at_place(settings)
     yield _peers(settings)
     if settings.receiver.tls is not None:
         yield from _tls("receiver TLS", settings.receiver.tls, server_side=True)
     for destination in settings.sender.destinations:
-        if destination.tls is not None:
-            seen = list(_tls(f"destination {destination.name} TLS", destination.tls, server_side=False))
+        if (files := _tls_files(destination)) is not None:
+            seen = list(_tls(f"destination {destination.name} TLS", files, server_side=False))
             yield from seen
             # One clear line: without TLS there is no answer either.
             if not all(check.ok or check.warns for check in seen):
                 continue
-        yield _destination(destination, settings.sender)
+        reached = _destination(destination, settings.sender)
+        yield reached
+        if destination.commitment is not None and reached.ok:
+            yield _commitment(destination, settings)
+    if any(destination.deidentify for destination in settings.sender.destinations):
+        yield _secret(settings)
 
 
 def _tls(subject: str, files: TlsFiles, server_side: bool) -> Iterator[Check]:
@@ -65,23 +57,64 @@ def _tls(subject: str, files: TlsFiles, server_side: bool) -> Iterator[Check]:
         yield Check(subject, not seen.remedy, seen.found, seen.remedy, warns=bool(seen.remedy) and not seen.grave)
 
 
-def _destination(destination: Destination, sender: SenderConfig) -> Check:
-    peer = f"{destination.ae_title}@{destination.host}:{destination.port}"
-
-    def look() -> str:
-        echo(destination, sender)
-        return f"{peer} answers C-ECHO"
-
-    return _attempt(
-        f"destination {destination.name}", look, f"is {peer} up, and does it know {sender.calling_ae_title}?"
+def _secret(settings: Settings) -> Check:
+    """Look for the secret of de-identification; read_secret makes it where there is none."""
+    subject, remedy = "de-identification", "see docs/security.md"
+    try:
+        path = secret_path(settings)
+        read_secret(settings)
+        if path is not None and path.stat().st_mode & 0o077:
+            return Check(subject, False, f"others can read {path}", f"chmod 600 {path}", warns=True)
+    except (NodeError, OSError) as error:
+        return Check(subject, False, str(error), remedy)
+    return Check(
+        subject,
+        True,
+        f"the secret is in {path or 'the settings'}; without it, what is de-identified later does not fit",
     )
 
 
-def _attempt(subject: str, look: Callable[[], str], remedy: str) -> Check:
-    try:
-        return Check(subject, True, look())
-    except (NodeError, OSError) as error:
-        return Check(subject, False, str(error), remedy)
+def _destination(destination: Destination, sender: SenderConfig) -> Check:
+    peer, stow = destination.address, destination.stow
+
+    def look() -> str:
+        if stow is not None:
+            StowCourier(destination.name, stow, sender.network_timeout_seconds).echo()
+            return f"{peer} answers STOW-RS"
+        echo(destination, sender)
+        return f"{peer} answers C-ECHO"
+
+    knows = sender.calling_ae_title if stow is None else "our user, token or certificate"
+    return _attempt(f"destination {destination.name}", look, f"is {peer} up, and does it know {knows}?")
+
+
+def _tls_files(destination: Destination) -> TlsFiles | None:
+    """Return the files whose dates can be told beforehand; those of a web service without a certificate of ours not."""
+    stow = destination.stow
+    if stow is not None and stow.certificate and stow.key and stow.ca:
+        return TlsFiles(certificate=stow.certificate, key=stow.key, ca=stow.ca)
+    return destination.tls
+
+
+def _commitment(destination: Destination, settings: Settings) -> Check:
+    subject, receiver = f"destination {destination.name} commitment", settings.receiver
+    title, reporter = settings.sender.calling_ae_title, destination.reporter
+
+    def look() -> str:
+        if not receiver.allow_any_peer and reporter not in {peer.ae_title for peer in receiver.peers}:
+            raise NodeError(f"{reporter} is not among node.receiver.peers: its reports would be turned away")
+        if title != receiver.ae_title:
+            raise NodeError(f"reports go to {title}, which asks for them, but the receiver answers to another title")
+        if not offers_commitment(destination, settings.sender):
+            raise NodeError(f"{destination.ae_title} does not offer storage commitment")
+        return f"{destination.ae_title} offers it; does it know {title} at this machine, port {receiver.port}?"
+
+    return _attempt(
+        subject,
+        look,
+        f"list {reporter} under node.receiver.peers; give node.sender.calling_ae_title the title of "
+        f"node.receiver.ae_title; switch storage commitment on at {destination.ae_title}, or take it off here",
+    )
 
 
 def _cuda_runtime() -> Check:
@@ -127,38 +160,6 @@ def _check_card(card: Path, version: str, subject: str) -> None:
     """Raise NodeError where there is a card, and it is of another file."""
     if card.exists() and version not in card.read_text(encoding="utf-8"):
         raise NodeError(f"{subject} is not the file that its model card describes (SHA-256 {version}...)")
-
-
-def _data_folder(settings: Settings) -> Check:
-    def look() -> str:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = settings.data_dir / ".doctor"
-        probe.write_bytes(b"")
-        probe.unlink()
-        return f"{settings.data_dir} can be written"
-
-    return _attempt("data folder", look, "set node.data_dir to a folder this user may write")
-
-
-def _disk(settings: Settings) -> Check:
-    here = settings.data_dir if settings.data_dir.exists() else Path()
-    free = shutil.disk_usage(here).free // 1_000_000
-    needed = settings.receiver.free_space_watermark_mb
-    return Check(
-        "disk", free > needed, f"{free} MB free, {needed} MB kept in reserve", "make room or move node.data_dir"
-    )
-
-
-def _port(settings: Settings) -> Check:
-    host, port = settings.receiver.host, settings.receiver.port
-
-    def look() -> str:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-        return f"{host}:{port} is free"
-
-    return _attempt("port", look, f"is a node running already? Else choose another node.receiver.port than {port}")
 
 
 def _peers(settings: Settings) -> Check:

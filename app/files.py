@@ -44,9 +44,11 @@ def _digest(text: str) -> str:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that only the node's user can enter, with its parents, and return it; its name survives."""
+    """Make a folder that only the node's user can enter, and parents of that kind; return it. Its name survives."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)  # raises where it is a file
     for made in missing:
         sync_folder(made.parent)
     return path

@@ -10,7 +10,7 @@ import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
-from app.config import HistoryConfig
+from app.config_history import HistoryConfig
 from app.retrieve import fetch_reports
 from operators.earlier import same_patient
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,16 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from app.config import Settings
-from app.files import private_folder, publish_folder, remove_parts, revision_id, study_key
+from app.files import INCOMING, private_folder, publish_folder, remove_parts, revision_id, study_key
 from app.journal import JobRow, Journal
 
 LOGGER = logging.getLogger(__name__)
 
 _COARSE_CLOCK_NS = 100_000_000
 """A folder's modification time moves in steps of some ms: one this fresh may still hide a later change."""
+
+LOOK_SECONDS = 10.0
+"""How often all studies are looked at though the receiver named nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,21 @@ class Inbox:
         journal: Journal,
         recognise: Callable[[Path], bool],
         now: Callable[[], float] = time.monotonic,
+        of_files: Callable[[], int] = time.time_ns,
     ) -> None:
         """`recognise` says of a study's folder whether its four contrasts are there; it must not raise.
 
-        It is asked once for each change of a folder. `now` is any clock in seconds that does not go back.
+        It is asked once for each change of a folder. `now` is any clock in seconds that does not go back; `of_files`
+        is the one that files are dated by, in ns, and may be set at any time.
         """
+        self._of_files = of_files
         self._config, self._journal, self._recognise, self._now = settings.inbox, journal, recognise, now
         self._folder = private_folder(settings.inbox_dir)
         self._work = private_folder(settings.work_dir)
         self._watched: dict[str, _Watch] = {}
+        self._marks: list[int] = []
+        """Times of change of inbox and incoming folder before the last look; none where they may yet hide a change."""
+        self._looked = now()
         self._max_attempts = 1 + settings.pipeline.retries
 
     def reconcile(self) -> list[JobRow]:
@@ -85,21 +95,49 @@ class Inbox:
 
     def poll(self, limit: int | None = None) -> list[ReadyJob]:
         """Look at every study, and return at most `limit` jobs to be processed now, each of them once."""
+        if self._something_came():
+            self._look_at_all()
+        taken = (self._prepare(job) for job in self._journal.take_ready(limit))
+        return [ready for ready in taken if ready is not None]
+
+    def _something_came(self) -> bool:
+        """Say whether the studies must be looked at: 1,000 that have been done for days cost no look every half second.
+
+        What the receiver names goes through its own folder, whose time of change moves with it. What comes otherwise,
+        from a backup say, is met by a look every few seconds.
+        """
+        marks = [folder.stat().st_mtime_ns for folder in (self._folder, self._folder / INCOMING) if folder.exists()]
+        fresh = time.time_ns() - max(marks) < _COARSE_CLOCK_NS
+        came = marks != self._marks or any(not watch.settled for watch in self._watched.values())
+        if not came and self._now() - self._looked < LOOK_SECONDS:
+            return False
+        self._marks, self._looked = [] if fresh else marks, self._now()
+        return True
+
+    def _look_at_all(self) -> None:
         seen: set[str] = set()
+        for modified_ns, name in self._folders():
+            seen.add(name)
+            try:
+                self._look_at(self._folder / name, modified_ns)
+            except OSError as error:
+                # One study's folder never stops the others; it is looked at again when it has been quiet.
+                LOGGER.warning("folder %s cannot be used yet: %s", name, error.strerror)
+                self._watched[name] = _Watch(0, self._now())
+        for gone in self._watched.keys() - seen:
+            del self._watched[gone]
+
+    def _folders(self) -> list[tuple[int, str]]:
+        """Return when each study's folder changed, and its name: of many that are complete at once, as after a start,
+        the first to come goes first.
+        """
+        found = []
         for entry in os.scandir(self._folder):
             # What is being received, and what retention removes, is hidden.
             if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                seen.add(entry.name)
-                try:
-                    self._look_at(Path(entry.path), entry.stat().st_mtime_ns)
-                except OSError as error:
-                    # One study's folder never stops the others; it is looked at again when it has been quiet.
-                    LOGGER.warning("folder %s cannot be used yet: %s", entry.name, error.strerror)
-                    self._watched[entry.name] = _Watch(0, self._now())
-        for gone in self._watched.keys() - seen:
-            del self._watched[gone]
-        taken = (self._prepare(job) for job in self._journal.take_ready(limit))
-        return [ready for ready in taken if ready is not None]
+                with suppress(FileNotFoundError):
+                    found.append((entry.stat().st_mtime_ns, entry.name))
+        return sorted(found)
 
     def release(self, job_id: str) -> None:
         """Remove a settled job's work folder; the study stays in the inbox."""
@@ -187,7 +225,8 @@ class Inbox:
 
     def _complete(self, folder: Path, watch: _Watch) -> None:
         """Freeze what the folder holds as a job: snapshot first, record second, so a recorded job has its input."""
-        if time.time_ns() - watch.modified_ns < _COARSE_CLOCK_NS:
+        # One dated far ahead was so by a clock that has been set back since: a change now would be dated otherwise.
+        if abs(self._of_files() - watch.modified_ns) < _COARSE_CLOCK_NS:
             return
         names = _instances(folder)
         study_uid = self._journal.study_uid(folder.name) or ""

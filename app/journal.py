@@ -5,7 +5,7 @@ Each public method is one transaction, on disk when it returns, so a process kil
 
     study     arriving -> complete -> processing -> done | failed | quarantined   back to arriving when more comes
     job       ready -> processing -> done | failed | quarantined                  one for each revision of a study
-    delivery  owed -> delivered | dead                                            one for each file and destination
+    delivery  owed (-> stored, app/commitment.py) -> delivered | dead             one for each file and destination
 
 A person puts failed and quarantined jobs, and dead deliveries, back to ready and owed: app/backlog.py.
 """
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, event, func, or_, select
+from sqlalchemy import ColumnElement, create_engine, event, func, literal_column, or_, select
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -43,6 +43,8 @@ LOGGER = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 """A job that was being processed this often when the node died is quarantined."""
+BY_ENTRY: ColumnElement[int] = literal_column("jobs.rowid")
+"""SQLite counts rows up; times would put what comes after a clock was set back before what waits."""
 AT_ONCE = 500
 """Deliveries that go out over one association: so memory does not grow with what is owed."""
 
@@ -165,19 +167,14 @@ class Journal:
             self.note(session, f"revision {study.revision} is complete: {instances} instances", key, job_id)
 
     def take_ready(self, limit: int | None = None) -> list[JobRow]:
-        """Mark jobs as processing, at most `limit`, and return them, oldest first.
+        """Mark jobs as processing, at most `limit`, and return them, in the order in which they became ready.
 
         A job that was in the node when it died is handed out alone: if it takes the node down again, no other job
         is blamed.
         """
         with self.transaction() as session:
             running = session.scalars(select(JobRow).where(JobRow.state == JobState.PROCESSING)).all()
-            ready = (
-                select(JobRow)
-                .join(StudyRow)
-                .where(JobRow.state == JobState.READY)
-                .order_by(JobRow.created, StudyRow.arrived, JobRow.job_id)
-            )
+            ready = select(JobRow).join(StudyRow).where(JobRow.state == JobState.READY).order_by(BY_ENTRY)
             suspect = session.scalars(ready.where(JobRow.attempts > 0).limit(1)).first()
             if any(job.attempts > 1 for job in running) or (suspect and running) or (limit is not None and limit < 1):
                 return []

@@ -10,13 +10,20 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.errors import JournalError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _UPGRADES = {
     1: (
         "ALTER TABLE studies ADD COLUMN looks INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE jobs ADD COLUMN begun FLOAT",
         "ALTER TABLE deliveries ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0",
+    ),
+    2: (
+        "ALTER TABLE deliveries ADD COLUMN sop_class VARCHAR(64) NOT NULL DEFAULT ''",
+        "ALTER TABLE deliveries ADD COLUMN sop_instance VARCHAR(64) NOT NULL DEFAULT ''",
+        "ALTER TABLE deliveries ADD COLUMN asks INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE deliveries ADD COLUMN request_uid VARCHAR(64) NOT NULL DEFAULT ''",
+        "CREATE INDEX ix_deliveries_request_uid ON deliveries (request_uid)",
     ),
 }
 """By version: what makes it the next one. The defaults let the version before go on writing to an upgraded file."""
@@ -48,6 +55,8 @@ class DeliveryState(StrEnum):
     """Whether a destination has a file."""
 
     OWED = "owed"
+    STORED = "stored"
+    """Taken, and to be committed yet: app/commitment.py."""
     DELIVERED = "delivered"
     DEAD = "dead"
     """Refused for good; not tried again until a person asks for it."""
@@ -126,9 +135,17 @@ class DeliveryRow(Row):
     refusals: Mapped[int] = mapped_column(default=0, server_default="0")
     """How many of the attempts ended in a refusal that no resend mends."""
     next_attempt: Mapped[float] = mapped_column(default=0.0)
+    """When it is sent, or its commitment asked for, next."""
     note: Mapped[str] = mapped_column(default="")
     """What the peer, or the network, said last."""
     delivered: Mapped[float | None]
+    sop_class: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    sop_instance: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """Of a file that was stored: by these a report of storage commitment names it."""
+    asks: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How often its commitment was asked for since it was stored."""
+    request_uid: Mapped[str] = mapped_column(String(64), default="", server_default="", index=True)
+    """Transaction UID of the latest of these requests; empty once it was answered."""
 
 
 class EventRow(Row):

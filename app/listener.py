@@ -17,6 +17,7 @@ from weakref import WeakSet
 from pynetdicom import evt
 from pynetdicom.transport import ThreadedAssociationServer
 
+from app import steady_timers  # noqa: F401 - for its effect
 from app.capped_socket import Capped, CappedSocket, CappedTlsSocket, request_seconds
 from app.config import ReceiverConfig
 from app.tls import ServerTls, explain
@@ -41,6 +42,8 @@ class Connections:
         self._known: WeakSet[Capped] = WeakSet()
         self._lock = threading.RLock()
         self._told = -_TELL_SECONDS
+        self.draining = False
+        """No further association is to be admitted: the node stops."""
 
     def take(self, connection: Capped) -> bool:
         """Count a new connection, unless far more are open than can become associations."""
@@ -72,6 +75,10 @@ class Connections:
                 len(everywhere) < self._config.max_associations and len(here) < self._config.max_associations_per_peer
             )
         return connection.admitted
+
+    def remembered(self) -> bool:
+        """Say whether any connection, closed or not, still takes memory."""
+        return len(self._known) > 0
 
     def open(self) -> list[Capped]:
         """Return the connections that are open now."""
@@ -127,6 +134,11 @@ class Listener(ThreadedAssociationServer):
         """Log what went wrong by its place alone: the error's text may quote the peer."""
         _, error, trace = sys.exc_info()
         LOGGER.error("connection from %s failed: %s at %s", client_address[0], type(error).__name__, positions(trace))
+
+    def service_actions(self) -> None:
+        """Have pynetdicom collect what connections left behind; while there are none, it would do so for nothing."""
+        if self._connections.remembered():
+            super().service_actions()
 
     def shutdown(self) -> None:
         """Stop listening; pynetdicom's own would also take the server off a list that it is not on."""

@@ -125,6 +125,12 @@ def write_metrics(
             (({"destination": name}, one.owed if one else 0) for name, one in owed.items()),
         ),
         _family(
+            "glioma_deliveries_uncommitted",
+            "gauge",
+            "Results that a destination took, and has not committed itself to keep yet.",
+            (({"destination": name}, one.uncommitted if one else 0) for name, one in owed.items()),
+        ),
+        _family(
             "glioma_deliveries_dead",
             "gauge",
             "Results that a destination refused for good.",
@@ -133,7 +139,7 @@ def write_metrics(
         _family(
             "glioma_oldest_owed_seconds",
             "gauge",
-            "Age of the oldest result that a destination is still to be sent; 0: none is.",
+            "Age of the oldest result that a destination is still to be sent, or to commit; 0: there is none.",
             (({"destination": name}, one.oldest_seconds if one else 0.0) for name, one in owed.items()),
         ),
         _family(

@@ -24,8 +24,10 @@ from app.audit import TRAIL, AuditTrail
 from app.audit_forward import open_forwarder
 from app.backlog import figures
 from app.config import Settings
+from app.data_lock import DataLock
+from app.delivery import Sender
 from app.errors import NodeError
-from app.files import SUMMARY, private_folder
+from app.files import SUMMARY
 from app.history import History
 from app.inbox import Inbox, ReadyJob
 from app.journal import Journal
@@ -33,9 +35,8 @@ from app.operation import OperationServer
 from app.outbox import Outbox
 from app.pipeline import has_all_contrasts
 from app.process import open_pipeline
-from app.receiver import run_receiver
+from app.receiver import DRAIN_SECONDS, DRAIN_SIGNAL, run_receiver
 from app.retention import Retention
-from app.sender import Sender
 from app.signals import stop_asked
 from app.summary import describe_job
 from app.tally import Tally
@@ -55,17 +56,20 @@ RECEIVER_START_SECONDS = 20.0
 class Node:
     """One running node; `start`, then `run_until_stopped`."""
 
-    def __init__(self, settings: Settings, start_anew: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, start_anew: Callable[[], None] | None = None, wait_seconds: float = 0.0
+    ) -> None:
         """Open the model, journal and folders; raises NodeError with the remedy where one cannot be.
 
-        `start_anew` replaces the process when it hangs; without it the process ends then.
+        `start_anew` replaces the process when it hangs; without it the process ends then. A node that runs on the
+        same data folder is waited for.
         """
         self._settings, self._start_anew = settings, start_anew
         self._max_attempts = 1 + settings.pipeline.retries
         self._spawn = multiprocessing.get_context("spawn")
         self._tally, self._times = Tally(self._spawn), metrics.StageTimes()
         self._watch = Watch(settings.pipeline.timeout_seconds, self._end_hung)
-        private_folder(settings.data_dir)
+        self._lock = DataLock(settings.data_dir, wait_seconds)
         self._journal = Journal(settings.journal_path)
         self._outbox = Outbox(settings, self._journal)
         self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
@@ -117,14 +121,15 @@ class Node:
         """Take no more, finish what is in the graph, end all processes; what waits stays on disk."""
         self._stopping = True
         LOGGER.info("stopping; %d studies are finished first", len(self._watch))
-        if self._receiver is not None:
-            self._receiver.terminate()
-            self._receiver.join(10.0)
+        self._drain_receiver()
         try:
             if self._graph is not None:
                 self._pipeline.drain()
                 self._graph.result()
         finally:
+            if self._receiver is not None:
+                self._receiver.terminate()
+                self._receiver.join(2 * DRAIN_SECONDS)
             self._watch.stop()
             if self._operation is not None:
                 self._operation.close()
@@ -135,6 +140,12 @@ class Node:
                 self._trail.stopped()
             if self._forwarder is not None:
                 self._forwarder.stop()
+            self._lock.release()
+
+    def _drain_receiver(self) -> None:
+        """Let peers finish what they are sending, and tell others to come again."""
+        if self._receiver is not None and self._receiver.pid is not None and self._receiver.is_alive():
+            os.kill(self._receiver.pid, DRAIN_SIGNAL)
 
     def readiness(self) -> dict[str, bool]:
         """Say what of that which the node needs is there; from any thread."""
@@ -155,7 +166,12 @@ class Node:
             [destination.name for destination in self._settings.sender.destinations],
             self._tally.read(),
             self._times,
-            {"node": os.getpid(), "receiver": receiver, "worker": self._pipeline.worker_pid},
+            {
+                "node": os.getpid(),
+                "receiver": receiver,
+                "worker": self._pipeline.worker_pid,
+                "decoder": self._pipeline.decoder_pid,
+            },
             self._settings.data_dir,
             all(self.readiness().values()),
         )

@@ -21,6 +21,7 @@ from models.segments import Channels
 from operators.build_volumes import BuildVolumesOperator
 from operators.classify import ClassifyOperator, MarkerClassifier
 from operators.compare_earlier import CompareEarlierOperator, FindReports, no_reports
+from operators.decoder import ChildDecoder
 from operators.domain import Contrast, MarkerName
 from operators.errors import PipelineError
 from operators.key_image import KeyImageOperator
@@ -77,13 +78,15 @@ class GliomaPipeline(Application):
         training_data: TrainingData | None = None,
         labelmap: bool = False,
         probability_map: bool = False,
+        decoder: ChildDecoder | None = None,
     ) -> None:
-        """`worker` is started here and warms up meanwhile; `close` ends it."""
+        """`worker` is started here and warms up meanwhile; `close` ends it, and `decoder`."""
         self._segmenter, self._on_settled, self._version, self._clock = segmenter, on_settled, version, clock
         self._rules, self._reference, self._limits = rules, reference, limits
         self._refinement, self._channels = refinement or Refinement(), channels
         self._classifiers, self._networks = dict(classifiers or {}), dict(networks or {})
         self._worker, self._find_earlier = worker, find_earlier
+        self._decoder = decoder or ChildDecoder()
         self._asked: dict[str, Any] = {"labelmap": labelmap, "probability_map": probability_map}
         self._page: dict[str, Any] = {"language": language, "training_data": training_data}
         self._worker.start()
@@ -99,8 +102,8 @@ class GliomaPipeline(Application):
         stages = [
             self.source,
             LoadStudyOperator(self, name="load"),
-            SelectSeriesOperator(self, name="select", rules=self._rules),
-            BuildVolumesOperator(self, name="volumes"),
+            SelectSeriesOperator(self, name="select", rules=self._rules, decoder=self._decoder),
+            BuildVolumesOperator(self, name="volumes", decoder=self._decoder),
             PreprocessOperator(self, name="preprocess", worker=self._worker),
             QualityOperator(self, name="quality", reference=self._reference, limits=self._limits),
             SegmentOperator(
@@ -136,6 +139,12 @@ class GliomaPipeline(Application):
         """Number of the worker process."""
         return self._worker.pid
 
+    @property
+    def decoder_pid(self) -> int | None:
+        """Number of the process that decodes pixel data, once a study needed it."""
+        return self._decoder.pid
+
     def close(self) -> None:
-        """End the worker process; call it when the graph has ended, or never began."""
+        """End the processes beside this one; call it when the graph has ended, or never began."""
         self._worker.stop()
+        self._decoder.stop()

@@ -24,6 +24,7 @@ from models.refine import Refinement, RefinementError, load_refinement
 from models.segments import FILE, Channels, SegmentsError, load_channels
 from operators.classify import FigureClassifier
 from operators.compare_earlier import FindReports, no_reports
+from operators.decoder import ChildDecoder
 from operators.domain import MarkerName
 from operators.native import Worker
 from operators.report_content import TrainingData
@@ -135,6 +136,7 @@ def open_pipeline(
         training_data=open_training_data(settings),
         labelmap=settings.wants_labelmap,
         probability_map=settings.results.probability_map,
+        decoder=ChildDecoder(settings.pixels),
     )
 
 

@@ -14,21 +14,23 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import warnings
 from contextlib import suppress
 from ipaddress import ip_address
 from multiprocessing.connection import Connection
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pydicom import uid
 from pynetdicom import AE, AllStoragePresentationContexts, VerificationPresentationContexts, _config, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from app import __version__
 from app.capped_socket import request_seconds
 from app.config import Peer, ReceiverConfig, Settings
-from app.errors import TlsError
+from app.errors import JournalError, TlsError
 from app.files import private_folder
 from app.listener import Connections, Listener, connection_of, handle_close, log_thread_failure, positions
 from app.log import set_up_log
@@ -45,7 +47,12 @@ from app.store import (
 )
 from app.tally import Tally
 from app.tls import why_not_bound
+from app.upper_layer import Acceptor
+from app.wire import file_head
 from app.witness import Witness
+
+if TYPE_CHECKING:
+    from app.journal import Journal
 
 LOGGER = logging.getLogger(__name__)
 
@@ -65,6 +72,10 @@ TRANSFER_SYNTAXES = [
 ]
 """Deflated is left out: it inflates without a bound (pynetdicom issue 1086)."""
 
+DRAIN_SIGNAL = signal.SIGUSR1
+"""Asks this process to take no new association; the node sends it when it stops."""
+DRAIN_SECONDS = 10.0
+"""How long associations that are open when the node has finished its studies may take to end."""
 _BEYOND_COUNT = 1_000_000
 """As pynetdicom's own limit: it counts connections that have not asked for anything; `Connections` counts here."""
 
@@ -84,7 +95,7 @@ def _store(event: evt.Event, store: Store, identities: list[Identity]) -> int:
     request = cast("C_STORE", event.request)
     instance = _printable(request.AffectedSOPInstanceUID)
     try:
-        content = event.encoded_dataset()
+        content = _file_of(event, request)
         identity = read_identity(content)
         identities.append(identity)
         if identity.sop_class != request.AffectedSOPClassUID:
@@ -106,6 +117,14 @@ def _store(event: evt.Event, store: Store, identities: list[Identity]) -> int:
     return status
 
 
+def _file_of(event: evt.Event, request: C_STORE) -> bytes:
+    """Return what came as a whole file."""
+    sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+    if request.DataSet is None or not (UID.fullmatch(sop_class) and UID.fullmatch(instance)):
+        return event.encoded_dataset()
+    return b"".join((file_head(sop_class, instance, event.context.transfer_syntax), request.DataSet.getbuffer()))
+
+
 def _printable(instance_uid: object) -> str:
     text = str(instance_uid)
     return text if UID.fullmatch(text) else "(with an invalid UID)"
@@ -121,6 +140,9 @@ def handle_request(event: evt.Event, config: ReceiverConfig, connections: Connec
         LOGGER.warning("association rejected: %r at %s is not a known peer%s", calling, address, why)
         witness.turned_away(event.assoc, f"not a known peer{why}")
         event.assoc.acse.send_reject(0x01, 0x01, 0x03)
+    elif connections.draining:
+        LOGGER.info("association rejected: the node stops; %r at %s may come again", calling, address)
+        event.assoc.acse.send_reject(0x02, 0x03, 0x01)
     elif not connections.admit(connection):
         LOGGER.warning("association rejected: as many as may be are open; %r at %s was one more", calling, address)
         event.assoc.acse.send_reject(0x02, 0x03, 0x02)
@@ -159,29 +181,38 @@ def handle_message(event: evt.Event) -> None:
         connection.message_done()
 
 
+def handle_end(event: evt.Event, store: Store) -> None:
+    """Let what an association brought be under its own name alone."""
+    store.settle()
+
+
 class Receiver:
     """A listening SCP; `port` is the one it got."""
 
     def __init__(self, settings: Settings, tally: Tally | None = None) -> None:
-        """Listen; raises OSError when the address cannot be had, TlsError when certificates cannot."""
+        """Listen; raises OSError, TlsError or JournalError where address, certificates or journal cannot be had."""
         config = settings.receiver
         private_folder(settings.data_dir)
         store = Store(settings.inbox_dir, config.free_space_watermark_mb)
-        self._ae = application_entity(config)
+        self._ae = application_entity(config, reports=bool(settings.sender.held_to_commitment()))
+        self._journal: Journal | None = None
         # pynetdicom's own logging of every message costs time, and shows what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
 
-        self._connections, witness = Connections(config), Witness.of(settings)
+        self._connections, witness, self._store = Connections(config), Witness.of(settings), store
         self._server = self._ae.make_server(
             (config.host, config.port),
             server_class=Listener,
+            request_handler=Acceptor,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, handle_open),
                 (evt.EVT_CONN_CLOSE, handle_close),
                 (evt.EVT_CONN_CLOSE, witness.ended),
+                (evt.EVT_CONN_CLOSE, handle_end, [store]),
                 (evt.EVT_REQUESTED, handle_request, [config, self._connections, witness]),
                 (evt.EVT_DIMSE_RECV, handle_message),
                 (evt.EVT_C_STORE, handle_store, [store, witness, tally]),
+                *self._report_handlers(settings, witness),
             ],
             config=config,
             connections=self._connections,
@@ -191,18 +222,42 @@ class Receiver:
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True).start()
 
+    def _report_handlers(self, settings: Settings, witness: Witness) -> list[evt.EventHandlerType]:
+        """Return what takes reports of storage commitment, where a destination is held to it."""
+        if not settings.sender.held_to_commitment():
+            return []
+        # Without commitment this process needs no database, nor the memory that its libraries take.
+        from app.commitment_report import Reports
+        from app.journal import Journal
+
+        self._journal = Journal(settings.journal_path)
+        return [(evt.EVT_N_EVENT_REPORT, Reports(self._journal, settings.sender, witness.trail).handle)]
+
+    def drain(self) -> None:
+        """Let the associations that are open go on, and tell whoever asks for another to come again later."""
+        self._connections.draining = True
+
     def close(self) -> None:
-        """Stop listening and end the associations that are open."""
+        """Stop listening and end the associations that are open; after `drain` they have a while to end themselves."""
+        until = time.monotonic() + (DRAIN_SECONDS if self._connections.draining else 0.0)
+        while any(one.admitted for one in self._connections.open()) and time.monotonic() < until:
+            time.sleep(0.1)
         self._server.shutdown()
         for association in self._server.active_associations:
             association.abort()
         for connection in self._connections.open():
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        if self._journal is not None:
+            self._journal.close()
+        self._store.settle()
 
 
-def application_entity(config: ReceiverConfig) -> AE:
-    """Make the AE that is served: its titles, limits, time-outs and the contexts it accepts."""
+def application_entity(config: ReceiverConfig, *, reports: bool = False) -> AE:
+    """Make the AE that is served: its titles, limits, time-outs and the contexts it accepts.
+
+    With `reports` it takes those of storage commitment, of which the peer asks for the role of SCP (PS3.4 J.3.3).
+    """
     ae = AE(ae_title=config.ae_title)
     ae.require_called_aet = True
     ae.maximum_associations = _BEYOND_COUNT
@@ -214,11 +269,13 @@ def application_entity(config: ReceiverConfig) -> AE:
         ae.add_supported_context(cast("uid.UID", context.abstract_syntax), TRANSFER_SYNTAXES)
     for context in VerificationPresentationContexts:
         ae.add_supported_context(cast("uid.UID", context.abstract_syntax))
+    if reports:
+        ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
     return ae
 
 
 def run_receiver(settings: Settings, started: Connection | None = None, tally: Tally | None = None) -> None:
-    """Receive until SIGTERM or SIGINT, or until the node that spawned this process is gone.
+    """Receive until SIGTERM or SIGINT, or until the node that spawned this process is gone; drain from SIGUSR1 on.
 
     Sends the port over `started` once it listens; when it cannot, `started` ends and the exit status is 2.
     """
@@ -229,8 +286,8 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
     warnings.simplefilter("ignore")
     threading.excepthook = log_thread_failure
     # Blocked before any thread starts, so that no thread but this one ever takes them.
-    stops = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    signals = {signal.SIGTERM, signal.SIGINT, DRAIN_SIGNAL}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     config = settings.receiver
     try:
         receiver = Receiver(settings, tally)
@@ -242,13 +299,20 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
     except TlsError as error:
         LOGGER.error("cannot speak TLS: %s", error)
         sys.exit(2)
+    except JournalError as error:
+        LOGGER.error("cannot take reports of storage commitment: %s", error)
+        sys.exit(2)
     spoken = "TLS" if config.tls is not None else "plain DICOM"
     LOGGER.info("%s listens on %s port %d for %s", config.ae_title, config.host, receiver.port, spoken)
     if started is not None:
-        started.send(receiver.port)
+        # A node that was killed meanwhile does not hear it; the loop below notices.
+        with suppress(BrokenPipeError):
+            started.send(receiver.port)
         started.close()
     parent = os.getppid()
-    while signal.sigtimedwait(stops, 1.0) is None:
+    while (got := signal.sigtimedwait(signals, 1.0)) is None or got.si_signo == DRAIN_SIGNAL:
+        if got is not None:
+            receiver.drain()
         if multiprocessing.parent_process() is not None and os.getppid() != parent:
             LOGGER.error("the node that started the receiver is gone; the receiver ends too")
             break

@@ -11,7 +11,6 @@ UNREACHABLE = "cannot be reached: is the PACS up, are its host and port right, d
 FOR_GOOD = {
     0x0105: "no such attribute",
     0x0106: "invalid attribute value",
-    0x0111: "duplicate SOP instance",
     0x0112: "no such SOP instance",
     0x0117: "invalid object instance",
     0x0118: "no such SOP class",
@@ -23,6 +22,9 @@ FOR_GOOD = {
 }
 """General statuses of DIMSE (PS3.7 annex C) with their meaning there. The rest may pass: processing failure, resource
 limits, a mistyped or duplicated message."""
+
+ALREADY_THERE = 0x0111
+"""Duplicate SOP instance: sent again as its answer was lost. UIDs of results derive from content, so it is the same."""
 
 
 def why_not(association: Any, connected: bool, calling: str, tls: ClientTls | None) -> str:

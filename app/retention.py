@@ -50,7 +50,8 @@ class Retention:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`now` is in seconds since 1970, as the journal's times; `monotonic` paces the looks."""
-        self._config, self._journal, self._now, self._monotonic = settings.retention, journal, now, monotonic
+        self._config, self._journal, self._clock, self._monotonic = settings.retention, journal, now, monotonic
+        self._begun = now() - monotonic()
         self._inbox, self._archive = settings.inbox_dir, settings.archive_dir
         self._due: deque[Step] = deque()
         self._next_look = monotonic()
@@ -95,6 +96,13 @@ class Retention:
         for key, job_id in jobs:
             if (self._archive / key / job_id).is_dir():
                 self._due.append(partial(self._remove_results, key, job_id))
+
+    def _now(self) -> float:
+        """Return the time by the clock of the day, or by the one since the start where that is behind.
+
+        So a clock that leaps ahead makes nothing old; one that is set back only keeps things longer.
+        """
+        return min(self._clock(), self._begun + self._monotonic())
 
     def _study_over(self) -> ColumnElement[bool]:
         """What holds of a study whose images may go."""

@@ -20,7 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove as Move,
 )
 
-from app.config import HistoryPacs
+from app.config_history import HistoryPacs
 from operators.errors import HistoryUnavailable
 
 LOGGER = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The Storage SCU: sends files to a peer, and keeps at it until every destination has what it is owed."""
+"""The Storage SCU: sends files to a peer, as one attempt."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from pydantic import ValidationError
-from pydicom import dcmread, uid
+from pydicom import Dataset, dcmread, uid
 from pydicom.errors import InvalidDicomError
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    Verification,
+)
 from pynetdicom.status import code_to_category
 
 from app import __version__
-from app.audit import AuditTrail, Party, Transfer
 from app.config import Destination, DestinationTls, SenderConfig
-from app.errors import InputError, KindsRefused, NodeError, PeerError, TlsError
-from app.journal import DeliveryRow, Journal
-from app.outbox import Outbox
-from app.refusals import NO_KIND, is_for_good, why_not
+from app.errors import InputError, KindsRefused, PeerError, TlsError
+from app.refusals import ALREADY_THERE, NO_KIND, is_for_good, why_not
 from app.tls import ClientTls
-
-LOGGER = logging.getLogger(__name__)
 
 MAX_CONTEXTS = 128
 """Of one association: context ids are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
-_PAUSE_SECONDS = 5.0
-_CONNECT_SECONDS = 10.0
-_NO_ANSWER = "the peer gave no answer"
+CONNECT_SECONDS = 10.0
+"""How long a connection may take to be made."""
+NO_ANSWER = "the peer gave no answer"
+_LOOK_SECONDS = 0.05
 
 Kind = tuple[str, str]
 """SOP class and transfer syntax of a file."""
@@ -58,6 +57,13 @@ class Outcome:
 
 
 Progress = Callable[[Outcome], None]
+UNREADABLE_FILE = (OSError, InvalidDicomError, EOFError, KeyError, ValueError, AttributeError)
+"""What reading a file's meta information raises where it is no DICOM file."""
+
+
+def unreadable(path: Path, error: Exception) -> Outcome:
+    """What became of a file that is none of DICOM's; the error's own text may quote it."""
+    return Outcome(path, delivered=False, note=f"not a DICOM file that can be sent ({type(error).__name__})")
 
 
 def parse_peer(text: str, tls: tuple[Path, Path, Path] | None = None) -> Destination:
@@ -93,13 +99,18 @@ def echo(peer: Destination, config: SenderConfig) -> None:
     Courier(peer, config.calling_ae_title, config.network_timeout_seconds).echo()
 
 
+def offers_commitment(peer: Destination, config: SenderConfig) -> bool:
+    """Say whether a peer accepts storage commitment; raises PeerError when no association can be had."""
+    return Courier(peer, config.calling_ae_title, config.network_timeout_seconds).offers_commitment()
+
+
 def application_entity(calling_ae_title: str, timeout: float) -> AE:
     """Make the AE that associates; `timeout` is how long, in seconds, a peer may be silent."""
     ae = AE(ae_title=calling_ae_title)
     ae.implementation_version_name = f"GLIOMA_{__version__}"
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout
     # A connection being made cannot be stopped, so it is not waited for as long as an answer.
-    ae.connection_timeout = min(timeout, _CONNECT_SECONDS)
+    ae.connection_timeout = min(timeout, CONNECT_SECONDS)
     return ae
 
 
@@ -141,8 +152,8 @@ class Courier:
         for path in files:
             try:
                 readable.append((path, _kind(path)))
-            except (OSError, InvalidDicomError, EOFError, KeyError, ValueError, AttributeError) as error:
-                tell(Outcome(path, delivered=False, note=f"not a DICOM file that can be sent ({type(error).__name__})"))
+            except UNREADABLE_FILE as error:
+                tell(unreadable(path, error))
         for batch in _batches(readable):
             self._send_batch(batch, tell)
         return outcomes
@@ -155,6 +166,52 @@ class Courier:
         if answer.get("Status") != 0x0000:
             raise PeerError(f"{self._name} takes associations, but does not answer C-ECHO with Success")
 
+    def ask(
+        self,
+        request_uid: str,
+        references: Iterable[tuple[str, str]],
+        on_report: Callable[[evt.Event], tuple[int, None]],
+        waits: Callable[[], bool],
+        stay_seconds: float,
+    ) -> str:
+        """Ask for storage commitment of objects, by SOP class and instance UID; return why not, or nothing.
+
+        Reports that come on this association within `stay_seconds` go to `on_report`, as long as `waits` says that
+        there is one to come. Raises PeerError when no association can be had.
+        """
+        association = self._associate(
+            [build_context(StorageCommitmentPushModel)], [(evt.EVT_N_EVENT_REPORT, on_report)]
+        )
+        try:
+            information = _request(request_uid, references)
+            try:
+                answer, _ = association.send_n_action(
+                    information, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+                )
+            except RuntimeError:  # the peer has ended the association meanwhile
+                return NO_ANSWER
+            if "Status" not in answer:
+                return NO_ANSWER
+            if answer.Status != 0x0000:
+                return f"refuses the request for storage commitment (0x{answer.Status:04X})"
+            until = time.monotonic() + stay_seconds
+            while association.is_established and time.monotonic() < until and waits():
+                if self._stopped.wait(_LOOK_SECONDS):
+                    break
+            return ""
+        finally:
+            self._association = None
+            if association.is_established:
+                association.release()
+
+    def offers_commitment(self) -> bool:
+        """Say what `offers_commitment` does."""
+        try:
+            self._associate([build_context(StorageCommitmentPushModel)]).release()
+        except KindsRefused:
+            return False
+        return True
+
     def _send_batch(self, batch: Sequence[tuple[Path, Kind]], tell: Progress) -> None:
         contexts = [build_context(*context) for context in contexts_for(kind for _, kind in batch)]
         association = self._associate(contexts)
@@ -164,7 +221,7 @@ class Courier:
                     tell(Outcome(path, delivered=False, note="the association ended before it was sent"))
                     continue
                 outcome = _store(association, path, kind)
-                if outcome.note == _NO_ANSWER:
+                if outcome.note == NO_ANSWER:
                     # A lost connection shows here first; a further request would wait for its whole timeout.
                     association.abort()
                 tell(outcome)
@@ -173,7 +230,9 @@ class Courier:
             if association.is_established:
                 association.release()
 
-    def _associate(self, contexts: list[PresentationContext]) -> Association:
+    def _associate(
+        self, contexts: list[PresentationContext], handlers: Sequence[evt.EventHandlerType] = ()
+    ) -> Association:
         peer, name = self._peer, self._name
         try:
             tls = ClientTls.to(peer.tls) if peer.tls is not None else None
@@ -187,7 +246,7 @@ class Courier:
                 peer.port,
                 contexts=contexts,
                 ae_title=peer.ae_title,
-                evt_handlers=[(evt.EVT_CONN_OPEN, self._connected)],
+                evt_handlers=[(evt.EVT_CONN_OPEN, self._connected), *handlers],
                 tls_args=(tls, peer.host) if tls is not None else None,
             )
         except OSError as error:
@@ -218,6 +277,12 @@ def _connection(association: Association) -> socket.socket | None:
 def _kind(path: Path) -> Kind:
     meta, _ = split_dataset(path)
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+
+
+def reference_of(path: Path) -> tuple[str, str]:
+    """Read SOP class and instance UID off a DICOM file's meta information; raises what pydicom does if it cannot."""
+    meta, _ = split_dataset(path)
+    return str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
 
 
 def contexts_for(kinds: Iterable[Kind]) -> list[Kind]:
@@ -265,135 +330,22 @@ def _store(association: Association, path: Path, kind: Kind) -> Outcome:
         note = f"could not be sent as the peer wants it ({type(error).__name__})"
         return Outcome(path, delivered=False, note=note, for_good=True)
     if "Status" not in status:
-        return Outcome(path, delivered=False, note=_NO_ANSWER)
+        return Outcome(path, delivered=False, note=NO_ANSWER)
     category = code_to_category(status.Status)
+    if status.Status == ALREADY_THERE:
+        return Outcome(path, delivered=True, note="was there already", status=status.Status)
     note = "" if category == "Success" else f"{category.lower()} 0x{status.Status:04X}"
     delivered, for_good = category in {"Success", "Warning"}, is_for_good(status.Status)
     return Outcome(path, delivered, note=note, status=status.Status, for_good=for_good)
 
 
-class Sender:
-    """Delivers what the outbox owes, each destination in its own thread, so that one that is down holds up none."""
-
-    def __init__(
-        self,
-        config: SenderConfig,
-        journal: Journal,
-        outbox: Outbox,
-        now: Callable[[], float] = time.time,
-        trail: AuditTrail | None = None,
-    ) -> None:
-        """`now` is in seconds since 1970, as next attempts outlive the process; `trail` is told what went."""
-        self._runs = [_Run(destination, config, journal, outbox, now, trail) for destination in config.destinations]
-
-    def start(self) -> None:
-        """Begin, with what is owed from before."""
-        for run in self._runs:
-            run.thread.start()
-
-    def wake(self) -> None:
-        """Look now: something new is owed."""
-        for run in self._runs:
-            run.wake.set()
-
-    def stop(self) -> None:
-        """End within a second, or once a connection being made is given up; what was not delivered stays owed."""
-        for run in self._runs:
-            run.stop()
-        for run in self._runs:
-            if run.thread.is_alive():
-                run.thread.join(_CONNECT_SECONDS + 1.0)
-
-
-class _Run:
-    """One destination's thread."""
-
-    def __init__(
-        self,
-        destination: Destination,
-        config: SenderConfig,
-        journal: Journal,
-        outbox: Outbox,
-        now: Callable[[], float],
-        trail: AuditTrail | None,
-    ) -> None:
-        self._destination, self._config, self._now = destination, config, now
-        self._journal, self._outbox, self._trail = journal, outbox, trail
-        self._courier: Courier | None = None
-        self._stopped = threading.Event()
-        self.wake = threading.Event()
-        self.thread = threading.Thread(target=self._loop, name=f"sender-{destination.name}", daemon=True)
-
-    def stop(self) -> None:
-        """Ask the thread to end."""
-        self._stopped.set()
-        self.wake.set()
-        courier = self._courier
-        if courier is not None:
-            courier.stop()
-
-    def _loop(self) -> None:
-        while not self._stopped.is_set():
-            self.wake.clear()
-            try:
-                wait = self._deliver_due()
-            except NodeError as error:
-                LOGGER.error("%s: %s", self._destination.name, error)
-                wait = _PAUSE_SECONDS
-            self.wake.wait(wait)
-
-    def _deliver_due(self) -> float:
-        """Try what is due; return how long to wait: never long, as a person may put something back meanwhile."""
-        if due := self._journal.due(self._destination.name, self._config.longest_retry_seconds):
-            self._deliver(due)
-        soonest = self._journal.next_attempt(self._destination.name)
-        return _PAUSE_SECONDS if soonest is None else max(0.0, min(soonest - self._now(), _PAUSE_SECONDS))
-
-    def _deliver(self, due: Sequence[DeliveryRow]) -> None:
-        config, peer = self._config, self._destination
-        waiting = {self._outbox.path(delivery.job_id, delivery.file): delivery for delivery in due}
-        self._courier = courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
-        # Looked at after the courier is in its place: `stop` either finds it there, or is seen here.
-        if self._stopped.is_set():
-            return
-
-        went: dict[str, Transfer] = {}
-
-        def settle(outcome: Outcome) -> None:
-            delivery = waiting.pop(outcome.path)
-            if self._trail is not None:
-                study = self._journal.study_of(delivery.job_id)
-                sop_class = _kind(outcome.path)[0] if outcome.delivered else ""
-                went.setdefault(study, Transfer(study)).count(sop_class, kept=outcome.delivered)
-            self._settle(delivery, outcome)
-
-        try:
-            courier.send(list(waiting), settle)
-        except PeerError as error:
-            if not self._stopped.is_set():
-                LOGGER.warning("%s: %s", peer.name, error)
-                allowed = config.refusals_allowed if isinstance(error, KindsRefused) else None
-                left = [row.delivery_id for row in waiting.values()]
-                self._journal.not_delivered(left, str(error), self._next, allowed)
-        finally:
-            self._courier = None
-            if self._trail is not None and went:
-                self._trail.sent(Party(peer.ae_title, peer.host), went.values())
-        for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
-            self._outbox.forget_delivered(job_id)
-
-    def _settle(self, delivery: DeliveryRow, outcome: Outcome) -> None:
-        """Write one file's fate down as soon as it is known, so that a crash sends it at most once more."""
-        name = self._destination.name
-        if outcome.delivered:
-            self._journal.delivered(delivery.delivery_id, outcome.note)
-            LOGGER.info("%s has %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
-        elif not self._stopped.is_set():
-            allowed = self._config.refusals_allowed if outcome.for_good else None
-            self._journal.not_delivered([delivery.delivery_id], outcome.note, self._next, allowed)
-            LOGGER.warning("%s lacks %s of job %s: %s", name, delivery.file, delivery.job_id, outcome.note)
-
-    def _next(self, failures: int) -> float:
-        """Return when to try again: the wait doubles with each failure, up to a limit."""
-        doubled = self._config.first_retry_seconds * 2.0 ** min(failures - 1, 32)
-        return self._now() + min(doubled, self._config.longest_retry_seconds)
+def _request(request_uid: str, references: Iterable[tuple[str, str]]) -> Dataset:
+    """Make the Action Information of a request (PS3.4 table J.3-1); `references` are SOP class and instance UIDs."""
+    information = Dataset()
+    information.TransactionUID = request_uid
+    information.ReferencedSOPSequence = []
+    for sop_class, sop_instance in references:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_instance
+        information.ReferencedSOPSequence.append(item)
+    return information

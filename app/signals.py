@@ -7,12 +7,15 @@ thread starts, libraries' own included, and the main thread asks for them when i
 from __future__ import annotations
 
 import signal
+from multiprocessing import resource_tracker
 
 STOPS = {signal.SIGTERM, signal.SIGINT}
 
 
 def block_stop_signals() -> None:
     """Hold SIGTERM and SIGINT back from every thread started from now on; call it first of all."""
+    # Started later, with the first child process, it would let them through again in the thread that starts it.
+    resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import logging
+import os
 import re
 import shutil
 import struct
 import threading
-import uuid
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +20,11 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from app.files import INCOMING, PART, instance_name, private_folder, study_key, sync_folder, write_synced
+from app.files import INCOMING, instance_name, private_folder, study_key, sync_folder, write_synced
+from app.skim import skim
+from app.slots import AT_ONCE, Slots, sealed
+
+LOGGER = logging.getLogger(__name__)
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -44,7 +51,7 @@ UID = re.compile(r"[0-9.]{1,64}")
 _PIXELS = 0x7FE0
 """The group of Pixel Data and of its floating-point forms (PS3.3 section C.7.6.24)."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_UNREADABLE = (
+UNREADABLE = (
     InvalidDicomError,
     BytesLengthException,
     EOFError,
@@ -56,8 +63,12 @@ _UNREADABLE = (
     AttributeError,
     KeyError,
     RuntimeError,
+    OverflowError,
 )
 """What pydicom raises at bytes that are no dataset; sequences a thousand deep end in a RecursionError."""
+
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+"""What a file system without hard links answers."""
 
 
 class Refused(Exception):
@@ -83,6 +94,18 @@ def read_identity(content: bytes) -> Identity:
     Element values are skipped, not decoded; a length that leads beyond the end means a truncated dataset, and so does
     an image without pixels: cut between two elements, what is left reads as a whole dataset.
     """
+    quick = skim(content, _IDENTITY)
+    if quick is not None and all(UID.fullmatch(quick[0].get(tag, "")) for tag in _IDENTITY):
+        values, has_pixels = [quick[0][tag] for tag in _IDENTITY], quick[1]
+    else:
+        values, has_pixels = _read_thoroughly(content)
+    if "Image Storage" in uid.UID(values[0]).name and not has_pixels:
+        raise Refused(CANNOT_UNDERSTAND, "truncated: an image without Pixel Data (7FE0,0010)")
+    return Identity(values[0], values[1], values[2])
+
+
+def _read_thoroughly(content: bytes) -> tuple[list[str], bool]:
+    """Return the values of `_IDENTITY`, and whether there are pixels; raises as `read_identity`."""
     stream = io.BytesIO(content)
     has_pixels = False
 
@@ -96,15 +119,13 @@ def read_identity(content: bytes) -> Identity:
     try:
         header = read_partial(stream, stop_when=within, specific_tags=list(_IDENTITY))
         values = [str(header.get(tag).value) if tag in header else "" for tag in _IDENTITY]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # The error's own text may quote the dataset.
         raise Refused(CANNOT_UNDERSTAND, f"not a readable dataset ({type(error).__name__})") from error
     for tag, value in zip(_IDENTITY, values, strict=True):
         if not UID.fullmatch(value):
             raise Refused(CANNOT_UNDERSTAND, f"no valid UID in ({tag >> 16:04X},{tag & 0xFFFF:04X})")
-    if "Image Storage" in uid.UID(values[0]).name and not has_pixels:
-        raise Refused(CANNOT_UNDERSTAND, "truncated: an image without Pixel Data (7FE0,0010)")
-    return Identity(values[0], values[1], values[2])
+    return values, has_pixels
 
 
 class Store:
@@ -112,16 +133,23 @@ class Store:
 
     def __init__(self, inbox_dir: Path, watermark_mb: int) -> None:
         self._inbox = private_folder(inbox_dir)
-        self._incoming = private_folder(inbox_dir / INCOMING)
+        self._slots = Slots(inbox_dir / INCOMING)
         self._watermark = watermark_mb * 1_000_000
-        self._naming = threading.Lock()
-        self._named: set[str] = set()
-        """Study folders whose own name survives a power cut."""
+        self._settling, self._moving = threading.Lock(), threading.Lock()
+        self._unsettled: list[tuple[Path, Path]] = []
+        """Slots whose instance has a name in its study's folder that is not synced yet, with the folder."""
 
     def sweep(self) -> None:
-        """Remove what an earlier process was receiving when it ended; nobody got Success for it."""
-        for left in self._incoming.glob(f"*{PART}"):
-            left.unlink(missing_ok=True)
+        """File what an earlier process had whole in its slots when it ended, and remove the rest; raises OSError."""
+        for slot, content in self._slots.left():
+            if content is None:
+                slot.unlink(missing_ok=True)
+                continue
+            target = self._target(read_identity(content))
+            self._link(slot, target)
+            # Named before or now: the name may not be synced yet.
+            self._unsettled.append((slot, target.parent))
+        self.settle()
 
     def keep(self, identity: Identity, content: bytes) -> int:
         """Put an instance on disk for good and return its C-STORE status; raises OSError or Refused if it cannot.
@@ -133,35 +161,77 @@ class Store:
         """
         if shutil.disk_usage(self._inbox).free < self._watermark:
             raise Refused(OUT_OF_RESOURCES, "less free disk space than the watermark")
-        folder = self._inbox / study_key(identity.study)
-        target = folder / instance_name(identity.instance)
+        target = self._target(identity)
         if target.exists():
             return self._kept_before(target, content)
-        part = self._incoming / f"{uuid.uuid4().hex}{PART}"
+        slot = self._slots.take()
         try:
-            write_synced(part, content)
-            self._name(folder)
-            with self._naming:
-                taken = target.exists()
-                if not taken:
-                    part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        if taken:
+            write_synced(slot, sealed(content))
+            linked = self._link(slot, target)
+        except OSError:
+            slot.unlink(missing_ok=True)
+            raise
+        if not linked:
+            slot.unlink(missing_ok=True)
             return self._kept_before(target, content)
-        sync_folder(folder)
+        self._unsettled.append((slot, target.parent))
+        if len(self._unsettled) >= AT_ONCE:
+            self.settle(wait=False)
         return SUCCESS
 
-    def _name(self, folder: Path) -> None:
-        # Another association may have made it a moment ago, and not yet have synced the inbox.
-        if folder.name not in self._named or not folder.is_dir():
-            folder.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(self._inbox)
-            self._named.add(folder.name)
+    def settle(self, *, wait: bool = True) -> None:
+        """Sync the names that instances got, and let go of their slots; where another does so now, `wait` for it.
+
+        A disk that fails is told in the log; the slots stay, and are tried again with the next ones.
+        """
+        if not self._settling.acquire(blocking=wait):
+            return
+        try:
+            begun = list(self._unsettled)
+            for folder in {self._inbox, *(folder for _, folder in begun)} if begun else ():
+                with suppress(FileNotFoundError):  # removed meanwhile, with what was in it
+                    sync_folder(folder)
+            for slot, _ in begun:
+                slot.unlink(missing_ok=True)
+            del self._unsettled[: len(begun)]
+        except OSError as error:
+            LOGGER.error("names of instances cannot be synced; they wait in their slots: %s", error.strerror)
+        finally:
+            self._settling.release()
+
+    def _target(self, identity: Identity) -> Path:
+        return self._inbox / study_key(identity.study) / instance_name(identity.instance)
+
+    def _link(self, slot: Path, target: Path) -> bool:
+        """Give what is in a slot its name in its study's folder; False where there is one of that name."""
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            os.link(slot, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._move(slot, target)
+        # The inbox's reader watches this time, not every folder's.
+        with suppress(OSError):
+            os.utime(slot.parent)
+        return True
+
+    def _move(self, slot: Path, target: Path) -> bool:
+        """Do as `_link` on a file system without hard links: two syncs more for each instance."""
+        with self._moving:
+            if target.exists():
+                return False
+            slot.replace(target)
+        sync_folder(target.parent)
+        sync_folder(self._inbox)
+        return True
 
     def _kept_before(self, target: Path, content: bytes) -> int:
-        # Another association may have named it a moment ago, and not yet have synced the folder.
+        # Whoever put it there may not yet have synced its name.
         sync_folder(target.parent)
+        sync_folder(self._inbox)
         return SUCCESS if _dataset(target.read_bytes()) == _dataset(content) else COERCED
 
 

@@ -34,44 +34,75 @@ def tls_context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
     return _prepared(ssl.SSLContext(protocol), files)
 
 
+def web_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    """Make a client's context for HTTPS: the server's certificate must name its host; raises TlsError.
+
+    Without `ca` it must come from an authority that this machine trusts; our own is shown where there is one.
+    """
+    context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    if certificate is not None and key is not None:
+        _check_readable(("certificate", certificate), ("key", key))
+        _load_own(context, certificate, key)
+    if ca is None:
+        context.load_default_certs()
+    else:
+        _check_readable(("CA file", ca))
+        _load_authorities(context, ca)
+    context.check_hostname = True
+    return context
+
+
 def _prepared(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
+    _strict(context)
+    _check_readable(*_named(files))
+    _load_own(context, files.certificate, files.key)
+    _load_authorities(context, files.ca)
+    return context
+
+
+def _strict(context: ssl.SSLContext) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(":".join((*CIPHERS, _WEAKEST)))
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
-    for name, path in _named(files):
+    return context
+
+
+def _check_readable(*named: tuple[str, Path]) -> None:
+    for name, path in named:
         try:
             path.open("rb").close()
         except OSError as error:
             remedy = "may the node's user read it?" if isinstance(error, PermissionError) else "is its path right?"
             raise TlsError(f"{name} {path} cannot be read ({error.strerror}): {remedy}") from None
-    _load_own(context, files)
+
+
+def _load_authorities(context: ssl.SSLContext, ca: Path) -> None:
     try:
-        context.load_verify_locations(files.ca)
+        context.load_verify_locations(ca)
     except ssl.SSLError:
-        raise TlsError(f"CA file {files.ca} holds no certificate in PEM form: convert it with openssl x509") from None
-    return context
+        raise TlsError(f"CA file {ca} holds no certificate in PEM form: convert it with openssl x509") from None
 
 
 def _named(files: TlsFiles) -> list[tuple[str, Path]]:
     return [("certificate", files.certificate), ("key", files.key), ("CA file", files.ca)]
 
 
-def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
+def _load_own(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     def no_password() -> str:
         # OpenSSL would ask at the terminal, and a service would wait there for ever.
-        raise TlsError(f"key {files.key} has a password: take it off with openssl pkey, and guard the file by its mode")
+        raise TlsError(f"key {key} has a password: take it off with openssl pkey, and guard the file by its mode")
 
     try:
-        context.load_cert_chain(files.certificate, files.key, no_password)
+        context.load_cert_chain(certificate, key, no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            told = f"key {files.key} is not that of certificate {files.certificate}: were both renewed?"
+            told = f"key {key} is not that of certificate {certificate}: were both renewed?"
         elif error.reason in {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}:
-            told = f"certificate {files.certificate} is too weak for BCP 195: RSA of 2048 bits or P-256, and SHA-256"
+            told = f"certificate {certificate} is too weak for BCP 195: RSA of 2048 bits or P-256, and SHA-256"
         else:
-            told = f"certificate {files.certificate} and key {files.key} cannot be used ({error.reason}): are both PEM?"
+            told = f"certificate {certificate} and key {key} cannot be used ({error.reason}): are both PEM?"
         raise TlsError(told) from None
 
 

@@ -46,7 +46,7 @@ class Watch:
     ) -> None:
         self._limit, self._on_hang, self._now = limit_seconds, on_hang, now
         self._begun: dict[str, tuple[float, Job]] = {}
-        self._round = now()
+        self._round = self._armed_until = now()
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
@@ -68,6 +68,10 @@ class Watch:
     def round(self) -> None:
         """Say that the main loop goes round."""
         self._round = self._now()
+        if self._round < self._armed_until:
+            return
+        # Not in every round: each time a thread is made anew.
+        self._armed_until = self._round + min(_LAST_RESORT_SECONDS, self._limit) / 10
         # Tells where each thread stands, functions and lines only, and ends the process.
         faulthandler.dump_traceback_later(self._limit + _LAST_RESORT_SECONDS, exit=True)
 

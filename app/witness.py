@@ -18,7 +18,7 @@ class Witness:
     """Keeps count, for each association that is open, of what came; writes it down when the association ends."""
 
     def __init__(self, trail: AuditTrail | None) -> None:
-        self._trail = trail
+        self.trail = trail
         self._seen: WeakKeyDictionary[Any, dict[str, Transfer]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
@@ -37,15 +37,15 @@ class Witness:
 
     def turned_away(self, assoc: Any, reason: str) -> None:
         """Write down that a peer was rejected."""
-        if self._trail is not None:
-            self._trail.turned_away(_peer(assoc), reason)
+        if self.trail is not None:
+            self.trail.turned_away(_peer(assoc), reason)
 
     def ended(self, event: Any) -> None:
         """Write down what an association brought, if anything."""
         with self._lock:
             transfers = self._seen.pop(event.assoc, {})
-        if transfers and self._trail is not None:
-            self._trail.received(_peer(event.assoc), transfers.values())
+        if transfers and self.trail is not None:
+            self.trail.received(_peer(event.assoc), transfers.values())
 
 
 def _peer(assoc: Any) -> Party:

@@ -81,6 +81,14 @@ def kind_of(header: Dataset) -> str | None:
     return kind
 
 
+def needs_of(header: Dataset) -> Needs | None:
+    """Return what an object's kind must hold, but for content items; None for a kind without tables."""
+    kind = kind_of(header)
+    if kind is None:
+        return None
+    return _needs(tuple(m for m in _used(kind, header) if m != CONTENT))
+
+
 def attribute_faults(header: Dataset) -> list[str]:
     """Say what is missing or empty though its kind of object needs it; nothing for a kind without tables."""
     kind = kind_of(header)

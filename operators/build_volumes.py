@@ -14,9 +14,11 @@ import highdicom as hd
 import numpy as np
 from scipy import ndimage
 
+from operators.decoder import Decoder
+from operators.decoding import UNDECODABLE
 from operators.domain import REQUIRED, Contrast, FloatArray, Instance, Selection, Series, SourceVolume
-from operators.errors import BrokenGeometry, StudyRejected, UnreadableInstance
-from operators.pixels import read_instances
+from operators.errors import BrokenGeometry, PixelDataRefused, StudyRejected, UnreadableInstance
+from operators.pixels import HERE, read_instances
 from operators.series_geometry import SAME_PLACE_MM, Layout, geometry_fault, layout, lean
 from operators.stage import Job, StageOperator, needed
 
@@ -27,26 +29,32 @@ STRAIGHT_PIXELS = 0.25
 def build_volumes(selection: Selection) -> Mapping[Contrast, SourceVolume]:
     """Read the chosen series, without a T1 or T2 that is no volume.
 
-    Raises BrokenGeometry or UnreadableInstance naming contrast and series where T1C or FLAIR is none.
+    Raises BrokenGeometry or UnreadableInstance naming contrast and series where T1C or FLAIR is none, and
+    PixelDataRefused whatever the contrast: a study that holds such a file is not reported on.
     """
     return read_volumes(selection)[0]
 
 
-def read_volumes(selection: Selection) -> tuple[dict[Contrast, SourceVolume], dict[Contrast, str]]:
+def read_volumes(
+    selection: Selection, decoder: Decoder = HERE
+) -> tuple[dict[Contrast, SourceVolume], dict[Contrast, str]]:
     """Read the chosen series as `build_volumes` does, and say why a T1 or T2 is left out."""
     volumes, faults = {}, {}
     for contrast, verdict in selection.chosen.items():
         try:
-            volumes[contrast] = build_volume(contrast, verdict.series)
+            volumes[contrast] = build_volume(contrast, verdict.series, decoder)
         except StudyRejected as error:
-            if contrast in REQUIRED:
+            if contrast in REQUIRED or isinstance(error, PixelDataRefused):
                 raise
             faults[contrast] = str(error)
     return volumes, faults
 
 
-def build_volume(contrast: Contrast, series: Series) -> SourceVolume:
-    """Read one series as a volume; raises BrokenGeometry or UnreadableInstance naming contrast and series."""
+def build_volume(contrast: Contrast, series: Series, decoder: Decoder = HERE) -> SourceVolume:
+    """Read one series as a volume.
+
+    Raises BrokenGeometry, UnreadableInstance or PixelDataRefused naming contrast and series.
+    """
     label = f"{contrast} (series {'without number' if series.number is None else series.number})"
     if fault := geometry_fault(series):
         raise BrokenGeometry(f"{label}: {fault}")
@@ -54,8 +62,10 @@ def build_volume(contrast: Contrast, series: Series) -> SourceVolume:
     order = np.argsort(-where.heights, kind="stable")
     instances = [series.instances[i] for i in order]
     try:
-        planes = read_instances(instances)
-    except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, OSError, KeyError) as error:
+        planes = read_instances(instances, decoder)
+    except PixelDataRefused as error:
+        raise PixelDataRefused(f"{label}: {error}") from error
+    except (UnreadableInstance, *UNDECODABLE) as error:
         syntax = instances[0].header.file_meta.get("TransferSyntaxUID")
         name = syntax.name if syntax is not None else "an unnamed transfer syntax"
         raise UnreadableInstance(
@@ -128,10 +138,14 @@ def _straightened(where: Layout, planes: FloatArray) -> tuple[FloatArray, np.nda
 class BuildVolumesOperator(StageOperator):
     """Adds the volumes to the job, and to its notes what was done to make them."""
 
+    def __init__(self, *args: object, decoder: Decoder = HERE, **kwargs: object) -> None:
+        self._decoder = decoder
+        super().__init__(*args, **kwargs)
+
     def process(self, job: Job) -> None:
         """Read the chosen series; one that is left out is no longer chosen."""
         selection = needed(job.selection)
-        job.volumes, faults = read_volumes(selection)
+        job.volumes, faults = read_volumes(selection, self._decoder)
         job.selection = _without(selection, faults)
         job.notes += tuple(f"{fault}; analysed without {contrast}" for contrast, fault in faults.items())
         job.notes += tuple(note for volume in job.volumes.values() for note in volume.notes)

@@ -67,6 +67,16 @@ DAYS_BETWEEN = Code("DAYS_BETWEEN", PRIVATE_SCHEME, "Days from the earlier exami
 VOLUME_CHANGE = Code("VOLUME_CHANGE", PRIVATE_SCHEME, "Change of volume since the earlier examination")
 DAY = Code("d", "UCUM", "day")
 
+TIME_POINT = Code("C2348792", "UMLS", "Time Point")  # TID 1502
+TIME_POINT_ORDER = Code("126073", "DCM", "Time Point Order")  # TID 1502
+SUBJECT_TIME_POINT = Code("126070", "DCM", "Subject Time Point Identifier")  # TID 1502
+
+# De-identification
+BASIC_PROFILE = Code("113100", "DCM", "Basic Application Confidentiality Profile")  # CID 7050
+CLEAN_CONTENT = Code("113104", "DCM", "Clean Structured Content Option")  # CID 7050
+CLEAN_DESCRIPTORS = Code("113105", "DCM", "Clean Descriptors Option")  # CID 7050
+MODIFIED_DATES = Code("113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option")  # CID 7050
+
 # Detection: TID 1501
 TUMOUR_DETECTION = Code("TUMOUR_DETECTION", PRIVATE_SCHEME, "Tumour on images (automatic detection)")
 PART_DETECTION = Code("PART_DETECTION", PRIVATE_SCHEME, "Part of the tumour on images (automatic detection)")

@@ -3,6 +3,7 @@
 * PipelineError
   + StudyRejected          the images cannot be used; the sender must act
     - UnreadableInstance   a file is truncated or is not DICOM
+    - PixelDataRefused     pixel data claim more than their header or the limits allow, or take the decoder down
     - MixedPatients        two patients share a study UID
     - MissingSequence      T1C or FLAIR has no candidate
     - BrokenGeometry       slices are not parallel, not evenly spaced, or one is missing
@@ -14,6 +15,7 @@
     - TimeOut              it did not answer in time
 
 * HistoryUnavailable       earlier examinations could not be looked for; the study goes on without
+* NotDeidentified          an object cannot be de-identified, and so is not passed on
 
 Messages carry no patient identity: they go to logs, the journal and the command line.
 """
@@ -39,6 +41,12 @@ class UnreadableInstance(StudyRejected):
     """A file is truncated or is not DICOM."""
 
     code = "unreadable-instance"
+
+
+class PixelDataRefused(StudyRejected):
+    """Pixel data claim more than their header or the limits allow, or took the decoder's process down twice."""
+
+    code = "pixel-data-refused"
 
 
 class MixedPatients(StudyRejected):
@@ -99,3 +107,7 @@ class TimeOut(AnalysisFailed):
 
 class HistoryUnavailable(Exception):
     """An archive could not be asked for earlier examinations; the message says which and why."""
+
+
+class NotDeidentified(Exception):
+    """An object cannot be de-identified; the message says why, without any value of it."""

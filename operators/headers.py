@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from datetime import date
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.errors import BytesLengthException
 
+DAMAGED = (
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+    BytesLengthException,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises at bytes that are no dataset, some of it only when a value is asked for; an unknown VR is a
+NotImplementedError, a RuntimeError."""
 B_VALUES: tuple[tuple[int, int, str], ...] = (
     (0x0019, 0x0C, "SIEMENS MR HEADER"),
     (0x0043, 0x39, "GEMS_PARM_01"),

@@ -7,7 +7,6 @@ apart into frames, so that later stages know one kind of slice only.
 from __future__ import annotations
 
 import re
-import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +16,14 @@ from typing import BinaryIO, Literal
 
 import pydicom
 from pydicom import Dataset, dcmread
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from operators.domain import Instance, Series, Study
-from operators.errors import MixedPatients, StudyRejected, UnreadableInstance
+from operators.errors import MixedPatients, PixelDataRefused, StudyRejected, UnreadableInstance
 from operators.frames import single_frames
-from operators.headers import number
+from operators.headers import DAMAGED, number
 from operators.series_split import split
 from operators.stage import Job, StageOperator
 
@@ -35,18 +35,12 @@ PIXEL_DATA = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))
 ITEM, ITEMS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 LARGE_PRIVATE_BYTES = 65_536
 """Private elements longer than this are not kept: vendors store whole protocols in every slice."""
-DAMAGED = (
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    RuntimeError,
-    BytesLengthException,
-    struct.error,
-    zlib.error,
-)
-"""What pydicom raises at bytes that are no dataset; an unknown VR is a NotImplementedError, a RuntimeError."""
+MOST_INFLATED_BYTES = 512_000_000
+"""A deflated file that holds more is refused: it is inflated as a whole, and in memory."""
+DEFLATE_RATIO = 1032
+"""Deflate makes a file smaller by this at the most (zlib's technical details)."""
+MOST_FRAGMENTS = 200_000
+"""Encapsulated pixel data in more pieces are refused: an object of 10,000 frames has 20 for each."""
 ByteOrder = Literal["little", "big"]
 
 
@@ -65,6 +59,7 @@ def read_instance(path: Path) -> Instance | None:
     """Read one file's header and check that its pixel data are all there; None if it is not a DICOM instance."""
     try:
         with path.open("rb") as file:
+            _refuse_deflate_bomb(path, file)
             header = dcmread(file, stop_before_pixels=True)
             if header.get("SOPInstanceUID") is None:
                 if "DirectoryRecordSequence" in header:
@@ -84,6 +79,33 @@ def read_instance(path: Path) -> Instance | None:
         raise _fault(path, "is damaged") from error
     _drop_large_private(header)
     return Instance(path, header, pixels_at=pixels_at)
+
+
+def _refuse_deflate_bomb(path: Path, file: BinaryIO) -> None:
+    """Raise PixelDataRefused where a deflated file holds more than may be inflated; `file` stands at its start after.
+
+    Raises one of DAMAGED where what is deflated does not begin where the file's head says.
+    """
+    if file.seek(0, 2) * DEFLATE_RATIO > MOST_INFLATED_BYTES:
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            # Behind preamble, "DICM" and the element that tells how long the rest of the meta information is.
+            file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+            if _inflates_beyond(file, MOST_INFLATED_BYTES):
+                raise PixelDataRefused(
+                    f"{path.name} inflates to more than {MOST_INFLATED_BYTES // 1_000_000} MB; send it uncompressed"
+                )
+    file.seek(0)
+
+
+def _inflates_beyond(file: BinaryIO, most: int) -> bool:
+    """Inflate, a megabyte at a time and keeping none, to see whether more than `most` bytes come."""
+    inflate, found = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while data := file.read(65_536):
+        while data and found <= most:
+            found += len(inflate.decompress(data, 1_000_000))
+            data = inflate.unconsumed_tail
+    return found > most
 
 
 def _read_geometry(header: Dataset) -> None:
@@ -120,8 +142,7 @@ def _find_pixels(path: Path, header: Dataset, file: BinaryIO) -> int | None:
     length = int.from_bytes(field[-4:], order)
     values_at = file.tell()
     if length == UNDEFINED_LENGTH:
-        if not _fragments_end(file, end):
-            raise _fault(path, "is cut off within its pixel data")
+        _step_over_fragments(path, file, end)
         return None
     if values_at + length > end or length < _native_bytes(header):
         raise _fault(path, "is cut off within its pixel data")
@@ -133,16 +154,16 @@ def _tag(raw: bytes, order: ByteOrder) -> tuple[int, int]:
     return int.from_bytes(raw[:2], order), int.from_bytes(raw[2:4], order)
 
 
-def _fragments_end(file: BinaryIO, end: int) -> bool:
-    """Step over the fragments of encapsulated pixel data; True if their end is there."""
-    while file.tell() + 8 <= end:
+def _step_over_fragments(path: Path, file: BinaryIO, end: int) -> None:
+    """Step over the fragments of encapsulated pixel data; raises where their end is not there, or far too late."""
+    for _ in range(MOST_FRAGMENTS):
         item = file.read(8)
-        if _tag(item, "little") == ITEMS_END:
-            return True
-        if _tag(item, "little") != ITEM:
-            return False
+        if len(item) == 8 and _tag(item, "little") == ITEMS_END:
+            return
+        if file.tell() >= end or _tag(item, "little") != ITEM:
+            raise _fault(path, "is cut off within its pixel data")
         file.seek(int.from_bytes(item[4:], "little"), 1)
-    return False
+    raise PixelDataRefused(f"{path.name} has more than {MOST_FRAGMENTS} fragments of pixel data; send it again")
 
 
 def _native_bytes(header: Dataset) -> int:

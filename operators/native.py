@@ -89,6 +89,11 @@ class Worker:
                 self._lose(error)
             return result
 
+    def renew(self) -> None:
+        """End the process; the next call meets a fresh one."""
+        with self._busy:
+            self._kill()
+
     def stop(self) -> None:
         """End the process at once; a call that is under way fails, and so does every later one."""
         self._stopped = True

@@ -1,47 +1,82 @@
 """Read the pixels of single slices: decoded, rescaled, dark to bright.
 
-Uncompressed values are taken from where reading the headers found them, so that no file is parsed twice. The result
-equals what `highdicom.get_volume_from_series` makes of the same files, value for value.
+Uncompressed values are taken from where reading the headers found them, so that no file is parsed twice; encoded ones
+go through a decoder. The result equals what `highdicom.get_volume_from_series` makes of the same files, value for
+value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.pixels.processing import apply_modality_lut
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from operators.decoder import Decoder
+from operators.decoding import Stored
 from operators.domain import FloatArray, Instance, Series
+from operators.errors import PixelDataRefused
+from operators.pixel_limits import PixelLimits
 
-Stored = NDArray[np.integer]
+HERE = Decoder()
 
 
-def read_planes(series: Series, places: Sequence[int]) -> FloatArray:
+def read_planes(series: Series, places: Sequence[int], decoder: Decoder = HERE) -> FloatArray:
     """Read some of a series' slices, counted in the order of its instances: (places, rows, columns), rescaled.
 
-    Raises what pydicom raises where pixel data cannot be decoded.
+    Raises as `read_instances` does.
     """
-    return read_instances([series.instances[place] for place in places])
+    return read_instances([series.instances[place] for place in places], decoder)
 
 
-def read_instances(instances: Sequence[Instance]) -> FloatArray:
-    """Read single-frame instances of one matrix: float32 (instances, rows, columns), rescaled."""
-    header = instances[0].header
-    planes = np.empty((len(instances), int(header.Rows), int(header.Columns)), np.float32)
-    for place, instance in enumerate(instances):
-        planes[place] = rescaled(stored(instance), instance.header)
+def read_instances(instances: Sequence[Instance], decoder: Decoder = HERE) -> FloatArray:
+    """Read single-frame instances of one matrix: float32 (instances, rows, columns), rescaled.
+
+    Raises PixelDataRefused where they are more than the limits allow or not what their headers say, and
+    UnreadableInstance or what pydicom raises where pixel data cannot be had.
+    """
+    rows, columns = int(instances[0].header.Rows), int(instances[0].header.Columns)
+    _refuse_oversize(instances[0].path.name, rows, columns, len(instances), decoder.limits)
+    planes = np.empty((len(instances), rows, columns), np.float32)
+    for place, (instance, values) in enumerate(zip(instances, _stored(instances, decoder), strict=True)):
+        planes[place] = rescaled(values, instance.header)
     return planes
 
 
-def stored(instance: Instance) -> Stored:
-    """Read an instance's stored values (rows, columns); the bits beyond Bits Stored are dropped."""
+def _refuse_oversize(name: str, rows: int, columns: int, slices: int, limits: PixelLimits) -> None:
+    if not (1 <= rows <= limits.side and 1 <= columns <= limits.side):
+        raise PixelDataRefused(
+            f"{name}: its header says {rows} x {columns} pixels; 1 to {limits.side} a side are read "
+            "(setting node.pixels.side)"
+        )
+    megabytes = rows * columns * slices * 4 / 1_000_000
+    if megabytes > limits.series_mb:
+        raise PixelDataRefused(
+            f"{name} is one of {slices} slices of {rows} x {columns} pixels, {megabytes:.0f} MB of memory; at most "
+            f"{limits.series_mb} MB are read (setting node.pixels.series_mb)"
+        )
+
+
+def _stored(instances: Sequence[Instance], decoder: Decoder) -> Iterator[Stored]:
+    """Read stored values (rows, columns) of each instance."""
+    for encoded, run in groupby(instances, lambda instance: instance.pixels_at is None):
+        some = list(run)
+        if encoded:
+            header = some[0].header
+            size = int(header.Rows) * int(header.Columns) * -(-int(header.BitsAllocated) // 8)
+            yield from decoder.decode([(instance.path, _frame(instance)) for instance in some], size)
+        else:
+            yield from map(_plain, some)
+
+
+def _plain(instance: Instance) -> Stored:
+    """Read uncompressed values; the bits beyond Bits Stored are dropped."""
     if instance.pixels_at is None:
-        return _decoded(instance)
+        raise ValueError("its values are encoded")
     header = instance.header
     kind = "i" if header.PixelRepresentation else "u"
     values = np.dtype(f"<{kind}{int(header.BitsAllocated) // 8}")
@@ -52,15 +87,6 @@ def stored(instance: Instance) -> Stored:
     # They may hold an overlay or anything (PS3.5 section 8.1.1); shifting there and back keeps the sign.
     unused = int(header.BitsAllocated) - int(header.BitsStored)
     return (found << unused) >> unused if unused else found
-
-
-def _decoded(instance: Instance) -> Stored:
-    syntax = instance.header.file_meta.get("TransferSyntaxUID")
-    source = dcmread(instance.path) if syntax == DeflatedExplicitVRLittleEndian else instance.path
-    found: Stored = pixel_array(source, index=_frame(instance), raw=True)
-    if found.ndim != 2:
-        raise ValueError(f"a slice of {found.ndim} dimensions is no grey image")
-    return found
 
 
 def _frame(instance: Instance) -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
+from operators.decoder import Decoder
 from operators.domain import REQUIRED, Contrast, Selection, Series, Study, Verdict
-from operators.errors import MissingSequence
-from operators.headers import values
+from operators.errors import MissingSequence, StudyRejected
+from operators.headers import DAMAGED, values
+from operators.pixels import HERE
 from operators.series_agent import LookAt, moments_of, settle
 from operators.series_choice import Merit, advantage, has_broken_slices, merit
 from operators.series_evidence import decide, evidence_of, words
@@ -41,12 +43,13 @@ class Candidate:
     reason: str
 
 
-def select_series(study: Study, rules: Rules = ()) -> Selection:
+def select_series(study: Study, rules: Rules = (), decoder: Decoder = HERE) -> Selection:
     """Choose a series for each contrast; `rules` are the site's own.
 
-    Raises MissingSequence where T1C or FLAIR has none, listing what was seen.
+    Raises MissingSequence where T1C or FLAIR has none, listing what was seen, PixelDataRefused where images that have
+    to be looked at are not what their headers say.
     """
-    selection, candidates = _assess(study, rules, with_images=True)
+    selection, candidates = _assess(study, rules, decoder)
     missing = [c for c in REQUIRED if c not in selection.chosen]
     if missing:
         names = " and ".join(f"no {c}" for c in missing)
@@ -55,18 +58,29 @@ def select_series(study: Study, rules: Rules = ()) -> Selection:
     return selection
 
 
-def assess(study: Study, rules: Rules = ()) -> Selection:
+def assess(study: Study, rules: Rules = (), decoder: Decoder = HERE) -> Selection:
     """Choose as `select_series` does, without an error where a contrast is missing."""
-    return _assess(study, rules, with_images=True)[0]
+    return _assess(study, rules, decoder)[0]
 
 
 def recognised(study: Study, rules: Rules = ()) -> frozenset[Contrast]:
     """Say which contrasts a study that may still be arriving has so far, from headers alone."""
-    return frozenset(_assess(study, rules, with_images=False)[0].chosen)
+    return frozenset(_assess(study, rules, None)[0].chosen)
 
 
-def _assess(study: Study, rules: Rules, *, with_images: bool) -> tuple[Selection, list[Candidate]]:
-    look: LookAt | None = lru_cache(maxsize=None)(look_at) if with_images else None
+def _assess(study: Study, rules: Rules, decoder: Decoder | None) -> tuple[Selection, list[Candidate]]:
+    """Choose; without a decoder no image is looked at. Raises StudyRejected where a header's values are none."""
+    try:
+        return _weighed(study, rules, decoder)
+    except DAMAGED as error:
+        # The error's own text quotes the value.
+        raise StudyRejected("a header holds values that cannot be read; send the study again") from error
+
+
+def _weighed(study: Study, rules: Rules, decoder: Decoder | None) -> tuple[Selection, list[Candidate]]:
+    look: LookAt | None = None
+    if decoder is not None:
+        look = lru_cache(maxsize=None)(partial(look_at, decoder=decoder))
     candidates = _settle_agent([classify(s, rules, look) for s in study.series], rules, look)
     moments = moments_of(study.series)
     merits = {id(c): merit(c.series, c.kind, moments.get(id(c.series), 0.0)) for c in candidates if c.kind in CONTRASTS}
@@ -144,10 +158,10 @@ def _label(series: Series) -> str:
 class SelectSeriesOperator(StageOperator):
     """Adds the selection to the job."""
 
-    def __init__(self, *args: object, rules: Rules = (), **kwargs: object) -> None:
-        self._rules = rules
+    def __init__(self, *args: object, rules: Rules = (), decoder: Decoder = HERE, **kwargs: object) -> None:
+        self._rules, self._decoder = rules, decoder
         super().__init__(*args, **kwargs)
 
     def process(self, job: Job) -> None:
         """Choose among the study's series."""
-        job.selection = select_series(needed(job.study), self._rules)
+        job.selection = select_series(needed(job.study), self._rules, self._decoder)

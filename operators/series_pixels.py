@@ -7,15 +7,17 @@ is None wherever the slices do not look like a head, cannot be decoded, or lie b
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from operators.decoder import Decoder
+from operators.decoding import UNDECODABLE
 from operators.domain import BoolArray, FloatArray, Series
-from operators.pixels import read_planes
+from operators.errors import UnreadableInstance
+from operators.pixels import HERE, read_planes
 from operators.series_geometry import slice_count
 
 SLICES = 5
@@ -40,11 +42,6 @@ T1C_OR_T1 = np.array([0.32, -0.35, 0.64, 3.69, -4.68, 0.44, 4.28, 0.26, 4.02, -3
 BRIGHTER = [0, 1, 2, 7, 8, 9, 12]
 """Features by which two T1 are compared: the darkest, the brightest and the scalp."""
 T1C_OF_TWO = np.array([0.93, -1.53, 4.95, -0.52, 7.66, -7.56, 1.52])
-UNREADABLE = (
-    OSError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, TypeError, NotImplementedError, EOFError,
-    struct.error, MemoryError,
-)  # fmt: skip
-"""What pydicom and its decoders raise where pixel data cannot be had."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +88,16 @@ def pair_points(one: Look, other: Look) -> float:
     return float(np.clip(odds, -LOOK_POINTS, LOOK_POINTS)) if abs(odds) >= SURE_OF_TWO else 0.0
 
 
-def look_at(series: Series) -> Look | None:
-    """Look at a few middle slices; None where they cannot be had or show no head."""
+def look_at(series: Series, decoder: Decoder = HERE) -> Look | None:
+    """Look at a few middle slices; None where they cannot be had or show no head.
+
+    Raises PixelDataRefused where they are more than the limits allow or not what their headers say.
+    """
     count = slice_count(series)
     first, last = (int(part * (count - 1)) for part in MIDDLE)
     try:
-        planes = read_planes(series, np.unique(np.linspace(first, last, SLICES).astype(int)).tolist())
-    except UNREADABLE:
+        planes = read_planes(series, np.unique(np.linspace(first, last, SLICES).astype(int)).tolist(), decoder)
+    except (UnreadableInstance, *UNDECODABLE):
         return None
     return look(planes)
 

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from app.config import InboxConfig, Peer, ReceiverConfig, SenderConfig, Settings
-from app.files import instance_name, study_key
+from app.files import INCOMING, instance_name, study_key
 
 PEER_TITLE = "TEST_PEER"
 NODE_TITLE = "GLIOMA_NODE"
@@ -89,6 +89,10 @@ def arrive(settings: Settings, ds: Dataset) -> Path:
     modified = folder.stat().st_mtime if folder.exists() else 1_000_000.0
     save(ds, folder / instance_name(ds.SOPInstanceUID))
     os.utime(folder, (modified + 1, modified + 1))
+    incoming = settings.inbox_dir / INCOMING
+    incoming.mkdir(exist_ok=True)
+    came = incoming.stat().st_mtime
+    os.utime(incoming, (came + 1, came + 1))
     return folder
 
 

@@ -17,12 +17,27 @@ from pathlib import Path
 from typing import Any
 
 
-class Disk:
-    """Records calls under `root`, fails the one numbered `fail_at` with `error`, and knows what a power cut leaves."""
+class PowerCut(BaseException):
+    """The power went; no code may catch it."""
 
-    def __init__(self, root: Path, fail_at: int | None = None, error: int = errno.EIO, *, short: bool = False) -> None:
+
+class Disk:
+    """Records calls under `root`, fails the one numbered `fail_at` with `error`, and knows what a power cut leaves.
+
+    Without an `error` the power goes at that call.
+    """
+
+    def __init__(
+        self, root: Path, fail_at: int | None = None, error: int | None = errno.EIO, *, short: bool = False
+    ) -> None:
         self.root, self.fail_at, self.error, self.short = str(root), fail_at, error, short
         self.calls: list[str] = []
+        self.is_out = False
+        """Whether the power has gone: nothing is done after it."""
+        self._folders: set[int] = set()
+        self._gone = 0
+        self._removed: set[tuple[int, str]] = set()
+        """Names that were taken away in a folder since it was synced: they may be back, or not."""
         self._synced: dict[int, bytes] = {}
         """Content of files by inode, as it was when last synced."""
         self._names: dict[int, dict[str, int]] = {}
@@ -33,16 +48,54 @@ class Disk:
 
     def step(self, what: str) -> None:
         """Note a call; fail it if its turn has come."""
+        if self.is_out:
+            raise PowerCut
         self.calls.append(what)
         if len(self.calls) - 1 == self.fail_at:
+            if self.error is None:
+                self.is_out = True
+                raise PowerCut
             raise OSError(self.error, os.strerror(self.error))
 
     def synced(self, path: str, content: Callable[[], bytes] | None) -> None:
         info = Path(path).stat()
         if content is None:
             self._names[info.st_ino] = {e.name: e.inode() for e in os.scandir(path)}
+            self._folders |= {e.inode() for e in os.scandir(path) if e.is_dir()}
+            self._removed = {entry for entry in self._removed if entry[0] != info.st_ino}
         else:
             self._synced[info.st_ino] = content()
+
+    def freed(self, path: Any) -> None:
+        """Keep a file that loses its last name under a number that no other file can get: its name may come back."""
+        info = Path(path).stat()
+        if info.st_nlink > 1:
+            return
+        self._gone -= 1
+        self._synced[self._gone] = self._synced.pop(info.st_ino, b"")
+        for names in self._names.values():
+            names.update({name: self._gone for name, number in names.items() if number == info.st_ino})
+
+    def removed(self, path: Any) -> None:
+        """Note that a name is about to be taken away."""
+        self._removed.add((Path(path).parent.stat().st_ino, Path(path).name))
+
+    def remains(self, root: Path, target: Path, *, removals: bool = False) -> None:
+        """Write to `target` what a power cut now may leave below `root`, which is known to be on disk.
+
+        That is the least that must be there; with `removals`, names that were taken away and not synced are gone.
+        """
+        self._restore(root.stat().st_ino, target, removals)
+
+    def _restore(self, folder: int, target: Path, removals: bool) -> None:
+        target.mkdir(parents=True)
+        for name, number in self._names.get(folder, {}).items():
+            if removals and (folder, name) in self._removed:
+                continue
+            if number in self._folders:
+                self._restore(number, target / name, removals)
+            else:
+                (target / name).write_bytes(self._synced.get(number, b""))
 
     def forget(self, folder: Path) -> None:
         """Take a folder's names for not synced."""
@@ -105,6 +158,10 @@ def on(disk: Disk, monkeypatch: Any) -> Iterator[Disk]:
         def call(source: Any, *args: Any, **kwargs: Any) -> Any:
             if disk.within(source) and "dir_fd" not in kwargs:
                 disk.step(name)
+                if name in {"unlink", "rename", "replace"} and Path(source).exists():
+                    disk.removed(source)
+                if name == "unlink" and Path(source).exists():
+                    disk.freed(source)
             return real[name](source, *args, **kwargs)
 
         return call

@@ -38,10 +38,14 @@ class RunningNode:
     folder: Path
     destinations: list[dict[str, Any]] = field(default_factory=list)
     timeout_seconds: float = 3.0
+    receiver: dict[str, Any] = field(default_factory=dict)
+    """Settings of its receiver beside address and peers."""
     more: dict[str, Any] = field(default_factory=dict)
     """Further sections of its settings."""
     port: int = 0
     module: str = "app"
+    start_seconds: float = 120.0
+    """How long it may take to listen."""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> RunningNode:
@@ -49,9 +53,10 @@ class RunningNode:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
+        address = {"host": "127.0.0.1", "port": self.port, "peers": [{"ae_title": "SCANNER"}]}
         settings = {
             "data_dir": str(self.folder / "data"),
-            "receiver": {"host": "127.0.0.1", "port": self.port, "peers": [{"ae_title": "SCANNER"}]},
+            "receiver": address | self.receiver,
             "inbox": {"settle_seconds": 0.5, "timeout_seconds": self.timeout_seconds, "poll_seconds": 0.2},
             "sender": {"destinations": self.destinations, "first_retry_seconds": 0.5},
         } | self.more
@@ -61,7 +66,7 @@ class RunningNode:
             command = [sys.executable, "-m", self.module, "serve", "--config", str(config)]
             environment = os.environ | {"OMP_NUM_THREADS": "2"}
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
-        self.wait(self.listens, 120, "the node does not listen")
+        self.wait(self.listens, self.start_seconds, "the node does not listen")
         return self
 
     def listens(self) -> bool:

@@ -1,6 +1,7 @@
 """Volumes have the files' values and places; what is not a volume is refused with the place of the fault."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from operators.build_volumes import BuildVolumesOperator, build_volume
 from operators.domain import Contrast, Selection, Verdict
 from operators.errors import BrokenGeometry, UnreadableInstance
 from operators.load_study import load_study
+from operators.pixels import HERE
 from operators.stage import Job
 
 
@@ -352,7 +354,7 @@ def test_the_operator_adds_the_volumes_to_its_job(tmp_path):
     series = flair_of(truth.folder)
     job = Job("1", truth.folder, tmp_path)
     job.selection = Selection({Contrast.FLAIR: Verdict(series, Contrast.FLAIR, "test")}, ())
-    BuildVolumesOperator.process(None, job)
+    BuildVolumesOperator.process(SimpleNamespace(_decoder=HERE), job)
     assert job.volumes[Contrast.FLAIR].series is series
 
 
@@ -369,7 +371,7 @@ def test_a_t1_that_is_no_volume_is_left_out_and_recorded(tmp_path):
     folder = copy_of(small_phantom(contrasts=contrasts), tmp_path)
     (folder / "01_T1_006.dcm").unlink()
     job = Job("1", folder, tmp_path, selection=study_with_t1(folder))
-    BuildVolumesOperator.process(None, job)
+    BuildVolumesOperator.process(SimpleNamespace(_decoder=HERE), job)
     assert set(job.volumes) == set(job.selection.chosen) == {Contrast.FLAIR, Contrast.T1C}
     (note,) = job.notes
     assert note.startswith("T1 (series 1): a slice is missing between")
@@ -384,4 +386,6 @@ def test_a_t1c_that_is_no_volume_ends_the_study(tmp_path):
     folder = copy_of(small_phantom(contrasts=contrasts), tmp_path)
     (folder / "04_T1C_006.dcm").unlink()
     with pytest.raises(BrokenGeometry, match=r"T1C \(series 4\): a slice is missing"):
-        BuildVolumesOperator.process(None, Job("1", folder, tmp_path, selection=study_with_t1(folder)))
+        BuildVolumesOperator.process(
+            SimpleNamespace(_decoder=HERE), Job("1", folder, tmp_path, selection=study_with_t1(folder))
+        )

@@ -15,6 +15,7 @@ from pynetdicom.status import code_to_category
 
 from app import __version__
 from app.cli import conformance
+from app.commitment_report import STATUSES as REPORT_STATUSES
 from app.config import Settings
 from app.conformance import TEMPLATE, all_codes, conformance_statement, name_of, setting_sections, table
 from app.conformance_objects import COMMON, CREATED
@@ -109,7 +110,7 @@ def test_every_transfer_syntax_and_sop_class_accepted_is_in_it(statement):
 
 
 def test_every_status_is_in_it(statement):
-    for status, (meaning, when) in STATUSES.items():
+    for status, (meaning, when) in [*STATUSES.items(), *REPORT_STATUSES.items()]:
         assert f"| 0x{status:04X} | {meaning} | {when} |" in statement
 
 
@@ -218,7 +219,7 @@ def test_what_the_sender_takes_for_a_refusal_for_good_is_as_told(statement):
     assert f"| 0xA9xx, 0xCxxx, {', '.join(f'0x{status:04X}' for status in FOR_GOOD)} | Failure for good |" in statement
 
 
-@pytest.mark.parametrize("absent", ["Storage Commitment", "Query/Retrieve", "TLS", "DICOMweb"])
+@pytest.mark.parametrize("absent", ["Storage Commitment as SCP", "Query/Retrieve", "TLS", "DICOMweb but for Store"])
 def test_what_is_not_supported_is_said_at_once(statement, absent):
     overview = statement.split("## 2 ")[0]
     assert absent in overview.split("**Not supported as yet**")[1]

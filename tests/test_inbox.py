@@ -3,7 +3,9 @@
 import os
 import shutil
 import threading
+import tracemalloc
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pydicom
 import pytest
@@ -11,7 +13,7 @@ from pydicom.uid import generate_uid
 
 from app.backlog import put_back_job
 from app.files import INCOMING, revision_id, study_key
-from app.inbox import Inbox
+from app.inbox import LOOK_SECONDS, Inbox
 from app.journal import JobState, Journal, StudyState
 from tests.support_dicom import Clock, arrive, node_settings, small_mr
 
@@ -101,6 +103,25 @@ def test_later_instances_make_a_new_revision_and_leave_the_running_job_alone(nod
     assert [job.revision for job in node.journal.jobs()] == [1, 2]
     node.journal.job_failed(second.job_id, "missing-sequence", "no FLAIR", "select")
     assert node.states() == [StudyState.FAILED]
+
+
+def test_studies_that_are_done_are_looked_at_when_something_comes_and_else_now_and_then(node, monkeypatch):
+    node.recognised = True
+    done = arrive(node.settings, small_mr())
+    node.after(0)
+    node.after(4)
+    looks = []
+    monkeypatch.setattr(node.inbox, "_look_at", lambda folder, modified: looks.append(folder.name))
+    for folder in (node.settings.inbox_dir, node.settings.inbox_dir / INCOMING):
+        os.utime(folder, (2_000_000.0, 2_000_000.0))  # nothing as fresh as to hide a change
+    for _ in range(3):
+        node.after(0.5)
+    assert looks == [done.name], "once, as the folders' times have changed"
+    node.after(LOOK_SECONDS)
+    assert looks == [done.name] * 2, "whatever was put there by hand"
+    other = arrive(node.settings, small_mr())
+    node.after(0.5)
+    assert sorted(looks[2:]) == sorted([done.name, other.name])
 
 
 def test_a_touched_folder_without_new_instances_makes_no_job(node):
@@ -343,3 +364,86 @@ def test_nothing_that_arrives_while_the_inbox_looks_is_missed(tmp_path):
     peer.join()
     assert counts[-1] == len(images)
     journal.close()
+
+
+class FileClock(Clock):
+    """The clock that files are dated by, in ns; a test sets it."""
+
+    def __call__(self):
+        return int(self.seconds * 1e9)
+
+
+@pytest.fixture
+def dated(node):
+    """The node's inbox with such a clock, at the time of its files."""
+    clock = FileClock()
+    clock.seconds = 2_000_000.0
+    node.recognised = True
+    node.inbox = Inbox(node.settings, node.journal, node._recognise, node.clock, clock)
+    return clock
+
+
+@pytest.mark.parametrize("hours", [-12, -1, 1, 12, 24 * 365])
+def test_a_study_is_complete_in_its_time_though_the_clock_is_set(node, dated, hours):
+    arrive(node.settings, small_mr())
+    assert node.after(0) == []
+    dated.seconds = 1_000_001.0 + hours * 3600  # of the file's own time
+    assert node.after(1) == []
+    assert len(node.after(3)) == 1
+
+
+def test_a_change_after_the_clock_was_set_back_makes_a_study_wait_anew(node, dated):
+    study = generate_uid()
+    folder = arrive(node.settings, small_mr(study))
+    node.after(0)
+    dated.seconds -= 7200
+    arrive(node.settings, small_mr(study))
+    os.utime(folder, (dated.seconds, dated.seconds))
+    dated.seconds += 1
+    assert node.after(2.9) == []
+    (job,) = node.after(3.1)
+    assert len(list(job.input_folder.iterdir())) == 2
+
+
+def test_a_change_at_this_moment_is_waited_for(node, dated):
+    folder = arrive(node.settings, small_mr())
+    node.after(0)
+    dated.seconds = folder.stat().st_mtime + 0.01
+    assert node.after(100) == []
+    dated.seconds += 1
+    assert len(node.after(0)) == 1
+
+
+@pytest.fixture
+def quick_node():
+    """A node in memory, if the system has a file system there: a thousand studies are synced many thousand times."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        node = Node(Path(folder) / "node")
+        yield node
+        node.journal.close()
+
+
+def test_a_thousand_waiting_studies_take_little_memory_and_are_handed_out_in_the_order_they_came(quick_node):
+    """All are complete at once, as after a night without a node; their names are hashes, in no order."""
+    node, moments = quick_node, {}
+    for number in range(1000):
+        folder = arrive(node.settings, small_mr(f"1.2.{number}", size=4))
+        moments[folder.name] = 1_000_000 + (number * 379) % 1000
+        os.utime(folder, (moments[folder.name], moments[folder.name]))
+    handed = []
+    tracemalloc.start()
+    try:
+        assert node.after(0) == []
+        node.clock.seconds += 121
+        while ready := node.inbox.poll(200):
+            handed += [job.job_id for job in ready]
+            for job in ready:
+                node.inbox.release(job.job_id)
+                node.journal.job_failed(job.job_id, "missing-sequence", "no FLAIR", "select")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    came = {job.job_id: moments[job.study_key] for job in node.journal.jobs()}
+    assert [came[job_id] for job_id in handed] == sorted(moments.values())
+    assert peak < 5_000_000, "5 kB a study"

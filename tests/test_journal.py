@@ -17,6 +17,7 @@ from app.config import Destination
 from app.errors import JournalError
 from app.inbox import Inbox
 from app.journal import DeliveryState, JobState, Journal, StudyState
+from app.journal_rows import SCHEMA_VERSION
 from app.outbox import Outbox
 from tests.support_dicom import Clock, arrive, node_settings, result_files, small_mr
 
@@ -214,16 +215,13 @@ def test_readers_hold_up_no_writer(journal):
     assert journal.job("j1").state is JobState.PROCESSING
 
 
-def test_the_oldest_study_comes_first(tmp_path):
+def test_the_first_to_be_ready_comes_first_whatever_the_clock_says(tmp_path):
     clock = Clock()
     journal = Journal(tmp_path / "journal.sqlite", clock)
-    for number in (3, 1, 2):
-        clock.seconds = 1000.0 + number
-        journal.study_arriving(f"k{number}", f"1.{number}")
-    clock.seconds = 2000.0
-    for number in (2, 3, 1):
-        journal.job_ready(f"j{number}", f"k{number}", 1)
-    assert [job.job_id for job in journal.take_ready()] == ["j1", "j2", "j3"]
+    for number, seconds in ((3, 1000.0), (1, 90_000.0), (2, -80_000.0)):
+        clock.seconds = seconds
+        with_job(journal, f"j{number}", f"k{number}", f"1.{number}")
+    assert [job.job_id for job in journal.take_ready()] == ["j3", "j1", "j2"]
     journal.close()
 
 
@@ -252,7 +250,7 @@ def test_a_journal_from_the_future_is_refused(tmp_path):
     Journal(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(JournalError, match="has schema version 99, this software knows 2"):
+    with pytest.raises(JournalError, match=f"has schema version 99, this software knows {SCHEMA_VERSION}"):
         Journal(path)
 
 

@@ -6,83 +6,198 @@ The argument is in docs/durability.md.
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
+from contextlib import suppress
 from itertools import count
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from app.config import Destination
 from app.errors import NodeError
-from app.files import publish_folder
+from app.files import INCOMING, instance_name, publish_folder
 from app.journal import JobState, Journal
 from app.outbox import Outbox
-from app.store import SUCCESS, Identity, Store
-from tests.support_dicom import node_settings
-from tests.support_faults import Disk, on
+from app.store import SUCCESS, Store, read_identity
+from tests.support_dicom import node_settings, small_mr
+from tests.support_faults import Disk, PowerCut, on
+from tests.torture.mutations import written
 
-IDENTITY = Identity("1.2.840.10008.5.1.4.1.1.4", "1.2.3.4", "1.2.3")
-SECOND = Identity("1.2.840.10008.5.1.4.1.1.4", "1.2.3.5", "1.2.3")
-CONTENT = b"\0" * 128 + b"DICM" + b"\2\0\0\0UL\4\0\0\0\0\0" + bytes(range(256)) * 20
+FIRST, SECOND, OTHER = small_mr("1.2.3", number=1), small_mr("1.2.3", number=2), small_mr("1.2.4", number=3)
 FAULTS = {"the disk is full": errno.ENOSPC, "the disk is broken": errno.EIO}
 A = Destination(name="a", ae_title="A", host="127.0.0.1", port=1)
 
 
+def file_of(ds):
+    return written(ds, ExplicitVRLittleEndian)
+
+
+def keep(store, ds):
+    content = file_of(ds)
+    return store.keep(read_identity(content), content)
+
+
 def whole(inbox):
-    """Every instance that a reader of the inbox meets."""
-    return [p for p in inbox.glob("*/*.dcm") if not p.parent.name.startswith(".")]
+    """What a reader of the inbox meets, by name, without the preambles."""
+    return {p.name: p.read_bytes()[128:] for p in inbox.glob("*/*.dcm") if not p.parent.name.startswith(".")}
+
+
+def expected(*images):
+    return {instance_name(ds.SOPInstanceUID): file_of(ds)[128:] for ds in images}
+
+
+def after_power_cut(disk, folder, into):
+    """Return what a node started after a power cut has in its inbox; `folder` itself is known to be on disk.
+
+    Names that were taken away and not synced may be back, or not: both must come to the same.
+    """
+    found = []
+    for removals in (False, True):
+        disk.remains(folder, into / f"{removals}", removals=removals)
+        store = Store(into / f"{removals}" / "inbox", 0)
+        store.sweep()
+        found.append(whole(into / f"{removals}" / "inbox"))
+    fewer, more = sorted(found, key=len)
+    assert fewer.items() <= more.items()
+    return fewer
 
 
 def test_what_was_answered_with_success_survives_a_power_cut(tmp_path, monkeypatch):
-    with on(Disk(tmp_path), monkeypatch) as disk:
-        store = Store(tmp_path / "node" / "inbox", 0)
-        assert store.keep(IDENTITY, CONTENT) == SUCCESS
-        assert store.keep(SECOND, CONTENT) == SUCCESS
-    assert len(whole(tmp_path / "node" / "inbox")) == 2
-    for path in whole(tmp_path / "node" / "inbox"):
-        assert disk.survives(path) == CONTENT
-    assert disk.calls.index("sync file") < disk.calls.index("replace"), "no name before the content is safe"
+    root = tmp_path / "disk"
+    root.mkdir()
+    with on(Disk(root), monkeypatch) as disk:
+        store = Store(root / "inbox", 0)
+        assert keep(store, FIRST) == keep(store, SECOND) == SUCCESS
+    assert whole(root / "inbox") == after_power_cut(disk, root, tmp_path / "after") == expected(FIRST, SECOND)
+    assert disk.calls.index("sync file") < disk.calls.index("link"), "no name before the content is safe"
 
 
-def test_a_folder_that_another_association_made_is_synced_before_success(tmp_path, monkeypatch):
-    with on(Disk(tmp_path), monkeypatch) as disk:
-        inbox = tmp_path / "inbox"
-        store = Store(inbox, 0)
-        store.keep(IDENTITY, CONTENT)
-        for path in whole(inbox):
-            path.unlink()
-        other = Store(inbox, 0)
-        disk.forget(inbox)  # as if the one that made the folder had not come to sync it
-        assert other.keep(IDENTITY, CONTENT) == SUCCESS
-    (path,) = whole(inbox)
-    assert disk.survives(path) == CONTENT
+def test_at_whatever_call_the_power_goes_nothing_is_lost_and_nothing_is_half(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.store.AT_ONCE", 2)
+    monkeypatch.setattr("app.slots.AT_ONCE", 2)
+    for cut_at in count():
+        root, answered = tmp_path / f"disk {cut_at}", []
+        root.mkdir()
+        with on(Disk(root, cut_at, None), monkeypatch) as disk:
+            with suppress(PowerCut):
+                store = Store(root / "inbox", 0)
+                for ds in (FIRST, OTHER, SECOND, FIRST):
+                    if keep(store, ds) == SUCCESS:
+                        answered.append(ds)
+                store.settle()
+            found = after_power_cut(disk, root, tmp_path / f"after {cut_at}")
+        assert expected(*answered).items() <= found.items(), f"lost when the power goes at call {cut_at}"
+        assert found.items() <= expected(FIRST, SECOND, OTHER).items()
+        assert whole(root / "inbox").items() <= expected(FIRST, SECOND, OTHER).items()
+        if not disk.is_out:
+            break  # every call has had its turn
+    assert cut_at > 30
+    assert not [p for p in (root / "inbox" / INCOMING).iterdir() if p.stat().st_size], "all are settled"
+
+
+def test_a_power_cut_in_the_middle_of_a_start_loses_nothing(tmp_path, monkeypatch):
+    root = tmp_path / "disk"
+    root.mkdir()
+    with on(Disk(root), monkeypatch) as disk:
+        store = Store(root / "inbox", 0)
+        keep(store, FIRST)
+        keep(store, OTHER)
+    for cut_at in count():
+        again = tmp_path / f"again {cut_at}"
+        disk.remains(root, again)
+        second = Disk(again, cut_at, None)
+        for path in (again, *again.rglob("*")):
+            second.synced(str(path), None if path.is_dir() else path.read_bytes)
+        with on(second, monkeypatch), suppress(PowerCut):
+            Store(again / "inbox", 0).sweep()
+        assert after_power_cut(second, again, tmp_path / f"after {cut_at}") == expected(FIRST, OTHER)
+        if not second.is_out:
+            break
+    assert cut_at > 4
+
+
+def test_an_instance_that_is_in_its_folder_already_is_synced_there_before_success(tmp_path, monkeypatch):
+    root = tmp_path / "disk"
+    root.mkdir()
+    with on(Disk(root), monkeypatch) as disk:
+        store = Store(root / "inbox", 0)
+        keep(store, FIRST)
+        disk.forget(root / "inbox" / INCOMING)  # as if it had come by another way than a slot
+        assert keep(store, FIRST) == SUCCESS
+    assert after_power_cut(disk, root, tmp_path / "after") == expected(FIRST)
+
+
+def test_without_hard_links_success_means_the_same(tmp_path, monkeypatch):
+    root = tmp_path / "disk"
+    root.mkdir()
+
+    def no_links(source, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with on(Disk(root), monkeypatch) as disk:
+        monkeypatch.setattr(os, "link", no_links)
+        store = Store(root / "inbox", 0)
+        assert keep(store, FIRST) == keep(store, SECOND) == keep(store, FIRST) == SUCCESS
+        assert after_power_cut(disk, root, tmp_path / "after") == expected(FIRST, SECOND)
+        store.settle()
+    assert whole(root / "inbox") == expected(FIRST, SECOND)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_call_fails_there_is_no_success_and_no_half_instance(tmp_path, monkeypatch, fault):
+    monkeypatch.setattr("app.store.AT_ONCE", 1)
     for fail_at in count():
-        folder = tmp_path / str(fail_at)
-        folder.mkdir()
-        store = Store(folder / "inbox", 0)
-        with on(Disk(folder, fail_at, FAULTS[fault]), monkeypatch) as disk:
+        root = tmp_path / f"disk {fail_at}"
+        root.mkdir()
+        with on(Disk(root, None), monkeypatch) as disk:
+            store = Store(root / "inbox", 0)
+            disk.fail_at, disk.error = len(disk.calls) + fail_at, FAULTS[fault]
             try:
-                answered = store.keep(IDENTITY, CONTENT)
+                answered = keep(store, FIRST)
             except OSError:
                 answered = None
-        if answered == SUCCESS and len(disk.calls) <= fail_at:
+            failed, disk.fail_at = len(disk.calls) > disk.fail_at, None
+            assert whole(root / "inbox") in ({}, expected(FIRST)), "whole or not there"
+            if answered is not None:
+                assert after_power_cut(disk, root, tmp_path / f"after {fail_at}") == expected(FIRST)
+            assert keep(store, FIRST) == SUCCESS, "the peer sends again"
+            assert keep(store, SECOND) == SUCCESS
+            store.settle()
+            assert whole(root / "inbox") == expected(FIRST, SECOND)
+            assert after_power_cut(disk, root, tmp_path / f"end {fail_at}") == expected(FIRST, SECOND)
+        if not failed:
             break  # every call has had its turn
-        assert all(path.read_bytes() == CONTENT for path in whole(folder / "inbox")), "whole or not there"
-        assert answered is None or all(disk.survives(p) == CONTENT for p in whole(folder / "inbox"))
-        assert store.keep(IDENTITY, CONTENT) == SUCCESS, "the peer sends again"
-        assert [p.read_bytes() for p in whole(folder / "inbox")] == [CONTENT]
-    assert fail_at >= 6, "open, write, sync, folder, rename, sync at least"
+    assert fail_at >= 6, "open, write, sync, folder, link, syncs at least"
 
 
 def test_short_writes_are_gone_on_with(tmp_path, monkeypatch):
     store = Store(tmp_path / "inbox", 0)
     with on(Disk(tmp_path, short=True), monkeypatch) as disk:
-        assert store.keep(IDENTITY, CONTENT) == SUCCESS
+        assert keep(store, FIRST) == SUCCESS
     assert sum(call.startswith("write") for call in disk.calls) > 5
-    assert whole(tmp_path / "inbox")[0].read_bytes() == CONTENT
+    assert whole(tmp_path / "inbox") == expected(FIRST)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "zeros", "longer", "old form"])
+def test_what_is_not_whole_in_a_slot_is_removed_at_the_start(tmp_path, spoil):
+    store = Store(tmp_path / "inbox", 0)
+    keep(store, FIRST)
+    store.settle()
+    (kept,) = (tmp_path / "inbox").glob("*/*.dcm")
+    content = kept.read_bytes()
+    kept.unlink()
+    spoilt = {
+        "cut": content[:-1],
+        "zeros": content[:600] + bytes(len(content) - 600),
+        "longer": content + b"\0\0",
+        "old form": bytes(128) + content[128:],
+    }[spoil]
+    left = tmp_path / "inbox" / INCOMING / "left.part"
+    left.write_bytes(spoilt)
+    Store(tmp_path / "inbox", 0).sweep()
+    assert not left.exists()
+    assert whole(tmp_path / "inbox") == {}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

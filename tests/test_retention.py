@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app import commitment
 from app.config_operation import RetentionConfig
 from app.files import study_key
 from app.journal import Journal
@@ -59,9 +60,15 @@ class Site:
             for delivery in self.journal.deliveries(job_id):
                 if end == "done":
                     self.journal.delivered(delivery.delivery_id)
+                elif end == "uncommitted":
+                    commitment.stored(self.journal, delivery.delivery_id, "", "1.2", f"1.2.{delivery.delivery_id}")
                 elif end == "dead":
                     self.journal.not_delivered([delivery.delivery_id], "", lambda failures: 0.0, 1)
         return folder
+
+    def wait(self, days):
+        self.clock.seconds += days * DAY
+        self.steps.seconds += days * DAY
 
     def sweep(self):
         """A look and all its steps; returns how many folders it took up."""
@@ -94,10 +101,10 @@ def site(tmp_path):
 def test_images_of_a_done_study_leave_after_their_days_and_its_results_stay(site):
     here = site()
     folder = here.study(1)
-    here.clock.seconds += 29 * DAY
+    here.wait(29)
     here.sweep()
     assert folder.exists()
-    here.clock.seconds += 2 * DAY
+    here.wait(2)
     assert here.sweep() == 1
     assert not folder.exists()
     assert list(here.settings.inbox_dir.iterdir()) == []
@@ -105,12 +112,12 @@ def test_images_of_a_done_study_leave_after_their_days_and_its_results_stay(site
     assert len(here.journal.studies()) == 1, "its results are still here"
 
 
-@pytest.mark.parametrize("end", ["arriving", "ready", "processing", "owed", "dead"])
+@pytest.mark.parametrize("end", ["arriving", "ready", "processing", "owed", "uncommitted", "dead"])
 def test_what_waits_or_is_owed_is_never_removed(site, end):
     here = site(inbox_days=1, failed_days=1, archive_days=1)
     folder = here.study(1, end)
     archived = here.archived()
-    here.clock.seconds += 10_000 * DAY
+    here.wait(10_000)
     here.sweep()
     assert len(list(folder.iterdir())) == 2
     assert here.archived() == archived
@@ -120,10 +127,10 @@ def test_what_waits_or_is_owed_is_never_removed(site, end):
 def test_failed_studies_have_days_of_their_own_and_are_forgotten_with_their_images(site, end):
     here = site(inbox_days=1, failed_days=90)
     folder = here.study(1, end)
-    here.clock.seconds += 89 * DAY
+    here.wait(89)
     here.sweep()
     assert folder.exists()
-    here.clock.seconds += 2 * DAY
+    here.wait(2)
     here.sweep()
     assert not folder.exists()
     assert here.journal.studies() == here.journal.jobs() == here.journal.events(folder.name) == []
@@ -132,10 +139,10 @@ def test_failed_studies_have_days_of_their_own_and_are_forgotten_with_their_imag
 def test_the_archive_has_days_of_its_own_and_a_study_without_either_is_forgotten(site):
     here = site(inbox_days=10, archive_days=20)
     folder = here.study(1)
-    here.clock.seconds += 11 * DAY
+    here.wait(11)
     here.sweep()
     assert not folder.exists()
-    here.clock.seconds += 10 * DAY
+    here.wait(10)
     here.sweep()
     assert here.archived() == []
     assert list(here.settings.archive_dir.iterdir()) == []
@@ -145,7 +152,7 @@ def test_the_archive_has_days_of_its_own_and_a_study_without_either_is_forgotten
 def test_nought_is_for_ever(site):
     here = site(inbox_days=0, failed_days=0, archive_days=0)
     folders = [here.study(1), here.study(2, "failed"), here.study(3, "quarantined")]
-    here.clock.seconds += 100_000 * DAY
+    here.wait(100_000)
     assert here.sweep() == 0
     assert all(folder.exists() for folder in folders)
 
@@ -153,10 +160,11 @@ def test_nought_is_for_ever(site):
 def test_one_step_removes_one_folder_and_it_looks_only_at_times(site):
     here = site()
     folders = [here.study(number) for number in range(3)]
-    here.clock.seconds += 31 * DAY
+    here.wait(31)
     for left in (2, 1, 0):
         assert here.retention.step()
         assert sum(folder.exists() for folder in folders) == left
+    here.clock.seconds -= 31 * DAY
     late = here.study(4)
     here.clock.seconds += 31 * DAY
     assert not here.retention.step()
@@ -168,7 +176,7 @@ def test_one_step_removes_one_folder_and_it_looks_only_at_times(site):
 def test_a_study_that_is_on_its_way_in_again_stays(site):
     here = site()
     folder = here.study(1)
-    here.clock.seconds += 31 * DAY
+    here.wait(31)
     os.utime(folder, (here.clock() - 60, here.clock() - 60))
     here.sweep()
     assert folder.exists()
@@ -177,7 +185,7 @@ def test_a_study_that_is_on_its_way_in_again_stays(site):
 def test_what_changes_between_the_look_and_its_turn_is_asked_again(site):
     here = site()
     folders = [here.study(1), here.study(2)]
-    here.clock.seconds += 31 * DAY
+    here.wait(31)
     here.retention.step()
     (left,) = [folder for folder in folders if folder.exists()]
     here.journal.study_arriving(left.name, "")
@@ -188,7 +196,7 @@ def test_what_changes_between_the_look_and_its_turn_is_asked_again(site):
 def test_an_image_that_comes_while_its_folder_is_hidden_is_kept_with_all_the_others(site, monkeypatch):
     here = site()
     folder = here.study(1)
-    here.clock.seconds += 31 * DAY
+    here.wait(31)
     rename = Path.rename
 
     def receiver_is_quicker(path, target):
@@ -219,7 +227,7 @@ def test_a_crash_in_mid_removal_is_undone_or_finished_at_start_up(site):
 def test_a_folder_that_cannot_be_removed_stops_nothing(site, monkeypatch):
     here = site()
     folders = [here.study(1), here.study(2)]
-    here.clock.seconds += 31 * DAY
+    here.wait(31)
     rename = Path.rename
 
     def fail_once(path, target):
@@ -231,3 +239,29 @@ def test_a_folder_that_cannot_be_removed_stops_nothing(site, monkeypatch):
     assert sum(folder.exists() for folder in folders) == 1
     here.sweep()
     assert not any(folder.exists() for folder in folders)
+
+
+def test_a_clock_that_leaps_ahead_makes_nothing_old(site):
+    """As where a machine starts with a wrong clock, which is set a while later."""
+    here = site(inbox_days=30, failed_days=30, archive_days=30)
+    folder = here.study(1)
+    here.clock.seconds += 20_000 * DAY
+    here.sweep()
+    assert folder.exists()
+    assert len(here.archived()) == 1
+    here.wait(31)
+    here.sweep()
+    assert not folder.exists()
+    assert here.archived() == []
+
+
+def test_a_clock_that_was_set_back_only_keeps_things_longer(site):
+    here = site(inbox_days=1)
+    folder = here.study(1)
+    here.clock.seconds -= 5 * DAY
+    here.wait(2)
+    here.sweep()
+    assert folder.exists()
+    here.wait(5)
+    here.sweep()
+    assert not folder.exists()

@@ -93,28 +93,28 @@ def held_out(
 
     Raises DataError where a class has too few patients for that.
     """
-    labels = _labels(patients)
-    _refuse_few(labels, folds)
+    labels = labels_of(patients)
+    refuse_few(labels, folds)
     scores, chosen = np.zeros((repeats, len(patients))), dict.fromkeys(CANDIDATES, 0)
     for repeat in range(repeats):
         for train, test in StratifiedKFold(folds, shuffle=True, random_state=repeat).split(labels, labels):
             teachers = [patients[i] for i in train]
             name = choose(teachers, repeat)
             chosen[name] += 1
-            scores[repeat, test] = _score(fit(teachers, name), [patients[i] for i in test])
+            scores[repeat, test] = score(fit(teachers, name), [patients[i] for i in test])
             advance()
     return HeldOut(scores.mean(axis=0), chosen)
 
 
 def choose(patients: Sequence[Patient], seed: int = 0, folds: int = 5) -> str:
     """Name the candidate of the greatest AUC over inner folds; the first, simplest one between equals."""
-    labels = _labels(patients)
+    labels = labels_of(patients)
     aucs = {}
     for name in CANDIDATES:
         scores = np.zeros(len(patients))
         dealer = StratifiedKFold(min(folds, int(np.bincount(labels).min())), shuffle=True, random_state=seed)
         for train, test in dealer.split(labels, labels):
-            scores[test] = _score(fit([patients[i] for i in train], name), [patients[i] for i in test])
+            scores[test] = score(fit([patients[i] for i in train], name), [patients[i] for i in test])
         aucs[name] = float(roc_auc_score(labels, scores))
     return max(aucs, key=lambda name: aucs[name])
 
@@ -163,15 +163,18 @@ def nested_calibration(
     return probabilities, verdicts
 
 
-def _score(model: Any, patients: Sequence[Patient]) -> Floats:
+def score(model: Any, patients: Sequence[Patient]) -> Floats:
+    """Ask a fitted candidate: log odds of each patient."""
     return to_score(altered_probability(model, np.array([p.judged_by for p in patients])))
 
 
-def _labels(patients: Sequence[Patient]) -> NDArray[np.int64]:
+def labels_of(patients: Sequence[Patient]) -> NDArray[np.int64]:
+    """Return 1 for each patient whose marker is altered, 0 for the others."""
     return np.array([int(p.altered) for p in patients])
 
 
-def _refuse_few(labels: NDArray[np.int64], folds: int) -> None:
+def refuse_few(labels: NDArray[np.int64], folds: int) -> None:
+    """Raise DataError where a class has too few patients for nested folds."""
     fewest = int(np.bincount(labels, minlength=2).min())
     if fewest < folds or fewest - -(-fewest // folds) < 2:  # two must be left to choose between candidates with
         raise DataError(f"{fewest} patients of one class are too few for {folds} folds")

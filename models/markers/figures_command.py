@@ -60,11 +60,8 @@ def figures(
     """
     console = Console(stderr=True)
     question, subjects = read_subjects(data_folder, find_marker(marker, column, positive, threshold), leave_out or ())
-    found = {} if segmentation is None else {n: path for n, (_, path) in finished_predictions(segmentation).items()}
     with Progress(console=console) as progress:
-        shown = progress.track([s for s in subjects if s.case.has_t1c], description="reading patients")
-        patients = [p for s in shown if (p := read_patient(s, cache, found.get(s.case.name))) is not None]
-        refuse_twins(patients)
+        patients = read_patients(subjects, segmentation, cache, progress)
         task = progress.add_task("judging", total=folds * repeats)
         judged = held_out(patients, folds, repeats, lambda: progress.advance(task))
     labels = [int(p.altered) for p in patients]
@@ -73,7 +70,7 @@ def figures(
     auc = measure(labels, list(probabilities)).figures["auc"]  # of what the node would say, calibration included
     settings = {
         "title": question.title, "threshold": question.threshold, "folds": folds, "repeats": repeats,
-        "coverage": coverage, "chosen": dict(judged.chosen), "judged_by_found_outlines": bool(found),
+        "coverage": coverage, "chosen": dict(judged.chosen), "judged_by_found_outlines": segmentation is not None,
     }  # fmt: skip
     _outcome(marker, patients, probabilities, settings).save(out / OUTCOMES)
     calibration = calibrate(judged.scores, altered, coverage, auc.value, (auc.low, auc.high))
@@ -87,6 +84,20 @@ def figures(
         f"said of {summary['said']:.0%} of patients, rightly of {summary['right_of_said']:.0%} of those; "
         f"true answer kept open or said in {summary['covered']:.0%}"
     )
+
+
+def read_patients(
+    subjects: Sequence[Subject], segmentation: Path | None, cache: Path, progress: Progress
+) -> list[Patient]:
+    """Describe everybody who has a true T1C and a tumour, by the outlines of a cross-validation too where one is given.
+
+    Raises DataError where a patient has two cases: folds are dealt by rows.
+    """
+    found = {} if segmentation is None else {n: path for n, (_, path) in finished_predictions(segmentation).items()}
+    shown = progress.track([s for s in subjects if s.case.has_t1c], description="reading patients")
+    patients = [p for s in shown if (p := read_patient(s, cache, found.get(s.case.name))) is not None]
+    refuse_twins(patients)
+    return patients
 
 
 def read_patient(subject: Subject, cache: Path, prediction: Path | None) -> Patient | None:

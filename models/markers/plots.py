@@ -65,6 +65,22 @@ def draw_curves(curves: Mapping[str, Curve], path: Path, title: str) -> None:
     _save(figure, path)
 
 
+def draw_learning(points: Mapping[float, tuple[float, float, float]], path: Path, title: str) -> None:
+    """Draw the AUC, with its interval (value, low, high), over how many patients were learnt from."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    values, low, high = np.array(list(points.values())).T
+    axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle="--", label="chance")
+    axes.errorbar(
+        list(points), values, yerr=(values - low, high - values), color=BLUE, marker="o", capsize=3, linewidth=1.4
+    )
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("patients learnt from")
+    axes.set_ylabel("AUC on the same held-out patients, 95 % interval")
+    axes.set_xlim(0)
+    _finish(figure, axes, path, "lower right")
+
+
 def mean_curve(curves: Mapping[str, Curve]) -> dict[int, tuple[float, float]]:
     """Average curves over the folds that have an epoch."""
     epochs = sorted({epoch for curve in curves.values() for epoch in curve})

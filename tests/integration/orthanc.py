@@ -7,6 +7,7 @@ with Orthanc(tmp_path, modalities={"node": ("GLIOMA_NODE", 11112)}) as pacs:
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -44,13 +45,18 @@ class Orthanc:
         *,
         modalities: Mapping[str, tuple[str, int]] | None = None,
         dicomweb: bool = False,
+        login: tuple[str, str] | None = None,
         **settings: Any,
     ) -> None:
-        """`modalities` are the peers it may send to: name to (AE title, port on this machine)."""
+        """`modalities` are the peers it may send to: name to (AE title, port on this machine).
+
+        `login` is the user and password of ours, where its settings ask for one.
+        """
         self.program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
         if self.program is None:
             pytest.skip("Orthanc is not installed")
         self.http_port, self.dicom_port = free_port(), free_port()
+        self._login = base64.b64encode(":".join(login).encode()).decode() if login else ""
         self._folder = folder / "orthanc"
         self._folder.mkdir(parents=True, exist_ok=True)
         plugin = PLUGINS / "libOrthancDicomWeb.so"
@@ -66,12 +72,18 @@ class Orthanc:
             "DicomPort": self.dicom_port,
             "DicomAet": self.AE_TITLE,
             "DicomCheckCalledAet": True,
-            "DicomModalities": {name: [title, "127.0.0.1", port] for name, (title, port) in (modalities or {}).items()},
             "RemoteAccessAllowed": True,
             "AuthenticationEnabled": False,
             "MaximumPduLength": 131_072,
         } | settings
         self._process: subprocess.Popen[bytes] | None = None
+        self.know(**(modalities or {}))
+
+    def know(self, **modalities: tuple[str, int]) -> None:
+        """Set, for its next start, the peers that it may send to."""
+        self._config["DicomModalities"] = {
+            name: [title, "127.0.0.1", port] for name, (title, port) in modalities.items()
+        }
 
     def start(self) -> Self:
         """Start it, and return when it answers."""
@@ -122,8 +134,14 @@ class Orthanc:
         """POST bytes, or JSON, to its REST interface."""
         return self._request(path, body if isinstance(body, bytes) else json.dumps(body).encode())
 
-    def _request(self, path: str, body: bytes | None) -> Any:
-        with urllib.request.urlopen(self.url + path, body, timeout=30) as answer:  # noqa: S310 - our own http address
+    def delete(self, path: str) -> None:
+        """DELETE by its REST interface."""
+        self._request(path, None, "DELETE")
+
+    def _request(self, path: str, body: bytes | None, method: str | None = None) -> Any:
+        headers = {"Authorization": f"Basic {self._login}"} if self._login else {}
+        request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310 - our own http address
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the same
             content = answer.read()
             return json.loads(content) if "json" in answer.headers.get("Content-Type", "") else content
 

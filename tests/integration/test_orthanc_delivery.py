@@ -9,10 +9,11 @@ from pydicom import uid
 from pydicom.uid import generate_uid
 
 from app.config import Peer
+from app.delivery import Sender
 from app.journal import Journal
 from app.outbox import Outbox
 from app.receiver import Receiver
-from app.sender import Sender, send_files
+from app.sender import send_files
 from operators.write_seg import write_segs
 from tests.integration.orthanc import Orthanc, free_port, running_orthanc  # noqa: F401 - a fixture
 from tests.support_dicom import node_settings, result_files, save, small_mr, with_meta

@@ -10,11 +10,12 @@ import skops.io
 from typer.testing import CliRunner
 
 from models.markers import __main__ as command
-from models.markers import figure_fit, figures_command
+from models.markers import figure_fit, figures_command, learning_curve
 from models.markers.calibration import Calibration, CalibrationError, Verdict, rank, to_score
 from models.markers.figure_fit import Patient, calibrate, choose, fit, held_out, nested_calibration
 from models.markers.figure_model import CALIBRATION, INPUTS, MODEL, TRUSTED, FigureModel, FigureModelError, inputs
 from models.markers.image_features import NoTumour, describe, feature_names
+from models.markers.learning_curve import learn_from_fewer, thinned
 from models.markers.outcomes import Outcome
 from models.training import data
 
@@ -146,7 +147,7 @@ def test_no_patient_is_judged_by_a_model_that_saw_them(monkeypatch):
         return np.zeros(len(judges))
 
     monkeypatch.setattr(figure_fit, "fit", spy)
-    monkeypatch.setattr(figure_fit, "_score", judged)
+    monkeypatch.setattr(figure_fit, "score", judged)
     held_out(everyone, repeats=1)
     assert len(seen) == 5 + 5 * 5 * len(figure_fit.CANDIDATES)
 
@@ -276,3 +277,47 @@ def test_verdicts_are_summed_up():
 def test_a_patient_with_two_cases_is_refused():
     with pytest.raises(data.DataError, match="two cases"):
         figures_command.refuse_twins([patients(3)[0], patients(3)[0]])
+
+
+def test_fewer_patients_to_learn_from_tell_less_and_the_last_point_is_the_full_judgement():
+    told = patients(60, signal=1.5)
+    few, full = learn_from_fewer(told, (0.2, 1.0), repeats=2)
+    assert (few.learnt_from, full.learnt_from) == (9.0, 48.0)
+    assert few.auc.value < full.auc.value
+    assert full.auc.value == pytest.approx(auc(held_out(told, repeats=2).scores, told))
+
+
+def test_a_smaller_share_is_a_part_of_a_greater_one_and_keeps_both_classes():
+    labels = np.array([int(i % 5 == 0) for i in range(40)])
+    rows = np.arange(30)
+    half, all_of_them = (set(thinned(rows, labels, share, (0, 1))) for share in (0.5, 1.0))
+    assert half < all_of_them == set(rows)
+    assert sum(labels[list(half)]) == 3
+    assert sum(labels[thinned(rows, labels, 0.01, (0, 1))]) == 2
+
+
+def test_no_held_out_patient_teaches_a_smaller_share(monkeypatch):
+    everyone, seen = patients(30), []
+    monkeypatch.setattr(learning_curve, "fit", lambda teachers, name: seen.append({p.name for p in teachers}))
+    monkeypatch.setattr(learning_curve, "choose", lambda teachers, seed: "")
+
+    def judged(model, judges):
+        assert not seen[-1] & {p.name for p in judges}
+        return np.linspace(0, 1, len(judges))
+
+    monkeypatch.setattr(learning_curve, "score", judged)
+    learn_from_fewer(everyone, (0.5, 1.0), repeats=1)
+    assert len(seen) == 10
+
+
+def test_the_learning_curve_is_told_and_drawn(marked, tmp_path):
+    folder, cache = marked
+    words = ["learning-curve", "--marker", "idh", "--data", folder, "--out", tmp_path, "--cache", cache, "--folds", "3"]
+    ran = CliRunner().invoke(command.app, [str(word) for word in [*words, "--repeats", "1", "--shares", "1,.5"]])
+    assert ran.exit_code == 0, ran.output
+    told = json.loads((tmp_path / "learning.json").read_text())
+    assert [point["share"] for point in told["points"]] == [0.5, 1.0]
+    assert (tmp_path / "learning.png").stat().st_size > 5000
+    for wrong in ("0,1", "some"):
+        refused = CliRunner().invoke(command.app, [str(word) for word in [*words, "--shares", wrong]])
+        assert isinstance(refused.exception, data.DataError)

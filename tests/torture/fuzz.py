@@ -1,11 +1,10 @@
-"""Throws broken datasets and PDUs at the node's readers and at a receiver that listens.
+"""Throws broken datasets at the node's readers, and broken conversations at a receiver that listens.
 
 Anything but a clear refusal is a failure, and told by its number: the same number makes the same input again.
 """
 
 from __future__ import annotations
 
-import logging
 import socket
 import struct
 import warnings
@@ -15,14 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from app.store import Refused, read_identity
 from operators.errors import PipelineError
 from operators.load_study import read_instance, study_of
-from tests.torture.mutations import LENGTHS, case, deep, seeds
+from tests.torture.mutations import case, deep, seeds
+from tests.torture.peers import Script, script
 
 SECRETS = ("Secret", "PID-SECRET")
+PATIENCE_SECONDS = 30.0
+"""A connection that the receiver has not ended by then is a failure: its own limits are shorter."""
+STORE_ANSWER = struct.pack("<HHLH", 0, 0x0100, 2, 0x8001)
+STATUS = struct.pack("<HHL", 0, 0x0900, 2)
 
 
 @dataclass
@@ -74,53 +76,66 @@ def _try(found: Found, number: int, reader: str, read: Callable[[], object]) -> 
         found.counts[f"{reader}: read"] += 1
 
 
-def request(called: bytes, calling: bytes) -> bytes:
-    """Make a whole A-ASSOCIATE-RQ for C-ECHO (PS3.8 section 9.3.2)."""
-    application = item(0x10, b"1.2.840.10008.3.1.1.1")
-    syntaxes = item(0x30, b"1.2.840.10008.1.1") + item(0x40, b"1.2.840.10008.1.2")
-    user = item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3.4"))
-    body = struct.pack(">HH", 1, 0) + called.ljust(16) + calling.ljust(16) + bytes(32)
-    body += application + item(0x20, b"\x01\0\0\0" + syntaxes) + user
-    return struct.pack(">BBL", 1, 0, len(body)) + body
-
-
-def item(kind: int, content: bytes) -> bytes:
-    return struct.pack(">BBH", kind, 0, len(content)) + content
-
-
-def pdu(number: int, whole: bytes) -> bytes:
-    """Make the broken bytes of a number: a mutated request, several PDUs, or noise."""
-    random = np.random.default_rng(number)
-    kind = int(random.integers(5))
-    if kind == 0:
-        return random.bytes(int(random.integers(1, 400)))
-    data = bytearray(whole)
-    for _ in range(int(random.integers(1, 8))):
-        at = int(random.integers(len(data)))
-        if kind == 1:
-            data[at] ^= 1 << int(random.integers(8))
-        elif kind == 2 and at + 2 <= len(data):
-            data[at : at + 2] = struct.pack(">H", LENGTHS[int(random.integers(len(LENGTHS)))] & 0xFFFF)
-        elif kind == 3:
-            data[2:6] = struct.pack(">L", LENGTHS[int(random.integers(len(LENGTHS)))])
-    if kind == 4:  # a good request, and then what no peer sends
-        tail = struct.pack(">BBL", int(random.integers(256)), 0, int(random.integers(64)))
-        return bytes(whole) + tail + random.bytes(int(random.integers(64)))
-    return bytes(data)
-
-
-def fuzz_receiver(numbers: Iterable[int], port: int, whole: bytes, told: Callable[[], None] = lambda: None) -> int:
-    """Send the broken bytes of each number on a connection of its own; returns how many connections were taken."""
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    taken = 0
+def fuzz_receiver(
+    numbers: Iterable[int], port: int, titles: tuple[bytes, bytes], told: Callable[[], None] = lambda: None
+) -> Counter[str]:
+    """Hold the conversation of each number on a connection of its own; returns what came of them."""
+    whole, seen = seeds(), Counter[str]()
     for number in numbers:
-        # A connection that is cut while we write is one good answer.
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as connection:
-            taken += 1
-            connection.sendall(pdu(number, whole))
-            connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(10)
-            while connection.recv(4096):
-                pass
+        seen.update(_converse(script(number, titles, whole), port))
         told()
-    return taken
+    return seen
+
+
+def _converse(said: Script, port: int) -> list[str]:
+    """Say it, and tell how the peer took it: its first PDU, and its answers to C-STORE by their status."""
+    heard = bytearray()
+    try:
+        # A connection that is cut while we write is one good answer.
+        with socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS) as connection, suppress(ConnectionError):
+            connection.sendall(said.opening)
+            if said.patient:
+                _hear(connection, heard, once=True)
+            for chunk in said.chunks:
+                connection.sendall(chunk)
+            if said.ending == "reset":
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return [_kind(heard), "reset by us"]
+            if said.ending == "shut":
+                connection.shutdown(socket.SHUT_WR)
+            _hear(connection, heard)
+    except TimeoutError:
+        return ["no end"]
+    except OSError:
+        return [_kind(heard)]
+    return [_kind(heard), *(f"C-STORE 0x{status:04X}" for status in _statuses(heard))]
+
+
+def _hear(connection: socket.socket, heard: bytearray, *, once: bool = False) -> None:
+    """Listen to the end, or `once`: to the first words, for a moment."""
+    connection.settimeout(0.5 if once else PATIENCE_SECONDS)
+    try:
+        while some := connection.recv(65536):
+            heard += some
+            if once:
+                return
+    except TimeoutError:
+        if not once:
+            raise
+    finally:
+        connection.settimeout(PATIENCE_SECONDS)
+
+
+def _kind(heard: bytes) -> str:
+    return {2: "accepted", 3: "rejected", 7: "aborted"}.get(heard[0], "other") if heard else "cut off"
+
+
+def _statuses(heard: bytes) -> list[int]:
+    """Find the statuses of C-STORE-RSPs (0000,0900) in what was heard."""
+    found, at = [], 0
+    while (at := heard.find(STORE_ANSWER, at)) >= 0:
+        at = heard.find(STATUS, at)
+        if at < 0:
+            break
+        found.append(struct.unpack_from("<H", heard, at + len(STATUS))[0])
+    return found

@@ -1,60 +1,109 @@
 """Kills the node at random moments under a stream of studies, and counts what was lost or done twice.
 
 Studies go to a real node, which delivers to a real Orthanc. What a sender was told is kept must be in the inbox; each
-study must end as one result set in Orthanc: none lost, none doubled.
+study must end as one result set for each revision of it in Orthanc, whole: none lost, none doubled, and the last
+revision made of every image. A study that was in work at three deaths is quarantined, as the node cannot tell our
+kills from its own crashes; it is put back as a person would, by `python -m app queue retry`, and counted.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import psutil
 import pydicom
 from pydicom.uid import generate_uid
+from sqlalchemy import func, select
 
 from app.config import Destination
 from app.errors import PeerError
 from app.files import instance_name, study_key
-from app.journal import JobState
+from app.journal import EventRow, JobRow, JobState, Journal
 from app.phantom import PhantomOptions, make_phantom
 from app.sender import send_files
 from tests.integration.orthanc import Orthanc
-from tests.support_study import RunningNode
+from tests.support_study import ROOT, RunningNode
 
 SMALL = PhantomOptions(slices=12, rows=96, columns=96, pixel_mm=2.4, spacing_mm=11.0, thickness_mm=10.0)
 RESULTS = 6
 """Objects of one result set: two segmentations, two reports, key image, page."""
 VICTIMS = ("node", "receiver", "worker", "all of it")
+AHEAD = 5
+"""Studies under way at once: the stream waits for the node, so that the kills meet all of a study's stages."""
+PATIENCE_SECONDS = 600.0
+"""A busy machine may need this long to start a node; and so long, at the end, it may be without any progress."""
+ENDED = {JobState.DONE, JobState.FAILED, JobState.QUARANTINED}
 
 
 @dataclass
 class Tally:
-    """What happened."""
+    """What happened; `save` and `load` let an interrupted run go on."""
 
+    seed: int = 0
+    rounds: int = 0
+    """Kills whose turn has come; a victim that was not there just then is not counted in `kills`."""
     kills: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    pace_seconds: float = 0.0
+    """What a study took before the first kill: kills come as far apart on average, so that they meet every stage."""
     accepted: dict[str, set[str]] = field(default_factory=dict)
     """SOP Instance UIDs that a sender was told are kept, by Study Instance UID."""
-    lost_instances: int = 0
-    lost_studies: int = 0
-    doubled_studies: int = 0
-    failed_studies: int = 0
+    put_back: int = 0
+    """Quarantined studies that were put back."""
+    kept_instances: int = 0
+    revisions: int = 0
+    result_sets: int = 0
+    """Delivered whole, equal to what the node archived."""
+    wrong: Counter[str] = field(default_factory=Counter)
+    """What must not be, by kind."""
+
+    @property
+    def accepted_instances(self) -> int:
+        return sum(map(len, self.accepted.values()))
 
     @property
     def sound(self) -> bool:
         """Whether nothing was lost and nothing done twice."""
-        return not (self.lost_instances or self.lost_studies or self.doubled_studies or self.failed_studies)
+        return not self.wrong.total() and self.kept_instances >= self.accepted_instances > 0
+
+    def save(self, path: Path) -> None:
+        state = {
+            "seed": self.seed,
+            "rounds": self.rounds,
+            "kills": self.kills,
+            "sent": self.sent,
+            "pace": self.pace_seconds,
+            "accepted": {uid: sorted(held) for uid, held in list(self.accepted.items())},
+        }
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(state))
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, seed: int) -> Tally:
+        """Take up what an interrupted run left; nothing there: begin anew."""
+        if not path.exists():
+            return cls(seed=seed)
+        state = json.loads(path.read_text())
+        accepted = {uid: set(held) for uid, held in state["accepted"].items()}
+        known = state["seed"], state["rounds"], Counter(state["kills"]), state["sent"], state["pace"]
+        return cls(*known, accepted)
 
 
 def copy_study(source: Path, target: Path, number: int) -> str:
     """Make a study of its own of the phantom; returns its Study Instance UID."""
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     new: dict[str, str] = {}
     study = ""
     for path in sorted(source.rglob("*.dcm")):
@@ -69,26 +118,29 @@ def copy_study(source: Path, target: Path, number: int) -> str:
 
 
 def torture(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) -> Tally:
-    """Kill `kills` times, a few seconds apart, while studies keep coming; then let all come to its end, and count."""
-    chance, tally, stop = random.Random(seed), Tally(), threading.Event()
-    phantom = make_phantom(folder / "phantom", SMALL)
+    """Kill until `kills` is reached while studies keep coming, let all come to its end, and count."""
+    state, stop = folder / "tally.json", threading.Event()
+    tally = Tally.load(state, seed)
+    source = folder / "phantom"
+    if not source.exists():
+        make_phantom(source, SMALL)
     with Orthanc(folder) as pacs:
-        node = RunningNode(folder, destinations=[pacs.destination().model_dump()]).start()
-        sender = threading.Thread(target=_send, args=(folder, phantom.folder, node, tally, stop), daemon=True)
+        node = RunningNode(folder, destinations=[pacs.destination().model_dump()], start_seconds=PATIENCE_SECONDS)
+        node.start()
+        sender = threading.Thread(target=_send, args=(folder, source, node, tally, stop), daemon=True)
         sender.start()
         try:
-            for number in range(kills):
-                time.sleep(chance.uniform(0.5, 12.0))
-                victim = chance.choice(VICTIMS)
-                if _kill(node, victim):
-                    tally.kills[victim] += 1
-                if node.process is not None and node.process.poll() is not None:
-                    _free(node)
-                    node.start()
-                tell(f"{number + 1} of {kills}: {victim}")
+            tally.pace_seconds = tally.pace_seconds or _first_study(node)
+            while tally.rounds < kills:
+                if not sender.is_alive():
+                    raise RuntimeError("the stream of studies broke off")
+                victim = _round(node, tally)
+                tally.save(state)
+                tell(f"{tally.rounds} of {kills}: {victim}; {len(tally.accepted)} studies sent")
             stop.set()
             sender.join()
             _settle(node, tally, tell)
+            tally.save(state)
             _count(node, pacs, tally)
             node.stop()
         finally:
@@ -98,25 +150,57 @@ def torture(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) ->
     return tally
 
 
+def _first_study(node: RunningNode) -> float:
+    """Wait until a study is done, and return how long it was in work."""
+
+    def done() -> list[JobRow]:
+        return [job for job in node.jobs() if job.state is JobState.DONE]
+
+    (job, *_) = node.wait(done, PATIENCE_SECONDS, "no study is done")
+    return float(job.finished - job.begun)
+
+
+def _round(node: RunningNode, tally: Tally) -> str:
+    """Wait, kill, and start again what does not do so itself; returns who was the victim."""
+    chance = random.Random(f"{tally.seed} {tally.rounds}")
+    time.sleep(chance.uniform(0.0, 2.0 * tally.pace_seconds))
+    victim = chance.choice(VICTIMS)
+    if _kill(node, victim):
+        tally.kills[victim] += 1
+    if node.process is not None and node.process.poll() is not None:
+        _free(node)
+        node.start()
+    tally.rounds += 1
+    return victim
+
+
 def _send(folder: Path, source: Path, node: RunningNode, tally: Tally, stop: threading.Event) -> None:
     """Send study after study, each until the node has taken all of it, as a PACS does."""
-    peer, number = Destination(name="node", ae_title="GLIOMA_NODE", host="127.0.0.1", port=node.port), 0
+    peer = Destination(name="node", ae_title="GLIOMA_NODE", host="127.0.0.1", port=node.port)
     while not stop.is_set():
-        number += 1
-        study = folder / "sent" / str(number)
-        uid = copy_study(source, study, number)
+        if len(tally.accepted) - len(_done(node)) >= AHEAD:
+            stop.wait(1.0)
+            continue
+        tally.sent += 1
+        study = folder / "sent" / str(tally.sent)
+        uid = copy_study(source, study, tally.sent)
         accepted = tally.accepted.setdefault(uid, set())
         waiting = sorted(study.glob("*.dcm"))
         while waiting:
+            told = []
             with suppress(PeerError):
-                told = []
                 send_files(waiting, peer, "SCANNER", 10, told.append)
             kept = {outcome.path for outcome in told if outcome.delivered}
             accepted |= {str(pydicom.dcmread(p, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for p in kept}
             waiting = [path for path in waiting if path not in kept]
             if waiting:
                 time.sleep(0.5)
-        time.sleep(3.0)
+        stop.wait(1.0)
+
+
+def _done(node: RunningNode) -> set[str]:
+    """Return the studies that have ended, well or not."""
+    return {job.study_key for job in node.jobs() if job.state in ENDED}
 
 
 def _kill(node: RunningNode, victim: str) -> bool:
@@ -124,9 +208,8 @@ def _kill(node: RunningNode, victim: str) -> bool:
     with suppress(psutil.NoSuchProcess):
         main = psutil.Process(node.process.pid)
         children = main.children(recursive=True)
-        named = {"receiver": "spawn_main", "worker": "spawn_main"}
-        if victim in named:
-            spawned = [c for c in children if named[victim] in " ".join(c.cmdline())]
+        if victim in {"receiver", "worker"}:
+            spawned = [c for c in children if "spawn_main" in " ".join(c.cmdline())]
             listening = [c for c in spawned if any(k.status == psutil.CONN_LISTEN for k in c.net_connections())]
             chosen = listening if victim == "receiver" else [c for c in spawned if c not in listening]
             for process in chosen[:1]:
@@ -148,28 +231,74 @@ def _free(node: RunningNode) -> None:
 
 
 def _settle(node: RunningNode, tally: Tally, tell: Callable[[str], None]) -> None:
-    """Wait until every study has its end and nothing is owed."""
-    until = time.monotonic() + 1800
-    ended = {JobState.DONE, JobState.FAILED}
+    """Wait until every study has its end and nothing is owed; put back what was quarantined, once each."""
+    seen, until = (0, 0), time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
         jobs = node.jobs()
+        quarantined = sum(job.state is JobState.QUARANTINED for job in latest(jobs).values())
+        if quarantined and tally.put_back == 0 and all(job.state in ENDED for job in jobs):
+            tally.put_back = quarantined
+            retry = [sys.executable, "-m", "app", "queue", "retry", "--all", "--config", str(node.folder / "node.yaml")]
+            subprocess.run(retry, cwd=ROOT, check=True, capture_output=True)
+            continue
         owed = [p for p in (node.folder / "data" / "outbox").glob("[!.]*") if p.is_dir()]
-        if len(jobs) >= len(tally.accepted) and all(job.state in ended for job in jobs) and not owed:
+        ended = sum(job.state in ENDED for job in jobs)
+        if len(_done(node)) >= len(tally.accepted) and ended == len(jobs) and not owed:
             return
-        tell(f"waiting: {sum(job.state in ended for job in jobs)} of {len(tally.accepted)} studies, {len(owed)} owed")
-        time.sleep(5.0)
+        if (ended, -len(owed)) != seen:
+            seen, until = (ended, -len(owed)), time.monotonic() + PATIENCE_SECONDS
+            tell(f"waiting: {len(_done(node))} of {len(tally.accepted)} studies have ended, {len(owed)} owe results")
+        time.sleep(2.0)
+
+
+def latest(jobs: list[JobRow]) -> dict[str, JobRow]:
+    """Return the last revision of each study."""
+    return {job.study_key: job for job in sorted(jobs, key=lambda job: job.revision)}
 
 
 def _count(node: RunningNode, pacs: Orthanc, tally: Tally) -> None:
-    inbox = node.folder / "data" / "inbox"
-    done = Counter(job.study_key for job in node.jobs() if job.state is JobState.DONE)
-    tally.failed_studies = sum(job.state is JobState.FAILED for job in node.jobs())
-    delivered = {}
-    for study in pacs.get("/studies?expand"):
-        instances = pacs.get(f"/studies/{study['ID']}/instances")
-        delivered[study["MainDicomTags"]["StudyInstanceUID"]] = len(instances)
+    data, jobs = node.folder / "data", node.jobs()
+    done = [job for job in jobs if job.state is JobState.DONE]
+    last, wrong = latest(jobs), tally.wrong
+    tally.revisions = len(done)
     for uid, instances in tally.accepted.items():
         key = study_key(uid)
-        tally.lost_instances += sum(not (inbox / key / instance_name(i)).is_file() for i in instances)
-        tally.lost_studies += done[key] == 0 or delivered.get(uid, 0) < RESULTS
-        tally.doubled_studies += done[key] > 1 or delivered.get(uid, 0) > RESULTS
+        held = sum((data / "inbox" / key / instance_name(i)).is_file() for i in instances)
+        tally.kept_instances += held
+        wrong["instances lost"] += len(instances) - held
+        wrong["studies without a result"] += key not in last or last[key].state is not JobState.DONE
+        wrong["studies whose last result lacks images"] += key in last and last[key].instances < len(instances)
+    wrong["studies that failed"] = sum(job.state is JobState.FAILED for job in jobs)
+    wrong["jobs done twice"] = _done_twice(data / "journal.sqlite")
+    wrong["left half-made"] = sum(1 for slot in (data / "inbox" / ".incoming").iterdir() if slot.stat().st_size)
+    wrong["left in work"] = sum(1 for _ in (data / "work").iterdir())
+    _count_delivered(done, data / "archive", pacs, tally)
+
+
+def _count_delivered(done: list[JobRow], archive: Path, pacs: Orthanc, tally: Tally) -> None:
+    """Compare what Orthanc holds, object by object, with what the node archived."""
+    held = pacs.instance_uids()
+    for job in done:
+        objects = [pydicom.dcmread(path) for path in (archive / job.study_key / job.job_id).glob("*.dcm")]
+        there = {str(ds.SOPInstanceUID) for ds in objects} & held
+        equal = sum(
+            pydicom.dcmread(BytesIO(pacs.file(str(ds.SOPInstanceUID)))) == ds
+            for ds in objects
+            if str(ds.SOPInstanceUID) in there
+        )
+        tally.result_sets += equal == len(objects) == RESULTS
+        tally.wrong["results lost"] += RESULTS - len(there)
+        tally.wrong["results that differ from the archive"] += len(there) - equal
+        held -= there
+    # A job done twice under other UIDs, or sent before it was archived for good.
+    tally.wrong["results doubled"] = len(held)
+
+
+def _done_twice(path: Path) -> int:
+    journal = Journal(path)
+    try:
+        with journal.reading() as session:
+            times = select(func.count()).where(EventRow.what.startswith("done:")).group_by(EventRow.job_id)
+            return sum(number > 1 for number in session.scalars(times))
+    finally:
+        journal.close()

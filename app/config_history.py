@@ -1,0 +1,39 @@
+"""Settings of where earlier examinations are looked for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from app.config_base import AETitle, Port, Section
+
+
+class HistoryPacs(Section):
+    """A PACS that is asked for earlier reports of a patient by C-FIND and sends them by C-MOVE."""
+
+    ae_title: AETitle
+    """Title of the PACS."""
+    host: str
+    """Its host name or address."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Its TCP port."""
+    calling_ae_title: AETitle = "GLIOMA_NODE"
+    """Title the node calls itself when it asks."""
+    move_ae_title: AETitle = "GLIOMA_HISTORY"
+    """Title to which the PACS sends; it must know it, at `move_port` of this machine."""
+    move_port: Port = 11113
+    """TCP port that is open while reports are fetched."""
+    studies: int = Field(default=3, ge=1)
+    """How many of the patient's latest other studies are looked into."""
+    timeout_seconds: float = Field(default=20.0, gt=0)
+    """A silent PACS is given up after this long; the study goes on without the comparison."""
+
+
+class HistoryConfig(Section):
+    """Where earlier examinations of a patient are looked for, to compare with."""
+
+    archive: bool = True
+    """In the node's own archive."""
+    pacs: HistoryPacs | None = None
+    """In a PACS; none by default."""

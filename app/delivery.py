@@ -1,0 +1,214 @@
+"""Delivery of what the outbox owes: tried again with growing pauses until every destination has all of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
+
+from pydicom.uid import generate_uid
+
+from app import commitment
+from app.audit import AuditTrail, Party, Transfer
+from app.commitment_report import Reports
+from app.config import Destination, SenderConfig
+from app.config_delivery import CommitmentConfig
+from app.errors import KindsRefused, NodeError, PeerError
+from app.journal import DeliveryRow, Journal
+from app.outbox import Outbox
+from app.sender import CONNECT_SECONDS, Courier, Outcome, reference_of
+from app.stow import StowCourier
+
+LOGGER = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 5.0
+
+
+class Sender:
+    """Delivers what the outbox owes, each destination in its own thread, so that one that is down holds up none."""
+
+    def __init__(
+        self,
+        config: SenderConfig,
+        journal: Journal,
+        outbox: Outbox,
+        now: Callable[[], float] = time.time,
+        trail: AuditTrail | None = None,
+    ) -> None:
+        """`now` is in seconds since 1970, as next attempts outlive the process; `trail` is told what went."""
+        self._runs = [_Run(destination, config, journal, outbox, now, trail) for destination in config.destinations]
+
+    def start(self) -> None:
+        """Begin, with what is owed from before."""
+        for run in self._runs:
+            run.thread.start()
+
+    def wake(self) -> None:
+        """Look now: something new is owed."""
+        for run in self._runs:
+            run.wake.set()
+
+    def stop(self) -> None:
+        """End within a second, or once a connection being made is given up; what was not delivered stays owed."""
+        for run in self._runs:
+            run.stop()
+        for run in self._runs:
+            if run.thread.is_alive():
+                run.thread.join(CONNECT_SECONDS + 1.0)
+
+
+class _Run:
+    """One destination's thread."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        config: SenderConfig,
+        journal: Journal,
+        outbox: Outbox,
+        now: Callable[[], float],
+        trail: AuditTrail | None,
+    ) -> None:
+        self._destination, self._config, self._now = destination, config, now
+        self._journal, self._outbox, self._trail = journal, outbox, trail
+        self._reports = Reports(journal, config, trail)
+        self._courier: Courier | StowCourier | None = None
+        self._uncommitted = commitment.waiting_jobs(journal, destination.name)
+        """Jobs of which something waits for commitment, as of the latest look."""
+        self._stopped = threading.Event()
+        self.wake = threading.Event()
+        self.thread = threading.Thread(target=self._loop, name=f"sender-{destination.name}", daemon=True)
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self._stopped.set()
+        self.wake.set()
+        courier = self._courier
+        if courier is not None:
+            courier.stop()
+
+    def _loop(self) -> None:
+        while not self._stopped.is_set():
+            self.wake.clear()
+            try:
+                wait = self._deliver_due()
+            except NodeError as error:
+                LOGGER.error("%s: %s", self._destination.name, error)
+                wait = _PAUSE_SECONDS
+            self.wake.wait(wait)
+
+    def _deliver_due(self) -> float:
+        """Try what is due; return how long to wait: never long, as a person may put something back meanwhile."""
+        if due := self._journal.due(self._destination.name, self._config.longest_retry_seconds):
+            self._deliver(due)
+        times = [self._journal.next_attempt(self._destination.name), self._see_to_commitment()]
+        soonest = min((at for at in times if at is not None), default=None)
+        return _PAUSE_SECONDS if soonest is None else max(0.0, min(soonest - self._now(), _PAUSE_SECONDS))
+
+    def _see_to_commitment(self) -> float | None:
+        """Ask for what is due, one job; return when to look again.
+
+        Reports come to another process too: what they settled meanwhile leaves the outbox here.
+        """
+        peer, before = self._destination, self._uncommitted
+        if peer.commitment is not None:
+            longest = max(peer.commitment.longest_timeout_seconds, self._config.longest_retry_seconds)
+            if rows := commitment.to_ask(self._journal, peer.name, longest):
+                before = before | {row.job_id for row in rows}
+                self._ask(peer.commitment, rows)
+        elif before:
+            commitment.believe(self._journal, peer.name)
+        else:
+            return None
+        waiting = commitment.waiting_jobs(self._journal, peer.name)
+        for job_id in before - waiting:
+            self._outbox.forget_delivered(job_id)
+        self._uncommitted = waiting
+        return commitment.next_ask(self._journal, peer.name)
+
+    def _ask(self, config: CommitmentConfig, rows: Sequence[DeliveryRow]) -> None:
+        peer, sender = self._destination, self._config
+        request_uid = generate_uid(prefix=None)
+        self._courier = courier = Courier(peer, sender.calling_ae_title, sender.network_timeout_seconds)
+        if self._stopped.is_set():
+            return
+        commitment.begin(self._journal, rows, request_uid, config.patience)
+        take = partial(self._reports.handle_of, destinations=[peer.name], peer=_party(peer))
+        waits = partial(commitment.is_open, self._journal, request_uid)
+        references = [(row.sop_class, row.sop_instance) for row in rows]
+        try:
+            why = courier.ask(request_uid, references, take, waits, config.stay_seconds)
+        except KindsRefused:
+            why = "does not offer storage commitment: switch it on there, or take `commitment` off this destination"
+        except PeerError as error:
+            why = str(error)
+        finally:
+            self._courier = None
+        if why and not self._stopped.is_set():
+            LOGGER.warning("%s: %s", peer.name, why)
+            commitment.not_asked(self._journal, request_uid, why, sender.pause)
+
+    def _deliver(self, due: Sequence[DeliveryRow]) -> None:
+        config, peer = self._config, self._destination
+        waiting = {self._outbox.path_of(delivery): delivery for delivery in due}
+        courier: Courier | StowCourier
+        if peer.stow is None:
+            courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
+        else:
+            courier = StowCourier(peer.name, peer.stow, config.network_timeout_seconds)
+        self._courier = courier
+        # Looked at after the courier is in its place: `stop` either finds it there, or is seen here.
+        if self._stopped.is_set():
+            return
+
+        went: dict[str, Transfer] = {}
+
+        def settle(outcome: Outcome) -> None:
+            delivery = waiting.pop(outcome.path)
+            if self._trail is not None:
+                study = self._journal.study_of(delivery.job_id)
+                sop_class = reference_of(outcome.path)[0] if outcome.delivered else ""
+                went.setdefault(study, Transfer(study)).count(sop_class, kept=outcome.delivered)
+            self._settle(delivery, outcome)
+
+        try:
+            courier.send(list(waiting), settle)
+        except PeerError as error:
+            if not self._stopped.is_set():
+                LOGGER.warning("%s: %s", peer.name, error)
+                allowed = config.refusals_allowed if isinstance(error, KindsRefused) else None
+                left = [row.delivery_id for row in waiting.values()]
+                self._journal.not_delivered(left, str(error), self._next, allowed)
+        finally:
+            self._courier = None
+            if self._trail is not None and went:
+                self._trail.sent(_party(peer), went.values())
+        for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
+            self._outbox.forget_delivered(job_id)
+
+    def _settle(self, delivery: DeliveryRow, outcome: Outcome) -> None:
+        """Write one file's fate down as soon as it is known, so that a crash sends it at most once more."""
+        name = self._destination.name
+        if outcome.delivered and self._destination.commitment is not None:
+            commitment.stored(self._journal, delivery.delivery_id, outcome.note, *reference_of(outcome.path))
+            LOGGER.info("%s took %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
+        elif outcome.delivered:
+            self._journal.delivered(delivery.delivery_id, outcome.note)
+            LOGGER.info("%s has %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
+        elif not self._stopped.is_set():
+            allowed = self._config.refusals_allowed if outcome.for_good else None
+            self._journal.not_delivered([delivery.delivery_id], outcome.note, self._next, allowed)
+            LOGGER.warning("%s lacks %s of job %s: %s", name, delivery.file, delivery.job_id, outcome.note)
+
+    def _next(self, failures: int) -> float:
+        """Return when to try again."""
+        return self._now() + self._config.pause(failures)
+
+
+def _party(destination: Destination) -> Party:
+    """Return a destination as the trail calls it: a web service, which has no title, by its name."""
+    stow = destination.stow
+    return Party(destination.ae_title, destination.host) if stow is None else Party(destination.name, stow.host)

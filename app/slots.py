@@ -1,0 +1,80 @@
+"""Names that survive a power cut before anything is written under them: so an instance costs one sync, not two.
+
+A slot is an empty file whose name is synced in its folder, dozens at a time. An instance is written into one, and
+synced: from then on it cannot be lost, and Success may be answered. It gets its name in its study's folder at once, as
+a second link, but that name is synced together with many others; only then does the slot's name go. Whatever a power
+cut leaves, an instance that was answered has one of its two names, or both.
+
+Content is sealed: the preamble, whose 128 bytes are the implementation's own (PS3.10 section 7.1), says how long the
+rest is and gives its checksum. So a start after a power cut can tell a whole instance in a slot from half a one.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.files import PART, private_folder, sync_folder
+
+AT_ONCE = 32
+"""Slots that are made with one sync."""
+PREAMBLE_BYTES = 128
+_SEAL = struct.Struct("<8sQL")
+_MAGIC = b"GLIOMA/1"
+
+
+def sealed(content: bytes) -> bytes:
+    """Return a DICOM file with a preamble that says what the rest must be."""
+    rest = memoryview(content)[PREAMBLE_BYTES:]
+    seal = _SEAL.pack(_MAGIC, len(rest), zlib.crc32(rest))
+    return b"".join((seal.ljust(PREAMBLE_BYTES, b"\0"), rest))
+
+
+def is_whole(content: bytes) -> bool:
+    """Say whether a file is what was sealed."""
+    if len(content) < PREAMBLE_BYTES:
+        return False
+    magic, length, checksum = _SEAL.unpack_from(content)
+    rest = memoryview(content)[PREAMBLE_BYTES:]
+    return bool(magic == _MAGIC and length == len(rest) and checksum == zlib.crc32(rest))
+
+
+class Slots:
+    """The slots of one folder; for any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = private_folder(folder)
+        self._guard = threading.Lock()
+        self._free: list[Path] = []
+
+    def take(self) -> Path:
+        """Return an empty file whose name survives; raises OSError."""
+        with self._guard:
+            if not self._free:
+                self._free = self._make()
+            return self._free.pop()
+
+    def _make(self) -> list[Path]:
+        made = [self._folder / f"{uuid.uuid4().hex}{PART}" for _ in range(AT_ONCE)]
+        try:
+            for slot in made:
+                slot.touch(mode=0o600, exist_ok=False)
+            sync_folder(self._folder)
+        except OSError:
+            for slot in made:
+                slot.unlink(missing_ok=True)
+            raise
+        return made
+
+    def left(self) -> Iterator[tuple[Path, bytes | None]]:
+        """Go through what an earlier process left: each file with its content, or None where that is not whole.
+
+        Call it before the first `take`.
+        """
+        for slot in self._folder.glob(f"*{PART}"):
+            content = slot.read_bytes()
+            yield slot, content if is_whole(content) else None

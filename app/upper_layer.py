@@ -1,0 +1,201 @@
+"""pynetdicom's upper layer, served without its sleeps: a request is answered in the thread that read it.
+
+pynetdicom looks for work every millisecond in two threads a connection, hands each message from one to the other, and
+reads 4 KB at a time. Most of an instance's time went there. Here the thread of the connection waits in `select`, reads
+what there is, and runs the handler itself; the association's own thread is held back until there is something for it:
+negotiation, release, abort, the end of time.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import ssl
+import threading
+import time
+from typing import Any
+
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.transport import AssociationSocket, RequestHandler
+
+from app.store import UNREADABLE
+from app.wire import LAST_OF_COMMAND, store_answer
+
+LOGGER = logging.getLogger(__name__)
+
+READ_BYTES = 262_144
+_TICK_SECONDS = 0.001
+"""Between two looks where another thread may want something sent: in negotiation and release. pynetdicom's own."""
+_QUIET_SECONDS = 0.02
+"""The same where only a rare abort from within can come: while a request is waited for."""
+_WAITING_FOR_PEER = frozenset({"Sta2", "Sta6"})
+"""States of PS3.8 table 9-10 in which the peer has the word: before its request, and while the association stands."""
+
+_ANSWER_BYTES = 512
+"""Longer than any answer to a C-STORE; a peer that takes no PDU of this length gets it in parts."""
+_ABORT_SOURCES = frozenset({0, 2})
+_ABORT_REASONS = frozenset({0, 1, 2, 4, 5, 6})
+"""Who aborts, and why a provider does (PS3.8 table 9-26)."""
+_BROKEN = (*UNREADABLE, LookupError)
+"""What a command set can raise that is none."""
+
+
+class Connection(AssociationSocket):
+    """A connection that is waited for, and read in one go."""
+
+    @property
+    def ready(self) -> bool:
+        """Wait a little for data, and say whether there is any."""
+        connection, dul = self.socket, self.assoc.dul
+        if connection is None or not self._is_connected:
+            time.sleep(_TICK_SECONDS)
+            return False
+        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+            return True
+        try:
+            readable, _, _ = select.select([connection], [], [], _patience(dul))
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")
+            return False
+        return bool(readable)
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read this many bytes, or fewer where the peer ends the connection."""
+        received = bytearray()
+        while self.socket is not None and (left := nr_bytes - len(received)) > 0:
+            if not (some := self.socket.recv(min(left, READ_BYTES))):
+                break
+            received += some
+        return received
+
+
+def _patience(dul: DULServiceProvider) -> float:
+    """Return how long nothing but the peer can have work for the thread, in seconds."""
+    if not dul.event_queue.empty() or not dul.to_provider_queue.empty():
+        return 0.0
+    return _QUIET_SECONDS if dul.state_machine.current_state in _WAITING_FOR_PEER else _TICK_SECONDS
+
+
+class UpperLayer(DULServiceProvider):
+    """The connection's thread."""
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__(assoc)
+        # `Connection.ready` waits in its place.
+        self._run_loop_delay = 0.0
+
+    def run_reactor(self) -> None:
+        """Run as pynetdicom does, and wake the association's thread at the end, however it comes."""
+        try:
+            super().run_reactor()
+        finally:
+            self.assoc._reactor_checkpoint.set()
+
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
+        """Decode a PDU; an abort ends the association whatever it gives for a reason."""
+        pdu, event = super()._decode_pdu(bytestream)
+        # pynetdicom's thread would end on what the standard does not list, and leave the connection open.
+        if isinstance(pdu, A_ABORT_RQ):
+            pdu.source = pdu.source if pdu.source in _ABORT_SOURCES else 0
+            pdu.reason_diagnostic = pdu.reason_diagnostic if pdu.reason_diagnostic in _ABORT_REASONS else 0
+        return pdu, event
+
+    def _process_recv_primitive(self) -> bool:
+        """Take up what we have to say; an answer that comes when the association has ended is not sent."""
+        if self.state_machine.current_state == "Sta13" and not self.to_provider_queue.empty():
+            self.to_provider_queue.get()
+        return super()._process_recv_primitive()
+
+    def _is_transport_event(self) -> bool:
+        assoc = self.assoc
+        quiet = (
+            assoc.is_established
+            and self.state_machine.current_state == "Sta6"
+            and self.to_user_queue.empty()
+            and assoc.dimse.msg_queue.empty()
+            and not self.idle_timer_expired()
+        )
+        if quiet:
+            assoc._reactor_checkpoint.clear()
+        else:
+            assoc._reactor_checkpoint.set()
+        return super()._is_transport_event()
+
+
+class Messages(DIMSEServiceProvider):
+    """Serves a request as soon as it is whole."""
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take a part of a message, and serve what is whole; what comes before the association stands must wait."""
+        try:
+            super().receive_primitive(primitive)
+        except _BROKEN as error:
+            # pynetdicom's thread would end here, and the peer hear nothing. The error's text may quote what it sent.
+            LOGGER.warning("association aborted: a command set that cannot be read (%s)", type(error).__name__)
+            self.message = None
+            self.dul.event_queue.put("Evt19")
+        while self.assoc.is_established and not self.msg_queue.empty():
+            context_id, message = self.get_msg()
+            if message is not None and context_id is not None:
+                self.assoc._serve_request(message, context_id)
+                # The peer is not to blame for the time that this took.
+                self.dul._idle_timer.restart()
+
+    def send_msg(self, primitive: Any, context_id: int) -> None:
+        """Send an answer; that to a C-STORE, unless it says more than a status, by the short way."""
+        answered = primitive.MessageIDBeingRespondedTo
+        plain = isinstance(primitive, C_STORE) and not (primitive.ErrorComment or primitive.OffendingElement)
+        if not plain or answered is None or primitive.Status is None or 0 < self.maximum_pdu_size < _ANSWER_BYTES:
+            super().send_msg(primitive, context_id)
+            return
+        asked = str(primitive.AffectedSOPClassUID), str(primitive.AffectedSOPInstanceUID)
+        parts = P_DATA()
+        parts.presentation_data_value_list = []
+        answer = LAST_OF_COMMAND + store_answer(*asked, answered, primitive.Status)
+        parts.presentation_data_value_list.append((context_id, answer))
+        self.dul.send_pdu(parts)
+
+
+class Served(Association):
+    """An association of a peer that sends to us."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.dul, self.dimse = UpperLayer(self), Messages(self)
+        # Timers live in the upper layer.
+        self.acse_timeout, self.network_timeout = self.ae.acse_timeout, self.ae.network_timeout
+
+    def _abort_blocking(self, block: bool = True) -> None:
+        """Abort; the connection's own thread does not wait for its own end."""
+        super()._abort_blocking(block and threading.current_thread() is not self.dul)
+
+
+class Acceptor(RequestHandler):
+    """Makes an association of a connection."""
+
+    def _create_association(self) -> Association:
+        """Do as pynetdicom does, but with our parts, and with contexts that are read only, and so need no copy."""
+        server = self.server
+        assoc = Served(self.ae, MODE_ACCEPTOR)
+        assoc._server = server
+        assoc.name = f"AcceptorThread {self.client_address[0]}"  # pynetdicom finds its threads by this word
+        assoc.set_socket(Connection(assoc, client_socket=self.request))
+        acceptor = assoc.acceptor
+        acceptor.maximum_length = self.ae.maximum_pdu_size
+        acceptor.ae_title = server.ae_title
+        acceptor.address_info = self.local
+        acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        acceptor.implementation_version_name = self.ae.implementation_version_name
+        acceptor.supported_contexts = server.contexts
+        assoc.requestor.address_info = self.remote
+        for event, handlers in server._handlers.items():
+            for handler in [handlers] if isinstance(handlers, tuple) else handlers:
+                if handler[0] is not None:
+                    assoc.bind(event, *handler)
+        return assoc

@@ -1,0 +1,42 @@
+"""Stop signals wait for the main thread, whatever processes and threads the node starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.support_study import ROOT
+
+NODE = """
+import multiprocessing, os, signal, threading, time
+from pathlib import Path
+from app.signals import STOPS, block_stop_signals, stop_asked
+
+def held():
+    "Whether every thread holds both signals back."
+    bits = sum(1 << (number - 1) for number in STOPS)
+    told = [(task / "status").read_text() for task in Path("/proc/self/task").iterdir()]
+    masks = [status.partition("SigBlk:")[2].split()[0] for status in told]
+    return all(int(mask, 16) & bits == bits for mask in masks)
+
+if __name__ == "__main__":
+    block_stop_signals()
+    spawn = multiprocessing.get_context("spawn")
+    spawn.Lock()
+    child = spawn.Process(target=time.sleep, args=(0,))
+    child.start()
+    child.join()
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(held(), stop_asked(5.0), flush=True)
+    os._exit(0)
+"""
+
+
+def test_child_processes_let_no_stop_signal_through(tmp_path):
+    script = tmp_path / "node.py"
+    script.write_text(NODE)
+    done = subprocess.run(
+        [sys.executable, script], cwd=ROOT, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.stdout.split() == ["True", "True"]

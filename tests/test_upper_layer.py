@@ -1,0 +1,125 @@
+"""What a peer hears from the connection's thread, byte by byte."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from contextlib import contextmanager
+
+import pytest
+from pydicom.uid import MRImageStorage
+
+from tests.support_dicom import NODE_TITLE, PEER_TITLE, small_mr
+from tests.torture.mutations import HEAD, written
+from tests.torture.peers import ABORT, DATA, RELEASE, VERIFICATION, command, part, pdu, request
+
+ECHO = pdu(DATA, part(1, 3, command(e0002=VERIFICATION, e0100=0x0030, e0110=1, e0800=0x0101)))
+
+
+def hear(connection):
+    """Return the next PDU's kind and content."""
+    head = connection.recv(6, socket.MSG_WAITALL)
+    kind, length = struct.unpack(">BxL", head)
+    return kind, connection.recv(length, socket.MSG_WAITALL)
+
+
+@contextmanager
+def association(port):
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.settimeout(30)
+        connection.sendall(request(NODE_TITLE.encode(), PEER_TITLE.encode()))
+        assert hear(connection)[0] == 2
+        yield connection
+
+
+def store(context=3):
+    """Return the PDUs of a C-STORE of a small image."""
+    ds = small_mr()
+    file = written(ds, ds.file_meta.TransferSyntaxUID)
+    dataset = file[HEAD + 12 + struct.unpack_from("<L", file, HEAD + 8)[0] :]
+    uid = str(ds.SOPInstanceUID)
+    said = command(e0002=MRImageStorage, e0100=1, e0110=9, e0700=2, e0800=1, e1000=uid)
+    return pdu(DATA, part(context, 3, said)) + pdu(DATA, part(context, 2, dataset))
+
+
+def status_of(content):
+    at = content.index(struct.pack("<HHL", 0, 0x0900, 2)) + 8
+    return struct.unpack_from("<H", content, at)[0]
+
+
+def test_a_message_that_comes_byte_by_byte_is_taken(listen):
+    with association(listen()) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in store():
+            connection.send(bytes([number]))
+        kind, content = hear(connection)
+        assert (kind, status_of(content)) == (DATA, 0x0000)
+
+
+def test_messages_that_come_at_once_are_answered_in_turn(listen):
+    with association(listen()) as connection:
+        connection.sendall(ECHO * 5 + store() + ECHO + pdu(RELEASE, bytes(4)))
+        answers = [hear(connection) for _ in range(8)]
+        assert [kind for kind, _ in answers] == [DATA] * 7 + [6]
+        assert [status_of(content) for _, content in answers[:7]] == [0] * 7
+        assert connection.recv(1) == b""
+
+
+BROKEN = {
+    "without a command": command(e0002=VERIFICATION, e0110=1, e0800=0x0101),
+    "with an unknown command": command(e0002=VERIFICATION, e0100=0x0FFF, e0110=1, e0800=0x0101),
+    "that is noise": bytes(range(1, 90)),
+    "without a word on its dataset": command(e0002=VERIFICATION, e0100=0x0030, e0110=1),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_command_set_that_is_none_is_answered_by_an_abort(listen, monkeypatch, what):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    port = listen()
+    with association(port) as connection:
+        connection.sendall(pdu(DATA, part(1, 3, BROKEN[what])))
+        assert hear(connection)[0] == ABORT
+    with association(port) as connection:
+        connection.sendall(ECHO)
+        assert status_of(hear(connection)[1]) == 0
+    assert not died
+
+
+@pytest.mark.parametrize(("source", "reason"), [(2, 3), (2, 255), (1, 0), (77, 9)])
+def test_an_abort_for_no_reason_that_there_is_ends_the_association(listen, monkeypatch, source, reason):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    with association(listen()) as connection:
+        connection.sendall(pdu(ABORT, bytes([0, 0, source, reason])))
+        assert connection.recv(1) == b""
+    assert not died
+
+
+def test_a_request_under_a_context_that_nobody_agreed_on_is_answered_by_an_abort(listen):
+    with association(listen()) as connection:
+        connection.sendall(store(context=77))
+        assert hear(connection)[0] == ABORT
+        assert connection.recv(1) == b""
+
+
+def test_a_silent_association_is_ended_in_time(listen):
+    with association(listen(network_timeout_seconds=1.0)) as connection:
+        connection.sendall(ECHO)
+        assert hear(connection)[0] == DATA
+        assert hear(connection)[0] == ABORT
+
+
+def test_an_association_that_ends_leaves_no_thread(listen):
+    port = listen()
+    before = threading.active_count()
+    for ending in (pdu(RELEASE, bytes(4)), pdu(ABORT, bytes(4)), b""):
+        with association(port) as connection:
+            connection.sendall(ECHO + ending)
+    for _ in range(100):
+        if threading.active_count() <= before:
+            break
+        threading.Event().wait(0.1)
+    assert threading.active_count() <= before

@@ -1,0 +1,63 @@
+"""What the processes of a node hold: memory, descriptors, threads, processor time; for tests that look for leaks."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from tests.support_study import RunningNode
+
+ROLES = ("node", "receiver", "worker")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One process at one moment."""
+
+    pid: int
+    resident_mb: float
+    descriptors: int
+    threads: int
+    processor_seconds: float
+
+
+def processes(node: RunningNode) -> dict[str, psutil.Process]:
+    """Find the node's processes by their roles; one that is being started anew is missing."""
+    main = psutil.Process(node.process.pid)
+    found = {"node": main}
+    for child in main.children():
+        if "spawn_main" in " ".join(child.cmdline()):
+            listens = any(c.status == psutil.CONN_LISTEN for c in child.net_connections())
+            found["receiver" if listens else "worker"] = child
+    return found
+
+
+def look(node: RunningNode) -> dict[str, Look]:
+    """Look at each process once."""
+    seen = {}
+    for role, process in processes(node).items():
+        with process.oneshot():
+            times = process.cpu_times()
+            seen[role] = Look(
+                process.pid,
+                process.memory_info().rss / 1e6,
+                process.num_fds(),
+                process.num_threads(),
+                times.user + times.system,
+            )
+    return seen
+
+
+def quiet_look(node: RunningNode, seconds: float = 10.0) -> dict[str, Look]:
+    """Look until descriptors and threads have not fallen for a while: what is being closed does not count."""
+    best = look(node)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.5)
+        now = look(node)
+        if any(now[r].descriptors < best[r].descriptors or now[r].threads < best[r].threads for r in now if r in best):
+            until = time.monotonic() + seconds
+        best = now
+    return best
