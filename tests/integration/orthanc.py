@@ -72,12 +72,14 @@ class Orthanc:
             "DicomPort": self.dicom_port,
             "DicomAet": self.AE_TITLE,
             "DicomCheckCalledAet": True,
+            "DicomModalities": {},
             "RemoteAccessAllowed": True,
             "AuthenticationEnabled": False,
             "MaximumPduLength": 131_072,
         } | settings
         self._process: subprocess.Popen[bytes] | None = None
-        self.know(**(modalities or {}))
+        if modalities is not None:
+            self.know(**modalities)
 
     def know(self, **modalities: tuple[str, int]) -> None:
         """Set, for its next start, the peers that it may send to."""

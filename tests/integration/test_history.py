@@ -7,7 +7,7 @@ from datetime import date
 import pydicom
 import pytest
 
-from app.config import HistoryConfig, HistoryPacs
+from app.config_history import HistoryConfig, HistoryPacs
 from app.history import History
 from app.sender import send_files
 from operators.earlier import latest_before
