@@ -20,8 +20,8 @@ from pathlib import Path
 
 from app.files import PART, private_folder, sync_folder
 
-AT_ONCE = 32
-"""Slots that are made with one sync."""
+AT_ONCE = 128
+"""Slots that are made with one sync; and instances whose names are synced together."""
 PREAMBLE_BYTES = 128
 _SEAL = struct.Struct("<8sQL")
 _MAGIC = b"GLIOMA/1"
@@ -62,6 +62,10 @@ class Slots:
                 self._make_more(needed=slot is None)
             if slot is not None:
                 return slot
+
+    def fill(self) -> None:
+        """Make slots ahead, where they can be made."""
+        self._make_more(needed=False)
 
     def _make_more(self, *, needed: bool) -> None:
         """Make slots, unless another thread does so now; where one is `needed`, wait for it."""

@@ -158,6 +158,7 @@ class Store:
             # Named before or now: the name may not be synced yet.
             self._unsettled.append((slot, target.parent))
         self.settle()
+        self._slots.fill()
 
     def keep(self, identity: Identity, content: bytes) -> int:
         """Put an instance on disk for good and return its C-STORE status; raises OSError or Refused if it cannot.
