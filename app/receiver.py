@@ -309,11 +309,12 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
         with suppress(BrokenPipeError):
             started.send(receiver.port)
         started.close()
-    parent = os.getppid()
+    # As it was told at birth: a node killed by now is no longer this process's parent.
+    node = multiprocessing.parent_process()
     while (got := signal.sigtimedwait(signals, 1.0)) is None or got.si_signo == DRAIN_SIGNAL:
         if got is not None:
             receiver.drain()
-        if multiprocessing.parent_process() is not None and os.getppid() != parent:
+        if node is not None and os.getppid() != node.pid:
             LOGGER.error("the node that started the receiver is gone; the receiver ends too")
             break
     receiver.close()

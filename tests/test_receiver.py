@@ -36,6 +36,7 @@ from app.sender import send_files
 from app.slots import is_whole
 from app.store import Refused, Store, read_identity
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr, with_meta
+from tests.support_port import free_port
 
 
 @pytest.fixture
@@ -502,18 +503,23 @@ def test_an_address_in_use_is_one_line_and_status_2(listen, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_receiver_ends_with_the_node_that_spawned_it(tmp_path):
+@pytest.mark.parametrize("target", ["run_receiver", "when_orphaned"])
+def test_the_receiver_ends_with_the_node_that_spawned_it(tmp_path, target):
     settings = node_settings(tmp_path / "node")
     script = tmp_path / "node.py"
     script.write_text(
-        "import multiprocessing, os, signal\n"
+        "import multiprocessing, os, signal, time\n"
         "from app.config import Settings\n"
         "from app.receiver import run_receiver\n"
+        "def when_orphaned(settings, pipe):\n"
+        "    pipe.send(0)\n"
+        "    while os.getppid() == multiprocessing.parent_process().pid: time.sleep(0.01)\n"
+        "    run_receiver(settings, pipe)\n"
         "if __name__ == '__main__':\n"
         "    context = multiprocessing.get_context('spawn')\n"
         "    ours, theirs = context.Pipe()\n"
         f"    settings = Settings(**{settings.model_dump(mode='json')!r})\n"
-        "    child = context.Process(target=run_receiver, args=(settings, theirs))\n"
+        f"    child = context.Process(target={target}, args=(settings, theirs))\n"
         "    child.start(); ours.recv(); print(child.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -540,8 +546,6 @@ def test_the_receiver_imports_nothing_heavy():
 
 
 def test_nobody_listens_is_a_peer_error_with_a_remedy(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(PeerError, match="is the PACS up"):
         send_files([save(small_mr(), tmp_path / "a.dcm")], us(port), PEER_TITLE, 2)
