@@ -19,7 +19,7 @@ from app.config_delivery import CommitmentConfig, StowConfig
 from app.config_history import HistoryConfig
 from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
 from app.errors import ConfigError
-from models.engine_base import EngineChoice
+from models.engine_choice import EngineChoice
 from operators.deidentify_form import Profile
 from operators.language import Language
 from operators.pixel_limits import PixelLimits

@@ -13,7 +13,10 @@ STOPS = {signal.SIGTERM, signal.SIGINT}
 
 
 def block_stop_signals() -> None:
-    """Hold SIGTERM and SIGINT back from every thread started from now on; call it first of all."""
+    """Hold SIGTERM and SIGINT back from every thread started from now on; call it first of all.
+
+    One thread that was there before would take a signal whenever the main thread does not wait for it.
+    """
     # Started later, with the first child process, it would let them through again in the thread that starts it.
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from models import engine_tensorrt
-from models.engine_base import EngineChoice, FloatArray, ModelError, NodeBackend, run_slices
+from models.engine_base import FloatArray, ModelError, NodeBackend, run_slices
+from models.engine_choice import EngineChoice
 from models.engine_cuda import find_device
 from models.engine_openvino import OpenVinoBackend
 

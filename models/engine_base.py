@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
-EngineChoice = Literal["auto", "openvino", "tensorrt"]
-"""`auto` is TensorRT where a CUDA device and the package are present, else OpenVINO."""
 
 
 class ModelError(RuntimeError):

@@ -40,3 +40,9 @@ def test_child_processes_let_no_stop_signal_through(tmp_path):
         [sys.executable, script], cwd=ROOT, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
     )
     assert done.stdout.split() == ["True", "True"]
+
+
+def test_the_command_line_starts_no_thread_before_it_holds_them_back():
+    look = "import app.cli, os, sys; print(len(os.listdir('/proc/self/task')), 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
