@@ -17,6 +17,7 @@ from typing import Any
 from app.journal import JobRow, JobState, Journal
 from app.phantom import PhantomOptions, PhantomTruth, make_phantom
 from tests.support_dcmtk import dcmtk
+from tests.support_port import free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,9 +51,7 @@ class RunningNode:
 
     def start(self) -> RunningNode:
         if not self.port:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
+            self.port = free_port()
         address = {"host": "127.0.0.1", "port": self.port, "peers": [{"ae_title": "SCANNER"}]}
         settings = {
             "data_dir": str(self.folder / "data"),

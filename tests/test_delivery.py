@@ -6,7 +6,6 @@ The clock is the test's, so an hour takes seconds; sockets, journal and files ar
 from __future__ import annotations
 
 import re
-import socket
 import threading
 
 import pytest
@@ -18,6 +17,7 @@ from app.journal import DeliveryState
 from app.refusals import ALREADY_THERE
 from tests.support_commitment import TITLE, Archive, send_report
 from tests.support_delivery import Node
+from tests.support_port import free_port
 
 RESULTS = 4
 
@@ -63,12 +63,6 @@ def pass_time(here, seconds):
         longest = max(longest, wait)
         wait = here.turn(max(wait, 0.5))
     return longest
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def measured(here, name):

@@ -18,6 +18,7 @@ from app.journal import Journal
 from operators.pixel_limits import PixelLimits
 from tests.support_decoder_faults import leave
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings
+from tests.support_port import free_port
 
 WEIGHTS = Settings.model_fields["models_dir"].default
 
@@ -189,9 +190,7 @@ def test_a_pacs_that_answers(listen):
 
 
 def test_a_pacs_that_is_not_there():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     check = asked(port)
     assert not check.ok
     assert "cannot be reached" in check.found

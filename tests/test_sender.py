@@ -21,6 +21,7 @@ from app.journal import DeliveryState, Journal
 from app.outbox import Outbox
 from app.sender import _batches, contexts_for, echo, parse_peer, send_files
 from tests.support_dicom import node_settings, result_files, save, small_mr, with_meta
+from tests.support_port import free_port
 
 
 class Pacs:
@@ -67,12 +68,6 @@ def pacs():
     yield start
     for one in open_ones:
         one.close()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 # Peers by name

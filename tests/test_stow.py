@@ -26,6 +26,7 @@ from app.tls import tls_context
 from tests.support_certificates import Authority
 from tests.support_delivery import Node
 from tests.support_dicom import result_files
+from tests.support_port import free_port
 from tests.support_web import Service, answer_of
 
 SECRET = "s3cret-of-the-service"  # noqa: S105 - of a service of these tests
@@ -400,9 +401,7 @@ def test_one_that_stores_and_loses_the_answer_gets_it_again_under_the_same_uid(s
 
 
 def test_one_that_is_gone_for_an_hour_gets_everything_when_it_is_back(service, node):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     here = node(Destination(name="web", stow={"url": f"http://127.0.0.1:{port}/dicom-web"}))
     began = here.clock.seconds
     wait = here.turn()

@@ -35,9 +35,10 @@ from app.phantom import PhantomOptions, make_phantom
 from app.receiver import run_receiver
 from operators.domain import Contrast
 from tests.benchmarks.ingest_look import look_on, tell
-from tests.integration.orthanc import Orthanc, free_port
+from tests.integration.orthanc import Orthanc
 from tests.support_dcmtk import dcmtk
 from tests.support_dicom import node_settings
+from tests.support_port import free_port
 
 PDU_BYTES = 131_072
 """Every server takes PDUs of this length: the longest that storescu sends."""

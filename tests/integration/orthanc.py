@@ -11,7 +11,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -23,15 +22,9 @@ from typing import Any, Self
 import pytest
 
 from app.config import Destination
+from tests.support_port import free_port
 
 PLUGINS = Path("/usr/share/orthanc/plugins")
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class Orthanc:

@@ -12,7 +12,8 @@ from app.history import History
 from app.sender import send_files
 from operators.earlier import latest_before
 from operators.errors import HistoryUnavailable
-from tests.integration.orthanc import Orthanc, free_port
+from tests.integration.orthanc import Orthanc
+from tests.support_port import free_port
 from tests.test_earlier import header_of, study
 
 

@@ -14,8 +14,9 @@ from app.outbox import Outbox
 from app.phantom import PhantomOptions, make_phantom
 from app.receiver import Receiver
 from app.sender import reference_of
-from tests.integration.orthanc import Orthanc, free_port
+from tests.integration.orthanc import Orthanc
 from tests.support_dicom import node_settings, result_files
+from tests.support_port import free_port
 from tests.support_study import RunningNode
 
 

@@ -15,8 +15,9 @@ from app.outbox import Outbox
 from app.receiver import Receiver
 from app.sender import send_files
 from operators.write_seg import write_segs
-from tests.integration.orthanc import Orthanc, free_port, running_orthanc  # noqa: F401 - a fixture
+from tests.integration.orthanc import Orthanc, running_orthanc  # noqa: F401 - a fixture
 from tests.support_dicom import node_settings, result_files, save, small_mr, with_meta
+from tests.support_port import free_port
 from tests.support_results import MADE_AT, job_of
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,16 +17,11 @@ import pytest
 from app.journal import JobState
 from tests.integration.test_worker import children
 from tests.support_dicom import save, small_mr
+from tests.support_port import free_port
 from tests.support_study import ROOT, RunningNode, phantom
 from tests.test_operation import samples
 
 SMALL = {"slices": 16, "rows": 96, "columns": 96, "pixel_mm": 2.4, "spacing_mm": 8.0, "thickness_mm": 7.0}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def queue(node, *arguments):

@@ -13,10 +13,11 @@ from app.config import Destination, Peer
 from app.errors import PeerError
 from app.receiver import Receiver
 from app.sender import send_files
-from tests.integration.orthanc import Orthanc, free_port
+from tests.integration.orthanc import Orthanc
 from tests.support_certificates import Authority
 from tests.support_dcmtk import dcmtk
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
+from tests.support_port import free_port
 
 
 @pytest.fixture(scope="module")
