@@ -15,7 +15,7 @@ import struct
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from app.files import PART, private_folder, sync_folder
@@ -43,6 +43,11 @@ def is_whole(content: bytes) -> bool:
     return bool(magic == _MAGIC and length == len(rest) and checksum == zlib.crc32(rest))
 
 
+def beside(work: Callable[[], None]) -> None:
+    """Do something in a thread of its own."""
+    threading.Thread(target=work, name="slots", daemon=True).start()
+
+
 class Slots:
     """The slots of one folder; for any thread."""
 
@@ -57,11 +62,13 @@ class Slots:
             with self._guard:
                 slot = self._free.pop() if self._free else None
                 plenty = len(self._free) >= AT_ONCE // 2
-            if not plenty:
-                # Half of them are left meanwhile for the others.
-                self._make_more(needed=slot is None)
-            if slot is not None:
-                return slot
+            if slot is None:
+                self._make_more(needed=True)
+                continue
+            if not plenty and not self._making.locked():
+                # Half of them are left meanwhile; a file system may take half a millisecond to make one.
+                beside(self.fill)
+            return slot
 
     def fill(self) -> None:
         """Make slots ahead, where they can be made."""

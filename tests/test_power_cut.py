@@ -64,6 +64,12 @@ def after_power_cut(disk, folder, into):
     return fewer
 
 
+@pytest.fixture(autouse=True)
+def slots_at_once(monkeypatch):
+    """Slots are made in the thread that wants them, so that the order of the calls is always the same."""
+    monkeypatch.setattr("app.slots.beside", lambda work: work())
+
+
 def test_what_was_answered_with_success_survives_a_power_cut(tmp_path, monkeypatch):
     root = tmp_path / "disk"
     root.mkdir()
