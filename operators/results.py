@@ -16,7 +16,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 
 from models.segments import Segment
-from operators import codes
+from operators import (
+    codes,
+    steady_writer,  # noqa: F401 - for its effect
+)
 from operators.domain import Attention, Earlier, Marker, TumourMap, Volumes
 
 PRODUCT = "Glioma Node"

@@ -23,6 +23,7 @@ from pydicom import Dataset
 from pydicom.pixels.utils import pack_bits
 from pydicom.uid import SegmentationStorage
 
+from operators import steady_writer  # noqa: F401 - for its effect
 from operators.attribute_check import attribute_faults, kind_of
 from operators.segmentation_form import LABEL_MAP_STORAGE
 

@@ -19,6 +19,7 @@ from app.journal import DeliveryState, Journal
 from app.outbox import Outbox
 from operators import deidentify
 from operators.errors import NotDeidentified
+from operators.results import save as write
 from operators.verify import verify_folder
 from tests.support_deidentify import deidentifier, identified_job, identity_of, leaks, result_files, write_images
 from tests.support_dicom import node_settings, save, small_mr
@@ -319,3 +320,18 @@ def test_the_command_says_what_it_did(job, tmp_path):
     assert pydicom.dcmread(made[0]).LongitudinalTemporalInformationModified == "MODIFIED"
     assert verify_folder(tmp_path / "two")
     assert run("deidentify", tmp_path / "absent", "--out", tmp_path / "x", "-c", config).returncode == 2
+
+
+def test_an_element_that_cannot_be_written_costs_nothing_however_deep_it_lies(tmp_path):
+    inner = pydicom.Dataset()
+    inner.add_new("Rows", "US", 1)
+    inner["Rows"]._value = 70_000  # as a broken file can have it
+    for _ in range(14):
+        outer = pydicom.Dataset()
+        outer.AnatomicRegionSequence = [inner]
+        inner = outer
+    image = small_mr()
+    image.AnatomicRegionSequence = [inner]
+    with pytest.raises(OSError) as raised:
+        write(image, tmp_path / "deep.dcm")
+    assert len(str(raised.value)) < 1_000, "twice as long at each level, of thirty or more"

@@ -18,6 +18,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from operators import steady_writer  # noqa: F401 - for its effect
+
 HEAD = 132
 """Preamble and "DICM"."""
 LENGTHS = (0, 1, 2, 3, 7, 0xFF, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
