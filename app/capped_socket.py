@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from app.config import ReceiverConfig
 
 _PDU_HEADER = struct.Struct(">BxL")
+_TIMEVAL = struct.Struct("@ll")
+"""Seconds and microseconds, as SO_RCVTIMEO wants them."""
 ASSOCIATE_BYTES = 262_144
 """Longest PDU of any kind. An A-ASSOCIATE-RQ of 128 contexts with every transfer syntax stays below 200 KB."""
 REQUEST_SECONDS = 5.0
@@ -48,6 +50,7 @@ class _Capped(_Base):
     _pdu_seconds: float | None = None
     _deadline: float | None = None
     _failed = False
+    _recv_flags = 0
     _header: bytearray
     _left = _message_bytes = 0
 
@@ -72,7 +75,7 @@ class _Capped(_Base):
             self._deadline = time.monotonic() + self._pdu_seconds
         self._failed = True
         self._wait_until(self._deadline)
-        received = super().recv(bufsize, flags)
+        received = super().recv(bufsize, flags | self._recv_flags)
         self._watch(received)
         self._failed = False
         if not self._left and not self._header:
@@ -91,10 +94,8 @@ class _Capped(_Base):
         return sent
 
     def _wait_until(self, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the peer is too slow")
-        self.settimeout(left)
+        """Let the next call wait so long at most; raises TimeoutError where no time is left."""
+        self.settimeout(_left(deadline))
 
     def message_done(self) -> None:
         """Start counting anew."""
@@ -123,13 +124,35 @@ class _Capped(_Base):
             raise OSError(f"a PDU of {self._left} bytes is over the limit of {self.pdu_limit}")
 
 
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the peer is too slow")
+    return left
+
+
 class CappedSocket(_Capped, socket.socket):
-    """A plain connection within the limits."""
+    """A plain connection within the limits.
+
+    The kernel keeps the time: with a time-out of Python's own each read is three calls, and brings what lies there
+    just then. So a PDU is read in one, for which the interpreter's lock is given away, and waited for, once.
+    """
+
+    _recv_flags = socket.MSG_WAITALL
 
     @classmethod
     def around(cls, accepted: socket.socket) -> CappedSocket:
         """Take over a connection just accepted."""
-        return cls(fileno=accepted.detach())
+        connection = cls(fileno=accepted.detach())
+        connection.settimeout(None)
+        return connection
+
+    def _wait_until(self, deadline: float) -> None:
+        """As the base; the call that has waited long enough raises BlockingIOError, or returns what it has."""
+        seconds, rest = divmod(_left(deadline), 1.0)
+        limit = _TIMEVAL.pack(int(seconds), max(1, int(rest * 1_000_000)))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 class CappedTlsSocket(_Capped, ssl.SSLSocket):  # type: ignore[misc]

@@ -65,13 +65,14 @@ class Connection(AssociationSocket):
             return False
         return bool(readable)
 
-    def recv(self, nr_bytes: int) -> bytearray:
+    def recv(self, nr_bytes: int) -> bytes | bytearray:  # type: ignore[override]
         """Read this many bytes, or fewer where the peer ends the connection."""
-        received = bytearray()
+        received: bytes | bytearray = b""
         while self.socket is not None and (left := nr_bytes - len(received)) > 0:
             if not (some := self.socket.recv(min(left, READ_BYTES))):
                 break
-            received += some
+            # A PDU comes in one piece nearly always, and needs no copy then.
+            received = bytearray(received) + some if received else some
         return received
 
 
