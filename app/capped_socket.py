@@ -50,7 +50,6 @@ class _Capped(_Base):
     _pdu_seconds: float | None = None
     _deadline: float | None = None
     _failed = False
-    _recv_flags = 0
     _header: bytearray
     _left = _message_bytes = 0
 
@@ -75,7 +74,7 @@ class _Capped(_Base):
             self._deadline = time.monotonic() + self._pdu_seconds
         self._failed = True
         self._wait_until(self._deadline)
-        received = super().recv(bufsize, flags | self._recv_flags)
+        received = super().recv(bufsize, flags)
         self._watch(received)
         self._failed = False
         if not self._left and not self._header:
@@ -134,11 +133,9 @@ def _left(deadline: float) -> float:
 class CappedSocket(_Capped, socket.socket):
     """A plain connection within the limits.
 
-    The kernel keeps the time: with a time-out of Python's own each read is three calls, and brings what lies there
-    just then. So a PDU is read in one, for which the interpreter's lock is given away, and waited for, once.
+    The kernel keeps the time: with a time-out of Python's own each read is several calls, and MSG_WAITALL, by which a
+    PDU is read in one, does nothing. At each call the interpreter's lock is given away, and waited for.
     """
-
-    _recv_flags = socket.MSG_WAITALL
 
     @classmethod
     def around(cls, accepted: socket.socket) -> CappedSocket:

@@ -171,8 +171,6 @@ class Store:
         if shutil.disk_usage(self._inbox).free < self._watermark:
             raise Refused(OUT_OF_RESOURCES, "less free disk space than the watermark")
         target = self._target(identity)
-        if target.exists():
-            return self._kept_before(target, content)
         slot = self._slots.take()
         try:
             fill_synced(slot, sealed(content))

@@ -332,6 +332,6 @@ def test_an_element_that_cannot_be_written_costs_nothing_however_deep_it_lies(tm
         inner = outer
     image = small_mr()
     image.AnatomicRegionSequence = [inner]
-    with pytest.raises(OSError) as raised:
+    with pytest.raises(OSError, match="ushort format") as raised:
         write(image, tmp_path / "deep.dcm")
     assert len(str(raised.value)) < 1_000, "twice as long at each level, of thirty or more"
