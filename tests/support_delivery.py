@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from app.audit import TRAIL, AuditTrail
 from app.backlog import waiting
@@ -14,6 +17,13 @@ from app.outbox import Outbox
 from app.receiver import Receiver
 from tests.support_commitment import TITLE
 from tests.support_dicom import PEER_TITLE, Clock, node_settings, result_files
+
+
+@contextmanager
+def started(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Give what makes things; all of them are closed in the end."""
+    with ExitStack() as opened:
+        yield lambda *args, **kwargs: opened.enter_context(closing(make(*args, **kwargs)))
 
 
 class Node:

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ from app.errors import JournalError
 from app.journal import DeliveryState, Journal
 from app.receiver import run_receiver
 from tests.support_commitment import TITLE, Archive, information, send_report
-from tests.support_delivery import Node
+from tests.support_delivery import Node, started
 from tests.support_dicom import PEER_TITLE, node_settings, result_files
 
 REFUSED = 0x0115
@@ -40,29 +41,15 @@ REFUSED = 0x0115
 @pytest.fixture
 def archive():
     """Start PACS; each ends with the test."""
-    opened = []
-
-    def start(**kwargs):
-        opened.append(Archive(**kwargs))
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.close()
+    with started(Archive) as start:
+        yield start
 
 
 @pytest.fixture
 def node(tmp_path):
     """Make nodes on one data folder; each ends with the test."""
-    opened = []
-
-    def make(destination, **sender):
-        opened.append(Node(tmp_path, destination, **sender))
-        return opened[-1]
-
-    yield make
-    for one in opened:
-        one.close()
+    with started(partial(Node, tmp_path)) as make:
+        yield make
 
 
 # The way it should go

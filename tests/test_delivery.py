@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ from app.config import Destination
 from app.journal import DeliveryState
 from app.refusals import ALREADY_THERE
 from tests.support_commitment import TITLE, Archive, send_report
-from tests.support_delivery import Node
+from tests.support_delivery import Node, started
 from tests.support_port import free_port
 
 RESULTS = 4
@@ -25,29 +26,15 @@ RESULTS = 4
 @pytest.fixture
 def archive():
     """Start PACS; each ends with the test."""
-    opened = []
-
-    def start(**kwargs):
-        opened.append(Archive(**kwargs))
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.close()
+    with started(Archive) as start:
+        yield start
 
 
 @pytest.fixture
 def node(tmp_path):
     """Make a node that owes four results; it ends with the test."""
-    opened = []
-
-    def make(destination, **sender):
-        opened.append(Node(tmp_path, destination, results=RESULTS, **sender))
-        return opened[-1]
-
-    yield make
-    for one in opened:
-        one.close()
+    with started(partial(Node, tmp_path, results=RESULTS)) as make:
+        yield make
 
 
 def plain(pacs):

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from functools import partial
 
 import pytest
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ from app.sender import reference_of
 from app.stow import BYTES_AT_ONCE, FILES_AT_ONCE, MOST_ANSWER_BYTES, StowCourier, _batches, _File, _read
 from app.tls import tls_context
 from tests.support_certificates import Authority
-from tests.support_delivery import Node
+from tests.support_delivery import Node, started
 from tests.support_dicom import result_files
 from tests.support_port import free_port
 from tests.support_web import Service, answer_of
@@ -50,15 +51,8 @@ def service():
 @pytest.fixture
 def node(tmp_path):
     """Make nodes on one data folder; each ends with the test."""
-    opened = []
-
-    def make(destination, **kwargs):
-        opened.append(Node(tmp_path, destination, **kwargs))
-        return opened[-1]
-
-    yield make
-    for one in opened:
-        one.close()
+    with started(partial(Node, tmp_path)) as make:
+        yield make
 
 
 def send(server, files, timeout=20.0, **stow):
