@@ -7,6 +7,7 @@ travel over a pipe as pickles with their arrays beside them, not inside, so that
 from __future__ import annotations
 
 import atexit
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -201,11 +203,22 @@ def _serve(pipe: Connection, prepare: Callable[[], None]) -> None:
     try:
         _send(pipe, _attempt(prepare))
         while True:
-            function, args, kwargs = _receive(pipe)
-            pipe.send_bytes(TAKEN)
-            _send(pipe, _attempt(function, *args, **kwargs))
+            _serve_one(pipe)
+            _give_memory_back()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the node closed its end
+
+
+def _serve_one(pipe: Connection) -> None:
+    function, args, kwargs = _receive(pipe)
+    pipe.send_bytes(TAKEN)
+    _send(pipe, _attempt(function, *args, **kwargs))
+
+
+def _give_memory_back() -> None:
+    """Let go of what the allocator keeps of a study: up to hundreds of MB, in 30 ms. Only glibc has the call."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[bool, Any]:
