@@ -21,7 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
@@ -119,12 +119,18 @@ class UpperLayer(DULServiceProvider):
             self.assoc._reactor_checkpoint.set()
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
-        """Decode a PDU; an abort ends the association whatever it gives for a reason."""
+        """Decode a PDU; raises where it holds what cannot be, which pynetdicom answers with an abort.
+
+        An abort ends the association whatever it gives for a reason.
+        """
         pdu, event = super()._decode_pdu(bytestream)
         # pynetdicom's thread would end on what the standard does not list, and leave the connection open.
         if isinstance(pdu, A_ABORT_RQ):
             pdu.source = pdu.source if pdu.source in _ABORT_SOURCES else 0
             pdu.reason_diagnostic = pdu.reason_diagnostic if pdu.reason_diagnostic in _ABORT_REASONS else 0
+        elif not isinstance(pdu, P_DATA_TF):
+            # An even context ID, say, raises only here: later, in the state machine, the thread would end by it.
+            pdu.to_primitive()
         return pdu, event
 
     def _process_recv_primitive(self) -> bool:

@@ -98,6 +98,19 @@ def test_an_abort_for_no_reason_that_there_is_ends_the_association(listen, monke
     assert not died
 
 
+@pytest.mark.parametrize("context_id", [0, 2, 254])
+def test_a_request_for_a_context_of_no_valid_number_is_answered_by_an_abort(listen, monkeypatch, context_id):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    asked = request(NODE_TITLE.encode(), PEER_TITLE.encode())
+    first = asked.index(b"\x20\x00", 74) + 4
+    with socket.create_connection(("127.0.0.1", listen()), 30) as connection:
+        connection.sendall(asked[:first] + bytes([context_id]) + asked[first + 1 :])
+        assert hear(connection)[0] == ABORT
+        assert connection.recv(1) == b""
+    assert not died
+
+
 def test_a_request_under_a_context_that_nobody_agreed_on_is_answered_by_an_abort(listen):
     with association(listen()) as connection:
         connection.sendall(store(context=77))
