@@ -21,8 +21,9 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
 from app.capped_socket import Capped
@@ -112,11 +113,26 @@ class UpperLayer(DULServiceProvider):
         self._run_loop_delay = 0.0
 
     def run_reactor(self) -> None:
-        """Run as pynetdicom does, and wake the association's thread at the end, however it comes."""
+        """Run as pynetdicom does; at the end, however it comes, let the peer go and wake the association's thread."""
         try:
             super().run_reactor()
+        except InvalidEventError as error:
+            # Where both sides end at the same time, its table of states has gaps. The text names event and state.
+            LOGGER.warning("association cut off: %s", error)
+            self._let_go()
+        except Exception:
+            self._let_go()
+            raise
         finally:
             self.assoc._reactor_checkpoint.set()
+
+    def _let_go(self) -> None:
+        """End the connection without a word: nothing is sure any more."""
+        assoc = self.assoc
+        assoc.is_aborted, assoc.is_established = True, False
+        assoc._kill = self._kill_thread = True
+        if self.socket is not None:
+            self.socket.close()
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
         """Decode a PDU; raises where it holds what cannot be, which pynetdicom answers with an abort.
@@ -130,7 +146,11 @@ class UpperLayer(DULServiceProvider):
             pdu.reason_diagnostic = pdu.reason_diagnostic if pdu.reason_diagnostic in _ABORT_REASONS else 0
         elif not isinstance(pdu, P_DATA_TF):
             # An even context ID, say, raises only here: later, in the state machine, the thread would end by it.
-            pdu.to_primitive()
+            said = pdu.to_primitive()
+            if isinstance(said, A_ASSOCIATE) and not all(
+                context.abstract_syntax for context in said.presentation_context_definition_list
+            ):
+                raise ValueError("a presentation context without an abstract syntax")
         return pdu, event
 
     def _process_recv_primitive(self) -> bool:

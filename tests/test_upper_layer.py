@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from pydicom.uid import MRImageStorage
+from pynetdicom import fsm
 
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, small_mr
 from tests.torture.mutations import HEAD, written
@@ -98,16 +99,45 @@ def test_an_abort_for_no_reason_that_there_is_ends_the_association(listen, monke
     assert not died
 
 
-@pytest.mark.parametrize("context_id", [0, 2, 254])
-def test_a_request_for_a_context_of_no_valid_number_is_answered_by_an_abort(listen, monkeypatch, context_id):
+def first_context(asked):
+    return asked.index(b"\x20\x00", 74)
+
+
+def with_number(number):
+    def change(asked):
+        at = first_context(asked) + 4
+        return asked[:at] + bytes([number]) + asked[at + 1 :]
+
+    return change
+
+
+def without_abstract_syntax(asked):
+    at = asked.index(b"\x30\x00", first_context(asked))
+    return asked[:at] + b"\x40" + asked[at + 1 :]
+
+
+@pytest.mark.parametrize("change", [with_number(0), with_number(2), with_number(254), without_abstract_syntax])
+def test_a_request_for_a_context_that_is_none_is_answered_by_an_abort(listen, monkeypatch, change):
     died = []
     monkeypatch.setattr(threading, "excepthook", died.append)
-    asked = request(NODE_TITLE.encode(), PEER_TITLE.encode())
-    first = asked.index(b"\x20\x00", 74) + 4
     with socket.create_connection(("127.0.0.1", listen()), 30) as connection:
-        connection.sendall(asked[:first] + bytes([context_id]) + asked[first + 1 :])
+        connection.sendall(change(request(NODE_TITLE.encode(), PEER_TITLE.encode())))
         assert hear(connection)[0] == ABORT
         assert connection.recv(1) == b""
+    assert not died
+
+
+def test_an_event_that_has_no_place_ends_the_connection_alone(listen, monkeypatch):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    monkeypatch.delitem(fsm.TRANSITION_TABLE, ("Evt12", "Sta6"))  # a request for release, while associated
+    port = listen()
+    with association(port) as connection:
+        connection.sendall(pdu(RELEASE, bytes(4)))
+        assert connection.recv(1) == b""
+    with association(port) as connection:
+        connection.sendall(ECHO)
+        assert status_of(hear(connection)[1]) == 0
     assert not died
 
 
