@@ -268,7 +268,8 @@ def _count(node: RunningNode, pacs: Orthanc, tally: Tally) -> None:
         wrong["instances lost"] += len(instances) - held
         wrong["studies without a result"] += key not in last or last[key].state is not JobState.DONE
         wrong["studies whose last result lacks images"] += key in last and last[key].instances < len(instances)
-    wrong["studies that failed"] = sum(job.state is JobState.FAILED for job in jobs)
+    # An earlier revision may fail: a sender whose receiver was killed may be back too late for it.
+    wrong["studies that failed"] = sum(job.state is JobState.FAILED for job in last.values())
     wrong["jobs done twice"] = _done_twice(data / "journal.sqlite")
     wrong["left half-made"] = sum(1 for slot in (data / "inbox" / ".incoming").iterdir() if slot.stat().st_size)
     wrong["left in work"] = sum(1 for _ in (data / "work").iterdir())

@@ -51,7 +51,11 @@ def soak(folder: Path, studies: int, tell: Callable[[str], None]) -> Soak:
     warm_up = min(WARM_UP, studies // 2)
     source = make_phantom(folder / "phantom", SMALL).folder
     with Orthanc(folder) as pacs:
-        node = RunningNode(folder, destinations=[pacs.destination().model_dump()], start_seconds=START_SECONDS).start()
+        # But for the time-outs as it ships: how often it looks for work decides what it takes when there is none.
+        waits = {"inbox": {"settle_seconds": 0.5, "timeout_seconds": 3.0}}
+        node = RunningNode(
+            folder, destinations=[pacs.destination().model_dump()], start_seconds=START_SECONDS, more=waits
+        ).start()
         begun = time.monotonic()
         try:
             for number in range(1, studies + 1):
