@@ -110,6 +110,9 @@ class _Capped(_Base):
                 step = min(self._left, len(view))
                 self._left -= step
             else:
+                if not self._header and self._pdu_seconds is not None:
+                    # What is read may end in the middle of a PDU each time: every one has its own time.
+                    self._deadline = time.monotonic() + self._pdu_seconds
                 step = min(_PDU_HEADER.size - len(self._header), len(view))
                 self._header += view[:step]
                 if len(self._header) == _PDU_HEADER.size:

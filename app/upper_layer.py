@@ -114,16 +114,16 @@ class UpperLayer(DULServiceProvider):
 
     def run_reactor(self) -> None:
         """Run as pynetdicom does; at the end, however it comes, let the peer go and wake the association's thread."""
+        in_order = False
         try:
             super().run_reactor()
+            in_order = True
         except InvalidEventError as error:
             # Where both sides end at the same time, its table of states has gaps. The text names event and state.
             LOGGER.warning("association cut off: %s", error)
-            self._let_go()
-        except Exception:
-            self._let_go()
-            raise
         finally:
+            if not in_order:
+                self._let_go()
             self.assoc._reactor_checkpoint.set()
 
     def _let_go(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -56,6 +57,16 @@ def test_a_message_that_comes_byte_by_byte_is_taken(listen):
             connection.send(bytes([number]))
         kind, content = hear(connection)
         assert (kind, status_of(content)) == (DATA, 0x0000)
+
+
+def test_each_pdu_has_its_own_time_however_they_are_cut(listen):
+    with association(listen(network_timeout_seconds=1.0)) as connection:
+        rest, whole = ECHO * 4, len(ECHO)
+        for size in (whole + 3, whole, whole, whole - 3):  # each time the next one's header has begun
+            connection.sendall(rest[:size])
+            rest = rest[size:]
+            time.sleep(0.5)
+        assert [status_of(hear(connection)[1]) for _ in range(4)] == [0] * 4
 
 
 def test_messages_that_come_at_once_are_answered_in_turn(listen):
