@@ -104,13 +104,14 @@ class _Capped(_Base):
         self._message_bytes += len(received)
         if self._message_bytes > self.message_limit:
             raise OSError(f"a message of more than {self.message_limit} bytes")
-        view = memoryview(received)
+        view, ended = memoryview(received), False
         while view:
             if self._left:
                 step = min(self._left, len(view))
                 self._left -= step
+                ended = not self._left
             else:
-                if not self._header and self._pdu_seconds is not None:
+                if ended and self._pdu_seconds is not None:
                     # What is read may end in the middle of a PDU each time: every one has its own time.
                     self._deadline = time.monotonic() + self._pdu_seconds
                 step = min(_PDU_HEADER.size - len(self._header), len(view))
