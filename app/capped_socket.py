@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from app.config import ReceiverConfig
 
 _PDU_HEADER = struct.Struct(">BxL")
+HEADER_BYTES = _PDU_HEADER.size
+"""A PDU's type and length (PS3.8 section 9.3.1)."""
 _TIMEVAL = struct.Struct("@ll")
 """Seconds and microseconds, as SO_RCVTIMEO wants them."""
 ASSOCIATE_BYTES = 262_144
@@ -77,8 +79,6 @@ class _Capped(_Base):
         received = super().recv(bufsize, flags)
         self._watch(received)
         self._failed = False
-        if not self._left and not self._header:
-            self._deadline = None
         return received
 
     def send(self, data: bytes, flags: int = 0, /) -> int:  # type: ignore[override]
@@ -94,7 +94,7 @@ class _Capped(_Base):
 
     def _wait_until(self, deadline: float) -> None:
         """Let the next call wait so long at most; raises TimeoutError where no time is left."""
-        self.settimeout(_left(deadline))
+        self.settimeout(_seconds_left(deadline))
 
     def message_done(self) -> None:
         """Start counting anew."""
@@ -104,21 +104,20 @@ class _Capped(_Base):
         self._message_bytes += len(received)
         if self._message_bytes > self.message_limit:
             raise OSError(f"a message of more than {self.message_limit} bytes")
-        view, ended = memoryview(received), False
+        view = memoryview(received)
         while view:
             if self._left:
                 step = min(self._left, len(view))
                 self._left -= step
-                ended = not self._left
             else:
-                if ended and self._pdu_seconds is not None:
-                    # What is read may end in the middle of a PDU each time: every one has its own time.
-                    self._deadline = time.monotonic() + self._pdu_seconds
-                step = min(_PDU_HEADER.size - len(self._header), len(view))
+                step = min(HEADER_BYTES - len(self._header), len(view))
                 self._header += view[:step]
-                if len(self._header) == _PDU_HEADER.size:
+                if len(self._header) == HEADER_BYTES:
                     self._begin_pdu()
             view = view[step:]
+            if not self._left and not self._header:
+                # Here, as what is read may end within the next one each time: every PDU has its own time.
+                self._deadline = None
 
     def _begin_pdu(self) -> None:
         _, self._left = _PDU_HEADER.unpack(self._header)
@@ -127,7 +126,7 @@ class _Capped(_Base):
             raise OSError(f"a PDU of {self._left} bytes is over the limit of {self.pdu_limit}")
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("the peer is too slow")
@@ -150,7 +149,7 @@ class CappedSocket(_Capped, socket.socket):
 
     def _wait_until(self, deadline: float) -> None:
         """As the base; the call that has waited long enough raises BlockingIOError, or returns what it has."""
-        seconds, rest = divmod(_left(deadline), 1.0)
+        seconds, rest = divmod(_seconds_left(deadline), 1.0)
         limit = _TIMEVAL.pack(int(seconds), max(1, int(rest * 1_000_000)))
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self.setsockopt(socket.SOL_SOCKET, option, limit)

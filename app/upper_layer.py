@@ -26,15 +26,13 @@ from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
-from app.capped_socket import Capped
+from app.capped_socket import HEADER_BYTES, Capped
 from app.store import UNREADABLE
 from app.wire import LAST_OF_COMMAND, store_answer
 
 LOGGER = logging.getLogger(__name__)
 
 READ_BYTES = 262_144
-HEADER_BYTES = 6
-"""A PDU's type and length (PS3.8 section 9.3.1)."""
 _TICK_SECONDS = 0.001
 """Between two looks where another thread may want something sent: in negotiation and release. pynetdicom's own."""
 _QUIET_SECONDS = 0.02

@@ -36,16 +36,14 @@ SECRET = "s3cret-of-the-service"  # noqa: S105 - of a service of these tests
 @pytest.fixture
 def service():
     """Start services; each ends with the test."""
-    opened = []
+    with started(Service) as make:
 
-    def start(behave=None, **kwargs):
-        opened.append(Service(**kwargs))
-        opened[-1].behave = behave
-        return opened[-1]
+        def start(behave=None, **kwargs):
+            made = make(**kwargs)
+            made.behave = behave
+            return made
 
-    yield start
-    for one in opened:
-        one.close()
+        yield start
 
 
 @pytest.fixture
