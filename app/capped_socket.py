@@ -20,6 +20,8 @@ _TIMEVAL = struct.Struct("@ll")
 """Seconds and microseconds, as SO_RCVTIMEO wants them."""
 ASSOCIATE_BYTES = 262_144
 """Longest PDU of any kind. An A-ASSOCIATE-RQ of 128 contexts with every transfer syntax stays below 200 KB."""
+ANSWER_BYTES = 8_000_000
+"""Most that a peer of ours may say before all of it is read: the longest report of storage commitment, twice."""
 REQUEST_SECONDS = 5.0
 """Who connects says at once what it wants: the TLS handshake, and then the request, may each take this long."""
 
@@ -63,6 +65,16 @@ class _Capped(_Base):
         self._header = bytearray()
         self._pdu_seconds = config.network_timeout_seconds
         self._deadline = time.monotonic() + request_seconds(config)
+
+    def guard_answers(self, address: str, seconds: float) -> None:
+        """Begin on a connection that we made: a PDU, once begun, must be whole in `seconds`.
+
+        How long none may come is for whoever waits for it to say.
+        """
+        self.address = address
+        self.pdu_limit, self.message_limit = ASSOCIATE_BYTES, ANSWER_BYTES
+        self._header = bytearray()
+        self._pdu_seconds = seconds
 
     def recv(self, bufsize: int = 1024, flags: int = 0, /) -> bytes:
         """Receive as a socket does, within the limits."""

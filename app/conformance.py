@@ -19,7 +19,7 @@ from pydicom import uid
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.sr.coding import Code
 
-from app import __version__, commitment, commitment_report, listener, receiver, sender, store, stow, tls
+from app import __version__, commitment, commitment_report, listener, receiver, requestor, sender, store, stow, tls
 from app.capped_socket import ASSOCIATE_BYTES
 from app.config import Settings
 from app.conformance_objects import COMMON, CREATED, Attributes, CreatedObject
@@ -77,7 +77,7 @@ def conformance_statement() -> str:
     # Without validation: a deployment's environment must not change the defaults told.
     settings = Settings.model_construct()
     scp = receiver.application_entity(settings.receiver)
-    scu = sender.application_entity(settings.sender.calling_ae_title, settings.sender.network_timeout_seconds)
+    scu = requestor.Requestor(settings.sender.calling_ae_title, settings.sender.network_timeout_seconds)
     accepted = {uid.UID(str(c.abstract_syntax)): c.transfer_syntax for c in scp.supported_contexts}
     verification = accepted.pop(VERIFICATION)
     storage = sorted(accepted, key=lambda u: [int(part) for part in u.split(".")])

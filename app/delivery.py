@@ -19,7 +19,8 @@ from app.config_delivery import CommitmentConfig
 from app.errors import KindsRefused, NodeError, PeerError
 from app.journal import DeliveryRow, Journal
 from app.outbox import Outbox
-from app.sender import CONNECT_SECONDS, Courier, Outcome, reference_of
+from app.requestor import CONNECT_SECONDS
+from app.sender import Courier, Outcome, reference_of
 from app.stow import StowCourier
 
 LOGGER = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
@@ -13,8 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from pydicom import Dataset, dcmread, uid
-from pydicom.errors import InvalidDicomError
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext, build_context
@@ -25,16 +23,14 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from pynetdicom.status import code_to_category
 
-from app import __version__
 from app.config import Destination, DestinationTls, SenderConfig
 from app.errors import InputError, KindsRefused, PeerError, TlsError
 from app.refusals import ALREADY_THERE, NO_KIND, is_for_good, why_not
+from app.requestor import NOT_UNDERSTOOD, Requestor
 from app.tls import ClientTls
 
 MAX_CONTEXTS = 128
 """Of one association: context ids are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
-CONNECT_SECONDS = 10.0
-"""How long a connection may take to be made."""
 NO_ANSWER = "the peer gave no answer"
 _LOOK_SECONDS = 0.05
 
@@ -57,8 +53,6 @@ class Outcome:
 
 
 Progress = Callable[[Outcome], None]
-UNREADABLE_FILE = (OSError, InvalidDicomError, EOFError, KeyError, ValueError, AttributeError)
-"""What reading a file's meta information raises where it is no DICOM file."""
 
 
 def unreadable(path: Path, error: Exception) -> Outcome:
@@ -104,31 +98,18 @@ def offers_commitment(peer: Destination, config: SenderConfig) -> bool:
     return Courier(peer, config.calling_ae_title, config.network_timeout_seconds).offers_commitment()
 
 
-def application_entity(calling_ae_title: str, timeout: float) -> AE:
-    """Make the AE that associates; `timeout` is how long, in seconds, a peer may be silent."""
-    ae = AE(ae_title=calling_ae_title)
-    ae.implementation_version_name = f"GLIOMA_{__version__}"
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout
-    # A connection being made cannot be stopped, so it is not waited for as long as an answer.
-    ae.connection_timeout = min(timeout, CONNECT_SECONDS)
-    return ae
-
-
 class Courier:
     """Sends to one peer; `stop`, from another thread, ends it at once."""
 
     def __init__(self, peer: Destination, calling_ae_title: str, timeout: float) -> None:
         self._peer = peer
         self._name = f"{peer.ae_title} at {peer.host} port {peer.port}"
-        self._ae = application_entity(calling_ae_title, timeout)
+        self._ae = Requestor(calling_ae_title, timeout)
         self._stopped = threading.Event()
         self._association: Association | None = None
         # Files go out as they lie on disk, in chunks, without being decoded; the switch is pynetdicom's own and
         # holds for the whole process.
         _config.STORE_SEND_CHUNKED_DATASET = True
-        _config.LOG_HANDLER_LEVEL = "none"
-        # Its errors are ours to tell, and where it cannot encode a dataset its own words may quote it.
-        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
     def stop(self) -> None:
         """Give up: end the connection that is open, and open no more."""
@@ -152,7 +133,7 @@ class Courier:
         for path in files:
             try:
                 readable.append((path, _kind(path)))
-            except UNREADABLE_FILE as error:
+            except NOT_UNDERSTOOD as error:
                 tell(unreadable(path, error))
         for batch in _batches(readable):
             self._send_batch(batch, tell)
@@ -258,14 +239,8 @@ class Courier:
         raise (KindsRefused if reason == NO_KIND else PeerError)(f"{name} {reason}")
 
     def _connected(self, event: evt.Event) -> None:
-        """Note the association as soon as `stop` can abort it, and have small messages sent at once.
-
-        Nagle's algorithm holds each one back up to 40 ms. Without a timeout half a PDU would hold the thread for ever.
-        """
+        """Note the association as soon as `stop` can abort it."""
         self._association = event.assoc
-        if (connection := _connection(event.assoc)) is not None:
-            connection.settimeout(self._ae.network_timeout)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _connection(association: Association) -> socket.socket | None:
@@ -325,7 +300,9 @@ def _store(association: Association, path: Path, kind: Kind) -> Outcome:
         return Outcome(path, delivered=False, note=f"the peer does not take {uid.UID(sop_class).name}", for_good=True)
     try:
         status = association.send_c_store(path if syntax in accepted else dcmread(path))
-    except (OSError, ValueError, AttributeError, RuntimeError) as error:
+    except NOT_UNDERSTOOD as error:
+        if not association.is_established:
+            return Outcome(path, delivered=False, note=NO_ANSWER)
         # The error's own text may quote the dataset.
         note = f"could not be sent as the peer wants it ({type(error).__name__})"
         return Outcome(path, delivered=False, note=note, for_good=True)

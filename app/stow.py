@@ -26,7 +26,8 @@ from app.config import read_secret
 from app.config_delivery import StowConfig
 from app.errors import ConfigError, PeerError, TlsError
 from app.refusals import ALREADY_THERE, UNREACHABLE, is_for_good
-from app.sender import CONNECT_SECONDS, UNREADABLE_FILE, Outcome, Progress, reference_of, unreadable
+from app.requestor import CONNECT_SECONDS, NOT_UNDERSTOOD
+from app.sender import Outcome, Progress, reference_of, unreadable
 from app.store import UNREADABLE
 from app.tls import explain, web_context
 
@@ -99,7 +100,7 @@ class StowCourier:
         for path in files:
             try:
                 readable.append(_File(path, reference_of(path)[1], path.stat().st_size))
-            except UNREADABLE_FILE as error:
+            except NOT_UNDERSTOOD as error:
                 on_progress(unreadable(path, error))
         if readable:
             self._run(self._send(readable, on_progress))

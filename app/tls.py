@@ -12,6 +12,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+from app.capped_socket import CappedTlsSocket
 from app.config import CertificateBinding, DestinationTls, TlsFiles
 from app.errors import TlsError
 
@@ -168,7 +169,7 @@ class ClientTls(ssl.SSLContext):
         return context
 
 
-class _ClientSocket(ssl.SSLSocket):
+class _ClientSocket(CappedTlsSocket):
     """Keeps what pynetdicom hides, and sends nothing to a peer with the wrong certificate."""
 
     def do_handshake(self, block: bool = False) -> None:

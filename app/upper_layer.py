@@ -102,16 +102,11 @@ def _patience(dul: DULServiceProvider) -> float:
     return _QUIET_SECONDS if dul.state_machine.current_state in _WAITING_FOR_PEER else _TICK_SECONDS
 
 
-class UpperLayer(DULServiceProvider):
-    """The connection's thread."""
-
-    def __init__(self, assoc: Association) -> None:
-        super().__init__(assoc)
-        # `Connection.ready` waits in its place.
-        self._run_loop_delay = 0.0
+class SoundLayer(DULServiceProvider):
+    """The connection's thread of either side: whatever the peer says, it ends in order."""
 
     def run_reactor(self) -> None:
-        """Run as pynetdicom does; at the end, however it comes, let the peer go and wake the association's thread."""
+        """Run as pynetdicom does; at the end, however it comes, let the peer go and wake who waits for it."""
         in_order = False
         try:
             super().run_reactor()
@@ -122,7 +117,11 @@ class UpperLayer(DULServiceProvider):
         finally:
             if not in_order:
                 self._let_go()
-            self.assoc._reactor_checkpoint.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wake who waits for the peer."""
+        raise NotImplementedError
 
     def _let_go(self) -> None:
         """End the connection without a word: nothing is sure any more."""
@@ -157,6 +156,18 @@ class UpperLayer(DULServiceProvider):
             self.to_provider_queue.get()
         return super()._process_recv_primitive()
 
+
+class UpperLayer(SoundLayer):
+    """The thread of a connection of a peer that sends to us."""
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__(assoc)
+        # `Connection.ready` waits in its place.
+        self._run_loop_delay = 0.0
+
+    def _wake(self) -> None:
+        self.assoc._reactor_checkpoint.set()
+
     def _is_transport_event(self) -> bool:
         assoc = self.assoc
         quiet = (
@@ -173,11 +184,11 @@ class UpperLayer(DULServiceProvider):
         return super()._is_transport_event()
 
 
-class Messages(DIMSEServiceProvider):
-    """Serves a request as soon as it is whole."""
+class SoundMessages(DIMSEServiceProvider):
+    """Messages of either side: one that is none ends the association, and not the thread."""
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take a part of a message, and serve what is whole; what comes before the association stands must wait."""
+        """Take a part of a message."""
         try:
             super().receive_primitive(primitive)
         except _BROKEN as error:
@@ -185,6 +196,14 @@ class Messages(DIMSEServiceProvider):
             LOGGER.warning("association aborted: a command set that cannot be read (%s)", type(error).__name__)
             self.message = None
             self.dul.event_queue.put("Evt19")
+
+
+class Messages(SoundMessages):
+    """Serves a request as soon as it is whole."""
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take a part of a message, and serve what is whole; what comes before the association stands must wait."""
+        super().receive_primitive(primitive)
         while self.assoc.is_established and not self.msg_queue.empty():
             context_id, message = self.get_msg()
             if message is not None and context_id is not None:

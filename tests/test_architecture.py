@@ -71,6 +71,7 @@ def test_libraries_stay_where_they_belong(module):
             "app/listener.py",
             "app/upper_layer.py",
             "app/wire.py",
+            "app/requestor.py",
             "app/sender.py",
             "app/retrieve.py",
             "app/steady_timers.py",
