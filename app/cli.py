@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,9 +62,12 @@ def serve(
     settings = _settings(config)
     # Before libraries are loaded, some of which warn at once.
     set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "pynetdicom", "monai"))
+    from app.listener import log_thread_failure
     from app.node import Node
     from app.watch import start_anew
 
+    # pynetdicom's threads may die of what a peer says, and Python's own words would quote it.
+    threading.excepthook = log_thread_failure
     node = Node(settings, start_anew, wait)
     node.start()
     if settings.log.format == "text":

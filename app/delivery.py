@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import groupby
 
@@ -18,6 +18,7 @@ from app.config import Destination, SenderConfig
 from app.config_delivery import CommitmentConfig
 from app.errors import KindsRefused, NodeError, PeerError
 from app.journal import DeliveryRow, Journal
+from app.listener import positions
 from app.outbox import Outbox
 from app.requestor import CONNECT_SECONDS
 from app.sender import Courier, Outcome, reference_of
@@ -45,7 +46,18 @@ class Sender:
     def start(self) -> None:
         """Begin, with what is owed from before."""
         for run in self._runs:
-            run.thread.start()
+            run.start()
+
+    def is_alive(self) -> bool:
+        """Say whether every destination's thread is at work; from any thread."""
+        return all(run.thread.is_alive() for run in self._runs)
+
+    def revive(self) -> None:
+        """Start the threads anew that ended by themselves, and tell of each in the log."""
+        for run in self._runs:
+            if not run.thread.is_alive():
+                LOGGER.error("%s ended by itself; starting another", run.thread.name)
+                run.start()
 
     def wake(self) -> None:
         """Look now: something new is owed."""
@@ -79,9 +91,23 @@ class _Run:
         self._courier: Courier | StowCourier | None = None
         self._uncommitted = commitment.waiting_jobs(journal, destination.name)
         """Jobs of which something waits for commitment, as of the latest look."""
+        self._record_fault: Callable[[str], None] | None = None
+        """Writes down that what is under way failed, for an error that nobody foresaw."""
+        self._fault = ""
+        self._alone: set[int] = set()
+        """Deliveries that were under way at such an error: each is sent by itself, so that one holds up none."""
         self._stopped = threading.Event()
         self.wake = threading.Event()
-        self.thread = threading.Thread(target=self._loop, name=f"sender-{destination.name}", daemon=True)
+        self.thread = self._new_thread()
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._loop, name=f"sender-{self._destination.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin; or, after the thread ended by itself, begin again."""
+        if self.thread.ident is not None:
+            self.thread = self._new_thread()
+        self.thread.start()
 
     def stop(self) -> None:
         """Ask the thread to end."""
@@ -94,20 +120,41 @@ class _Run:
     def _loop(self) -> None:
         while not self._stopped.is_set():
             self.wake.clear()
-            try:
-                wait = self._deliver_due()
-            except NodeError as error:
-                LOGGER.error("%s: %s", self._destination.name, error)
-                wait = _PAUSE_SECONDS
-            self.wake.wait(wait)
+            self.wake.wait(self._round())
+
+    def _round(self) -> float:
+        """Do what is due, and return how long to wait: whatever goes wrong, the thread goes on."""
+        name = self._destination.name
+        try:
+            self._write_fault()
+            return self._deliver_due()
+        except NodeError as error:
+            LOGGER.error("%s: %s", name, error)
+        except Exception as error:  # noqa: BLE001 - one file, or one answer, must not end a destination's delivery
+            # Its text may quote a dataset.
+            LOGGER.error("%s: %s at %s", name, type(error).__name__, positions(error.__traceback__))
+            self._fault = f"an error of the node ({type(error).__name__}): its log tells the place"
+        return _PAUSE_SECONDS
+
+    def _write_fault(self) -> None:
+        """Count an error that nobody foresaw as a failed attempt of what was under way; it waits as after any other."""
+        record, why = self._record_fault, self._fault
+        self._record_fault, self._fault = None, ""
+        if record is not None and why:
+            record(why)
 
     def _deliver_due(self) -> float:
         """Try what is due; return how long to wait: never long, as a person may put something back meanwhile."""
         if due := self._journal.due(self._destination.name, self._config.longest_retry_seconds):
-            self._deliver(due)
+            self._deliver(self._together(due))
         times = [self._journal.next_attempt(self._destination.name), self._see_to_commitment()]
         soonest = min((at for at in times if at is not None), default=None)
         return _PAUSE_SECONDS if soonest is None else max(0.0, min(soonest - self._now(), _PAUSE_SECONDS))
+
+    def _together(self, due: Sequence[DeliveryRow]) -> Sequence[DeliveryRow]:
+        """Return as many of these as may go in one batch."""
+        first = next((n for n, row in enumerate(due) if row.delivery_id in self._alone), len(due))
+        return due[: max(first, 1)]
 
     def _see_to_commitment(self) -> float | None:
         """Ask for what is due, one job; return when to look again.
@@ -137,6 +184,7 @@ class _Run:
         if self._stopped.is_set():
             return
         commitment.begin(self._journal, rows, request_uid, config.patience)
+        self._record_fault = lambda why: commitment.not_asked(self._journal, request_uid, why, sender.pause)
         take = partial(self._reports.handle_of, destinations=[peer.name], peer=_party(peer))
         waits = partial(commitment.is_open, self._journal, request_uid)
         references = [(row.sop_class, row.sop_instance) for row in rows]
@@ -148,12 +196,15 @@ class _Run:
             why = str(error)
         finally:
             self._courier = None
+        self._record_fault = None
         if why and not self._stopped.is_set():
             LOGGER.warning("%s: %s", peer.name, why)
             commitment.not_asked(self._journal, request_uid, why, sender.pause)
 
     def _deliver(self, due: Sequence[DeliveryRow]) -> None:
         config, peer = self._config, self._destination
+        left = {delivery.delivery_id for delivery in due}
+        self._record_fault = partial(self._failed_unforeseen, left)
         waiting = {self._outbox.path_of(delivery): delivery for delivery in due}
         courier: Courier | StowCourier
         if peer.stow is None:
@@ -168,12 +219,13 @@ class _Run:
         went: dict[str, Transfer] = {}
 
         def settle(outcome: Outcome) -> None:
-            delivery = waiting.pop(outcome.path)
+            delivery = waiting[outcome.path]
             if self._trail is not None:
                 study = self._journal.study_of(delivery.job_id)
                 sop_class = reference_of(outcome.path)[0] if outcome.delivered else ""
                 went.setdefault(study, Transfer(study)).count(sop_class, kept=outcome.delivered)
             self._settle(delivery, outcome)
+            left.remove(delivery.delivery_id)
 
         try:
             courier.send(list(waiting), settle)
@@ -181,14 +233,20 @@ class _Run:
             if not self._stopped.is_set():
                 LOGGER.warning("%s: %s", peer.name, error)
                 allowed = config.refusals_allowed if isinstance(error, KindsRefused) else None
-                left = [row.delivery_id for row in waiting.values()]
-                self._journal.not_delivered(left, str(error), self._next, allowed)
+                self._journal.not_delivered(sorted(left), str(error), self._next, allowed)
         finally:
             self._courier = None
             if self._trail is not None and went:
                 self._trail.sent(_party(peer), went.values())
+        self._record_fault = None
+        self._alone.difference_update(row.delivery_id for row in due)
         for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
             self._outbox.forget_delivered(job_id)
+
+    def _failed_unforeseen(self, left: Collection[int], why: str) -> None:
+        """Count a failed attempt of what a batch had left; it is never given up for this, as it is no refusal."""
+        self._alone.update(left)
+        self._journal.not_delivered(sorted(left), why, self._next)
 
     def _settle(self, delivery: DeliveryRow, outcome: Outcome) -> None:
         """Write one file's fate down as soon as it is known, so that a crash sends it at most once more."""

@@ -153,6 +153,7 @@ class Node:
         return {
             "receiver": not self._stopping and self._listens(),
             "graph": self._graph is not None and not self._graph.done(),
+            "sender": self._sender.is_alive(),
             "disk": free > self._settings.receiver.free_space_watermark_mb * 1_000_000,
             # A node whose model cannot be opened does not come to be.
             "model": True,
@@ -187,7 +188,7 @@ class Node:
             return False
 
     def _tick(self) -> None:
-        """Hand over what is complete, as far as there is room; watch over receiver and graph."""
+        """Hand over what is complete, as far as there is room; watch over receiver, graph and sender."""
         self._watch.round()
         if self._ending:
             # The receiver is being ended; another would outlive this process's image, and keep its port.
@@ -200,6 +201,7 @@ class Node:
         if self._receiver is not None and not self._receiver.is_alive():
             LOGGER.error("the receiver ended with status %s; starting another", self._receiver.exitcode)
             self._start_receiver()
+        self._sender.revive()
         room = self._settings.pipeline.studies_at_once - len(self._watch)
         for ready in self._inbox.poll(room):
             self._hand_over(ready)

@@ -113,7 +113,8 @@ def test_modules_stay_small_and_clean(module):
     assert not [n.lineno for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Assert)], "assert outside tests"
 
 
-def test_there_are_two_catch_alls():
+def test_there_are_three_catch_alls():
+    """Around a stage, a C-STORE that came, and a round of a destination's delivery: one study or file, not the rest."""
     found = {}
     for module in SOURCES:
         for node in ast.walk(ast.parse((ROOT / module).read_text())):
@@ -121,7 +122,7 @@ def test_there_are_two_catch_alls():
                 node.type is None or getattr(node.type, "id", "") in {"Exception", "BaseException"}
             ):
                 found[str(module)] = found.get(str(module), 0) + 1
-    assert found == {"operators/stage.py": 1, "app/receiver.py": 1}
+    assert found == {"operators/stage.py": 1, "app/receiver.py": 1, "app/delivery.py": 1}
 
 
 def test_training_is_not_loaded_at_run_time():
