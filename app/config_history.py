@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from app.config_base import AETitle, Port, Section
+from app.config_base import AETitle, Port, Section, hold_address
 
 
 class HistoryPacs(Section):
@@ -23,11 +23,16 @@ class HistoryPacs(Section):
     move_ae_title: AETitle = "GLIOMA_HISTORY"
     """Title to which the PACS sends; it must know it, at `move_port` of this machine."""
     move_port: Port = 11113
-    """TCP port that is open while reports are fetched."""
+    """TCP port that is open while reports are fetched, to the PACS's title and addresses alone."""
+    move_host: str = "0.0.0.0"  # noqa: S104 - a PACS sends from another machine
+    """Address to listen on meanwhile."""
+    move_from: tuple[Annotated[str, AfterValidator(hold_address)], ...] = ()
+    """IP addresses the PACS sends from; none: the one that `host` has."""
     studies: int = Field(default=3, ge=1)
     """How many of the patient's latest other studies are looked into."""
     timeout_seconds: float = Field(default=20.0, gt=0)
-    """A silent PACS is given up after this long; the study goes on without the comparison."""
+    """A silent PACS is given up after this long, one that keeps us waiting after six times as long; the study goes on
+    without the comparison."""
 
 
 class HistoryConfig(Section):

@@ -19,8 +19,21 @@ from pydicom import uid
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.sr.coding import Code
 
-from app import __version__, commitment, commitment_report, listener, receiver, requestor, sender, store, stow, tls
-from app.capped_socket import ASSOCIATE_BYTES
+from app import (
+    __version__,
+    commitment,
+    commitment_report,
+    history_port,
+    listener,
+    receiver,
+    requestor,
+    retrieve,
+    sender,
+    store,
+    stow,
+    tls,
+)
+from app.capped_socket import ANSWER_BYTES, ASSOCIATE_BYTES
 from app.config import Settings
 from app.conformance_objects import COMMON, CREATED, Attributes, CreatedObject
 from app.refusals import FOR_GOOD
@@ -89,6 +102,10 @@ def conformance_statement() -> str:
         scp=scp,
         scu=scu,
         pdu_limit=ASSOCIATE_BYTES,
+        answer_bytes=ANSWER_BYTES,
+        requestor=requestor,
+        history_port=history_port,
+        retrieve=retrieve,
         spare_connections=listener.SPARE_CONNECTIONS,
         spare_per_peer=listener.SPARE_PER_PEER,
         tls_profile=tls.PROFILE,

@@ -11,8 +11,10 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from app.config_history import HistoryConfig
+from app.requestor import NOT_UNDERSTOOD
 from app.retrieve import fetch_reports
-from operators.earlier import same_patient
+from operators.earlier import latest_before, same_patient
+from operators.revision import predecessors_among
 
 LOGGER = logging.getLogger(__name__)
 DOCUMENTS = ("sr.dcm", "sr_labelmap.dcm", "measurements.dcm")
@@ -52,7 +54,20 @@ class History:
         if self._config.archive:
             yield from self._archived.of_patient(header)
         if self._config.pacs is not None:
-            yield from fetch_reports(header, self._config.pacs)
+            yield from (
+                report for report in fetch_reports(header, self._config.pacs) if _can_be_compared(report, header)
+            )
+
+
+def _can_be_compared(report: Dataset, header: Dataset) -> bool:
+    """Say whether what a PACS sent is a report as the analysis will read it: one that is none must not end that."""
+    try:
+        latest_before([report], header)
+        predecessors_among([report], header)
+    except NOT_UNDERSTOOD as error:
+        LOGGER.warning("an earlier report is passed over: it cannot be read (%s)", type(error).__name__)
+        return False
+    return True
 
 
 def _identity_of(path: Path) -> Dataset:

@@ -1,18 +1,17 @@
 """Fetch a patient's earlier reports from a PACS: C-FIND for what there is, C-MOVE to a port of our own.
 
-The port is open only while reports are fetched, and takes nothing but structured reports. Sources: PS3.4 C.4.1, C.4.2.
+Whatever the PACS answers, or does not, it ends in time and costs the comparison alone. Sources: PS3.4 C.4.1, C.4.2.
 """
 
 from __future__ import annotations
 
-import logging
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind as Find,
 )
@@ -21,13 +20,18 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from app.config_history import HistoryPacs
+from app.errors import PeerError
+from app.history_port import listening
+from app.requestor import NOT_UNDERSTOOD, Requestor
 from operators.errors import HistoryUnavailable
 
-LOGGER = logging.getLogger(__name__)
-SUCCESS, CANNOT_UNDERSTAND, OUT_OF_RESOURCES = 0x0000, 0xC000, 0xA700
+SUCCESS = 0x0000
 PENDING = (0xFF00, 0xFF01)
-MOST_REPORTS = 50
-"""Taken of one patient; a PACS that sends more is told that there is no room."""
+MOST_MATCHES = 500
+"""Of one query."""
+PATIENCE = 6
+"""All that is asked of a PACS may take so many times its time-out: it could say for ever that more is to come."""
+_UID = re.compile(r"[0-9.]{1,64}")
 
 
 def fetch_reports(header: Dataset, pacs: HistoryPacs) -> list[Dataset]:
@@ -38,23 +42,29 @@ def fetch_reports(header: Dataset, pacs: HistoryPacs) -> list[Dataset]:
     if not str(header.get("PatientID") or "").strip():
         return []
     with _associated(pacs) as association:
-        series = list(_report_series(association, header, pacs))
-        if not series:
-            return []
-        received: list[Dataset] = []
-        with _listening(pacs, received):
-            for identifier in series:
-                _move(association, identifier, pacs)
-        return received
+        asked = _Asked(association, pacs)
+        try:
+            series = list(_report_series(asked, header))
+            if not series:
+                return []
+            with listening(pacs, str(association.acceptor.address)) as reports:
+                for identifier in series:
+                    asked.move(identifier)
+            return reports.taken()
+        except NOT_UNDERSTOOD as error:
+            # Its text may quote what the PACS said.
+            raise HistoryUnavailable(f"{pacs.ae_title} answers what cannot be read ({type(error).__name__})") from None
 
 
 @contextmanager
 def _associated(pacs: HistoryPacs) -> Iterator[Any]:
-    ae = AE(pacs.calling_ae_title)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = pacs.timeout_seconds
+    ae = Requestor(pacs.calling_ae_title, pacs.timeout_seconds)
     ae.add_requested_context(Find)
     ae.add_requested_context(Move)
-    association = ae.associate(pacs.host, pacs.port, ae_title=pacs.ae_title)
+    try:
+        association = ae.associate(pacs.host, pacs.port, ae_title=pacs.ae_title)
+    except (OSError, PeerError):
+        raise HistoryUnavailable(f"{pacs.ae_title} at {pacs.host}:{pacs.port} does not answer") from None
     try:
         if not association.is_established:
             reason = "refuses the association" if association.is_rejected else "does not answer"
@@ -65,7 +75,48 @@ def _associated(pacs: HistoryPacs) -> Iterator[Any]:
             association.release()
 
 
-def _report_series(association: Any, header: Dataset, pacs: HistoryPacs) -> Iterator[Dataset]:
+class _Asked:
+    """What one association is asked; raises HistoryUnavailable where the PACS refuses, or takes too long."""
+
+    def __init__(self, association: Any, pacs: HistoryPacs) -> None:
+        self._association, self._pacs = association, pacs
+        self._until = time.monotonic() + PATIENCE * pacs.timeout_seconds
+        self.studies = pacs.studies
+        """How many studies are looked into."""
+
+    def find(self, identifier: Dataset) -> list[Dataset]:
+        """Return what matches."""
+        found, last = [], None
+        for status, answer in self._association.send_c_find(identifier, Find):
+            last = status.get("Status")
+            if last in PENDING and answer is not None:
+                found.append(answer)
+            self._hold(len(found) <= MOST_MATCHES)
+        if last != SUCCESS:
+            raise HistoryUnavailable(f"{self._pacs.ae_title} refuses the query{_coded(last)}")
+        return found
+
+    def move(self, identifier: Dataset) -> None:
+        """Have what matches sent to our port."""
+        last, pacs = None, self._pacs
+        for status, _ in self._association.send_c_move(identifier, pacs.move_ae_title, Move):
+            last = status.get("Status")
+            self._hold()
+        if last != SUCCESS:
+            raise HistoryUnavailable(
+                f"{pacs.ae_title} does not send to {pacs.move_ae_title}{_coded(last)}; is that title known to it, at "
+                f"port {pacs.move_port} of this machine, and does it send from an address that `move_from` allows?"
+            )
+
+    def _hold(self, within: bool = True) -> None:
+        """Give up a PACS that says too much, or that more is to come for too long."""
+        if not within or time.monotonic() > self._until:
+            self._association.abort()
+            why = "takes too long to answer" if within else f"answers more than {MOST_MATCHES} times"
+            raise HistoryUnavailable(f"{self._pacs.ae_title} {why}")
+
+
+def _report_series(asked: _Asked, header: Dataset) -> Iterator[Dataset]:
     """Find the series of structured reports in the patient's latest other studies."""
     wanted = Dataset()
     wanted.QueryRetrieveLevel = "STUDY"
@@ -73,66 +124,24 @@ def _report_series(association: Any, header: Dataset, pacs: HistoryPacs) -> Iter
         wanted.SpecificCharacterSet = header.SpecificCharacterSet
     wanted.PatientID = header.PatientID
     wanted.StudyDate = wanted.StudyInstanceUID = wanted.ModalitiesInStudy = ""
-    studies = [s for s in _find(association, wanted, pacs) if s.StudyInstanceUID != header.StudyInstanceUID]
-    studies.sort(key=lambda study: str(study.get("StudyDate") or ""), reverse=True)
-    for study in studies[: pacs.studies]:
+    studies = [(str(s.get("StudyDate") or ""), _uid(s, "StudyInstanceUID")) for s in asked.find(wanted)]
+    others = [study for _, study in sorted(studies, reverse=True) if study not in {"", header.StudyInstanceUID}]
+    for study in others[: asked.studies]:
         inside = Dataset()
         inside.QueryRetrieveLevel, inside.Modality = "SERIES", "SR"
-        inside.StudyInstanceUID, inside.SeriesInstanceUID = study.StudyInstanceUID, ""
-        for found in _find(association, inside, pacs):
+        inside.StudyInstanceUID, inside.SeriesInstanceUID = study, ""
+        for series in filter(None, (_uid(found, "SeriesInstanceUID") for found in asked.find(inside))):
             identifier = Dataset()
             identifier.QueryRetrieveLevel = "SERIES"
-            identifier.StudyInstanceUID, identifier.SeriesInstanceUID = study.StudyInstanceUID, found.SeriesInstanceUID
+            identifier.StudyInstanceUID, identifier.SeriesInstanceUID = study, series
             yield identifier
 
 
-def _find(association: Any, identifier: Dataset, pacs: HistoryPacs) -> list[Dataset]:
-    found, last = [], None
-    for status, answer in association.send_c_find(identifier, Find):
-        last = status.get("Status")
-        if last in PENDING and answer is not None:
-            found.append(answer)
-    if last != SUCCESS:
-        raise HistoryUnavailable(f"{pacs.ae_title} refuses the query{_coded(last)}")
-    return found
-
-
-def _move(association: Any, identifier: Dataset, pacs: HistoryPacs) -> None:
-    last = None
-    for status, _ in association.send_c_move(identifier, pacs.move_ae_title, Move):
-        last = status.get("Status")
-    if last != SUCCESS:
-        raise HistoryUnavailable(
-            f"{pacs.ae_title} does not send to {pacs.move_ae_title}{_coded(last)}; is that title known to it, at port "
-            f"{pacs.move_port} of this machine?"
-        )
+def _uid(answer: Dataset, keyword: str) -> str:
+    """Return a UID of an answer; nothing where it is none."""
+    value = str(answer.get(keyword) or "")
+    return value if _UID.fullmatch(value) else ""
 
 
 def _coded(status: int | None) -> str:
     return " (no answer)" if status is None else f" (status 0x{status:04X})"
-
-
-@contextmanager
-def _listening(pacs: HistoryPacs, received: list[Dataset]) -> Iterator[None]:
-    """Take reports into `received` while open; raises HistoryUnavailable where the port cannot be had."""
-
-    def keep(event: evt.Event) -> int:
-        if len(received) >= MOST_REPORTS:
-            return OUT_OF_RESOURCES
-        report = event.dataset
-        report.file_meta = event.file_meta
-        received.append(report)
-        return SUCCESS
-
-    ae = AE(pacs.move_ae_title)
-    ae.require_called_aet = True
-    ae.network_timeout = ae.dimse_timeout = pacs.timeout_seconds
-    ae.add_supported_context(Comprehensive3DSRStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    try:
-        ae.start_server(("", pacs.move_port), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
-    except OSError as error:
-        raise HistoryUnavailable(f"port {pacs.move_port} cannot be had: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        ae.shutdown()

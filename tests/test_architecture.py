@@ -74,6 +74,7 @@ def test_libraries_stay_where_they_belong(module):
             "app/requestor.py",
             "app/sender.py",
             "app/retrieve.py",
+            "app/history_port.py",
             "app/steady_timers.py",
         }
     if "highdicom" in tops(module):

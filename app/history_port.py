@@ -1,0 +1,132 @@
+"""The port to which a PACS sends earlier reports (C-MOVE): open only meanwhile, to that PACS alone, within limits."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, cast
+
+from pydicom import Dataset
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
+
+from app.capped_socket import request_seconds
+from app.config import Peer, ReceiverConfig
+from app.config_history import HistoryPacs
+from app.listener import Connections, Listener, handle_close
+from app.receiver import handle_message, handle_open, handle_request
+from app.requestor import NOT_UNDERSTOOD
+from app.upper_layer import Acceptor
+from app.witness import Witness
+from operators.errors import HistoryUnavailable
+
+if TYPE_CHECKING:
+    from pynetdicom.dimse_primitives import C_STORE
+
+LOGGER = logging.getLogger(__name__)
+
+SUCCESS, CANNOT_UNDERSTAND, OUT_OF_RESOURCES = 0x0000, 0xC000, 0xA700
+MOST_REPORTS = 50
+"""Taken of one patient; a PACS that sends more is told that there is no room."""
+MOST_REPORT_MB = 4
+"""Of one report; the longest of this node's own has a fiftieth of it."""
+MOST_BYTES = 20_000_000
+"""Of all reports of one patient."""
+MOST_ASSOCIATIONS = 4
+
+
+class Reports:
+    """What came, within bounds; for any thread."""
+
+    def __init__(self) -> None:
+        self._taken: list[Dataset] = []
+        self._bytes = 0
+        self._guard = threading.Lock()
+
+    def taken(self) -> list[Dataset]:
+        """Return what has come until now."""
+        with self._guard:
+            return list(self._taken)
+
+    def keep(self, event: evt.Event) -> int:
+        """Take one report and return its C-STORE status (PS3.4 table B.2-1)."""
+        dataset = cast("C_STORE", event.request).DataSet
+        size = len(dataset.getbuffer()) if dataset is not None else 0
+        with self._guard:
+            if len(self._taken) >= MOST_REPORTS or self._bytes + size > MOST_BYTES:
+                return OUT_OF_RESOURCES
+            self._bytes += size
+        try:
+            report = event.dataset
+            report.file_meta = event.file_meta
+            # Values are read as they are asked for: what is in none of its VR shows here, and not in the analysis.
+            for _ in report.iterall():
+                pass
+        except NOT_UNDERSTOOD as error:
+            LOGGER.warning("an earlier report is refused: it cannot be read (%s)", type(error).__name__)
+            return CANNOT_UNDERSTAND
+        with self._guard:
+            self._taken.append(report)
+        return SUCCESS
+
+
+@contextmanager
+def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
+    """Take reports while open, of the PACS that has this address; raises HistoryUnavailable without the port."""
+    reports, config = Reports(), _config(pacs, address)
+    connections = Connections(config)
+    handlers: list[evt.EventHandlerType] = [
+        (evt.EVT_CONN_OPEN, handle_open),
+        (evt.EVT_CONN_CLOSE, handle_close),
+        (evt.EVT_REQUESTED, handle_request, [config, connections, Witness(None)]),
+        (evt.EVT_DIMSE_RECV, handle_message),
+        (evt.EVT_C_STORE, reports.keep),
+    ]
+    try:
+        server = _application_entity(config).make_server(
+            (config.host, config.port),
+            server_class=Listener,
+            request_handler=Acceptor,
+            evt_handlers=handlers,
+            config=config,
+            connections=connections,
+        )
+    except OSError as error:
+        raise HistoryUnavailable(f"port {config.port} cannot be had: {error.strerror}") from error
+    threading.Thread(target=server.serve_forever, args=(0.1,), name="history", daemon=True).start()
+    try:
+        yield reports
+    finally:
+        server.shutdown()
+        for connection in connections.open():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def _config(pacs: HistoryPacs, address: str) -> ReceiverConfig:
+    known = pacs.move_from or (address.partition("%")[0],)
+    return ReceiverConfig(
+        ae_title=pacs.move_ae_title,
+        host=pacs.move_host,
+        port=pacs.move_port,
+        peers=tuple(Peer(ae_title=pacs.ae_title, address=each) for each in known),
+        max_associations=MOST_ASSOCIATIONS,
+        max_associations_per_peer=MOST_ASSOCIATIONS,
+        max_object_mb=MOST_REPORT_MB,
+        network_timeout_seconds=pacs.timeout_seconds,
+    )
+
+
+def _application_entity(config: ReceiverConfig) -> AE:
+    ae = AE(config.ae_title)
+    ae.require_called_aet = True
+    # `Connections` counts those that are let in; pynetdicom would count the node's other ones too.
+    ae.maximum_associations = MOST_ASSOCIATIONS * 100
+    ae.maximum_pdu_size = config.max_pdu_bytes
+    ae.network_timeout = ae.dimse_timeout = config.network_timeout_seconds
+    ae.acse_timeout = request_seconds(config)
+    ae.add_supported_context(Comprehensive3DSRStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    return ae
