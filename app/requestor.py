@@ -69,12 +69,32 @@ class Requestor(AE):
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
         """Give an association our parts, as this is called between its making and its first use."""
+        assoc.__class__ = _Asked
         assoc.dul, assoc.dimse = _Layer(assoc), _Messages(assoc)
         # Timers live in the upper layer.
         assoc.acse_timeout, assoc.network_timeout = self.acse_timeout, self.network_timeout
         connection = _Connection(assoc, address=address)
         connection.tls_args = tls_args
         return connection
+
+
+class _Asked(Association):
+    """An association whose own thread, which is to hold back while an answer is awaited, is never waited for in vain.
+
+    Before it asks for anything, pynetdicom waits without an end until that thread says that it holds back. But one
+    that ended says nothing more, and who serves a report of storage commitment, in a third thread, takes the word back.
+    """
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._holds_back or not self.is_alive()
+
+    @_is_paused.setter
+    def _is_paused(self, value: bool) -> None:
+        if value or threading.current_thread() is self:
+            self._holds_back = value
+
+    _holds_back = False
 
 
 class _Connection(AssociationSocket):

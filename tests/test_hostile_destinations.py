@@ -336,6 +336,29 @@ def test_an_answer_reaches_who_waits_for_it_though_the_association_looks_for_mes
     server.shutdown()
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_nobody_waits_for_ever_for_the_association_to_hold_back(ended):
+    """Its thread ended, or a report that came meanwhile, which is served in another one, took its word back."""
+    ae = AE("PACS")
+    ae.add_supported_context("1.2.840.10008.1.1")
+    server = ae.start_server(("127.0.0.1", 0), block=False)
+    asking = Requestor("NODE", 5.0)
+    asking.add_requested_context("1.2.840.10008.1.1")
+    association = asking.associate("127.0.0.1", server.server_address[1])
+    if ended:
+        association._kill = True
+        association.join(5)
+    association._reactor_checkpoint.clear()
+    time.sleep(0.1)
+    association._is_paused = False
+    asked = threading.Thread(target=association.send_c_echo, daemon=True)
+    asked.start()
+    asked.join(SLACK)
+    assert not asked.is_alive()
+    association.release()
+    server.shutdown()
+
+
 # Anything at all
 
 
