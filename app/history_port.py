@@ -32,7 +32,7 @@ SUCCESS, CANNOT_UNDERSTAND, OUT_OF_RESOURCES = 0x0000, 0xC000, 0xA700
 MOST_REPORTS = 50
 """Taken of one patient; a PACS that sends more is told that there is no room."""
 MOST_REPORT_MB = 4
-"""Of one report; the longest of this node's own has a fiftieth of it."""
+"""Of one report; one of this node takes some ten kilobytes."""
 MOST_BYTES = 20_000_000
 """Of all reports of one patient."""
 MOST_ASSOCIATIONS = 4
