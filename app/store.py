@@ -22,6 +22,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from app.files import INCOMING, fill_synced, instance_name, private_folder, study_key, sync_folder
+from app.sequences import end_of_sequence
 from app.skim import skim
 from app.slots import AT_ONCE, Slots, sealed
 
@@ -52,6 +53,11 @@ UID = re.compile(r"[0-9.]{1,64}")
 _PIXELS = 0x7FE0
 """The group of Pixel Data and of its floating-point forms (PS3.3 section C.7.6.24)."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_MAY_BE_SEQUENCE = frozenset({"SQ", "UN", None})
+"""None: implicit VR."""
+_BIG_ENDIAN = struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.2\0"
+_HEAD_BYTES = 1_024
+"""Within so many bytes the File Meta Information names the transfer syntax; it has but short UIDs before that."""
 UNREADABLE = (
     InvalidDicomError,
     BytesLengthException,
@@ -110,16 +116,21 @@ def _read_thoroughly(content: bytes) -> tuple[list[str], bool]:
     """Return the values of `_IDENTITY`, and whether there are pixels; raises as `read_identity`."""
     stream = io.BytesIO(content)
     has_pixels = False
+    little = content.find(_BIG_ENDIAN, 0, _HEAD_BYTES) < 0
 
     def within(tag: BaseTag, vr: str | None, length: int) -> bool:
         nonlocal has_pixels
         has_pixels |= tag.group == _PIXELS
         if length != _UNDEFINED_LENGTH and stream.tell() + length > len(content):
             raise Refused(CANNOT_UNDERSTAND, f"truncated: ({tag.group:04X},{tag.element:04X}) ends beyond the dataset")
+        if length == _UNDEFINED_LENGTH and vr in _MAY_BE_SEQUENCE and tag.group != _PIXELS:
+            # pydicom is left with an empty one.
+            stream.seek(end_of_sequence(content, stream.tell(), implicit=vr is None, little=little))
         return False
 
     try:
-        header = read_partial(stream, stop_when=within, specific_tags=list(_IDENTITY))
+        # Encapsulated pixels are passed over, not copied.
+        header = read_partial(stream, stop_when=within, defer_size=1_048_576, specific_tags=list(_IDENTITY))
         values = [str(header.get(tag).value) if tag in header else "" for tag in _IDENTITY]
     except UNREADABLE as error:
         # The error's own text may quote the dataset.
