@@ -89,10 +89,19 @@ class ReceiverConfig(Section):
     """Largest PDU the node announces that it receives, in bytes."""
     max_object_mb: int = Field(default=1_000, ge=1)
     """Largest instance that is taken into memory; a bigger one ends its association, in MB."""
+    memory_mb: int = Field(default=2_000, ge=1)
+    """What all associations together may hold in memory of what is being received, in MB; an instance for which there
+    is no room is refused with 0xA700, and comes again later. At least `max_object_mb`."""
     network_timeout_seconds: float = Field(default=60.0, gt=0)
     """A silent association is ended after this long, and so is a connection whose PDU takes longer to come."""
     free_space_watermark_mb: int = Field(default=2_000, ge=0)
     """With less free disk than this, instances are refused with 0xA700, in MB."""
+
+    @model_validator(mode="after")
+    def _largest_object_finds_room(self) -> ReceiverConfig:
+        if self.memory_mb < self.max_object_mb:
+            raise ValueError(f"memory_mb must be at least max_object_mb, which is {self.max_object_mb}")
+        return self
 
     @model_validator(mode="after")
     def _certificates_need_tls(self) -> ReceiverConfig:

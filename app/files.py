@@ -20,6 +20,8 @@ from pathlib import Path
 PART = ".part"
 """Ends the name of what is not yet whole; start-up removes it."""
 INCOMING = ".incoming"
+QUIET_SECONDS = 3_600.0
+"""A study's folder that changed more lately is left alone by retention, whatever the journal says."""
 SUMMARY = "summary.json"
 """What a job came to, in the archive beside its results."""
 
@@ -63,12 +65,16 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def fill_synced(path: Path, content: bytes) -> None:
-    """Write into an empty file that is there, and make its content survive a power cut."""
+def fill_synced(path: Path, *parts: bytes | memoryview) -> None:
+    """Write parts, one behind the other, into an empty file that is there, and make its content survive a power cut."""
     with path.open("r+b", buffering=0) as file:
-        view = memoryview(content)
-        while view:
-            view = view[file.write(view) or 0 :]
+        left = [memoryview(part) for part in parts]
+        while left:
+            written = os.writev(file.fileno(), left)
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if left:
+                left[0] = left[0][written:]
         os.fsync(file.fileno())
 
 

@@ -19,8 +19,10 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from app.config import Settings
+from app.errors import JournalError
 from app.files import INCOMING, private_folder, publish_folder, remove_parts, revision_id, study_key
 from app.journal import JobRow, Journal
+from operators.errors import NO_ROOM
 
 LOGGER = logging.getLogger(__name__)
 
@@ -79,6 +81,10 @@ class Inbox:
         """Times of change of inbox and incoming folder before the last look; none where they may yet hide a change."""
         self._looked = now()
         self._max_attempts = 1 + settings.pipeline.retries
+        self._taken: list[JobRow] = []
+        """Jobs that the journal gave out and that have no folder yet, as the disk failed."""
+        self._troubled: set[str] = set()
+        """Folders of which the log knows that they cannot be used yet."""
 
     def reconcile(self) -> list[JobRow]:
         """Put the jobs that a crash interrupted back, and the work folder in order; once, before the first `poll`.
@@ -94,11 +100,32 @@ class Inbox:
         return interrupted
 
     def poll(self, limit: int | None = None) -> list[ReadyJob]:
-        """Look at every study, and return at most `limit` jobs to be processed now, each of them once."""
+        """Look at every study, and return at most `limit` jobs to be processed now, each of them once.
+
+        Raises OSError or JournalError where the disk is full or fails; nothing is forgotten by that.
+        """
         if self._something_came():
             self._look_at_all()
-        taken = (self._prepare(job) for job in self._journal.take_ready(limit))
-        return [ready for ready in taken if ready is not None]
+        self._taken += self._journal.take_ready(None if limit is None else limit - len(self._taken))
+        ready: list[ReadyJob] = []
+        while self._taken and (limit is None or len(ready) < limit):
+            try:
+                prepared = self._prepare(self._taken[0])
+            except OSError:
+                if ready:
+                    break  # those before it go on; it has its turn at the next poll
+                raise
+            del self._taken[0]
+            ready += [prepared] if prepared is not None else []
+        return ready
+
+    def give_back(self) -> None:
+        """Put back what was taken and could not be prepared for want of the disk; for the end of the node."""
+        for job in self._taken:
+            try:
+                self._journal.job_postponed(job.job_id, NO_ROOM, "its folder could not be made", "")
+            except JournalError as error:
+                LOGGER.error("job %s is put back at the next start: %s", job.job_id, error)
 
     def _something_came(self) -> bool:
         """Say whether the studies must be looked at: 1,000 that have been done for days cost no look every half second.
@@ -120,10 +147,18 @@ class Inbox:
             seen.add(name)
             try:
                 self._look_at(self._folder / name, modified_ns)
+                self._troubled.discard(name)
             except OSError as error:
                 # One study's folder never stops the others; it is looked at again when it has been quiet.
-                LOGGER.warning("folder %s cannot be used yet: %s", name, error.strerror)
+                if name not in self._troubled:
+                    LOGGER.warning("folder %s cannot be used yet: %s", name, error.strerror)
+                self._troubled.add(name)
                 self._watched[name] = _Watch(0, self._now())
+            except JournalError:
+                # What the journal did not take is told to it again.
+                self._watched.pop(name, None)
+                self._marks = []
+                raise
         for gone in self._watched.keys() - seen:
             del self._watched[gone]
 

@@ -233,6 +233,14 @@ class Journal:
                 return False
             return self._again(session, job, code, f"{message}; attempt {job.attempts}", stage, max_attempts)
 
+    def job_postponed(self, job_id: str, code: str, message: str, stage: str) -> None:
+        """Make a job ready again that the disk, not the study, kept from its end: the attempt does not count."""
+        with self.transaction() as session:
+            job = session.get_one(JobRow, job_id)
+            if job.state is JobState.PROCESSING:
+                job.attempts -= 1
+                self._again(session, job, code, message, stage, job.attempts + 1)
+
     def _again(self, session: Session, job: JobRow, code: str, message: str, stage: str, max_attempts: int) -> bool:
         if job.attempts >= max_attempts:
             self._end(session, job, JobState.QUARANTINED, code, message, stage)

@@ -20,6 +20,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from app import steady_timers  # noqa: F401 - for its effect
 from app.capped_socket import Capped, CappedSocket, CappedTlsSocket, request_seconds
 from app.config import ReceiverConfig
+from app.incoming import Memory
 from app.tls import ServerTls, explain
 
 LOGGER = logging.getLogger(__name__)
@@ -93,9 +94,19 @@ class Listener(ThreadedAssociationServer):
     # A handshake that is under way must not hold up the end.
     daemon_threads = True
 
-    def __init__(self, *args: Any, config: ReceiverConfig, connections: Connections, **kwargs: Any) -> None:
-        """Listen; raises OSError where the address cannot be had, TlsError where certificates cannot."""
-        self._config, self._connections = config, connections
+    def __init__(
+        self,
+        *args: Any,
+        config: ReceiverConfig,
+        connections: Connections,
+        memory: Memory | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Listen; raises OSError where the address cannot be had, TlsError where certificates cannot.
+
+        With `memory`, what associations receive is held to it, and comes as `app.incoming.Incoming`.
+        """
+        self._config, self._connections, self.memory = config, connections, memory
         self._tls = ServerTls(config.tls, CappedTlsSocket) if config.tls is not None else None
         super().__init__(*args, **kwargs)
 

@@ -5,11 +5,9 @@ A study that takes the node or its worker process down is tried again, alone; on
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -27,7 +25,6 @@ from app.config import Settings
 from app.data_lock import DataLock
 from app.delivery import Sender
 from app.errors import NodeError
-from app.files import SUMMARY
 from app.history import History
 from app.inbox import Inbox, ReadyJob
 from app.journal import Journal
@@ -37,18 +34,15 @@ from app.pipeline import has_all_contrasts
 from app.process import open_pipeline
 from app.receiver import DRAIN_SECONDS, DRAIN_SIGNAL, run_receiver
 from app.retention import Retention
+from app.settling import Settling
 from app.signals import stop_asked
-from app.summary import describe_job
+from app.storage import Storage, why
 from app.tally import Tally
 from app.watch import Hung, Watch
-from operators.errors import NativeCrash, TimeOut
-from operators.segmentation_form import LABELMAP_TWINS
 from operators.stage import Job
 
 LOGGER = logging.getLogger(__name__)
 
-CRASHES = {NativeCrash.code, TimeOut.code}
-"""Failures that another attempt may not meet."""
 RECEIVER_START_SECONDS = 20.0
 """How long a receiver may take to listen; after a crash the port of the last one frees up a little later."""
 
@@ -65,7 +59,6 @@ class Node:
         same data folder is waited for.
         """
         self._settings, self._start_anew = settings, start_anew
-        self._max_attempts = 1 + settings.pipeline.retries
         self._spawn = multiprocessing.get_context("spawn")
         self._tally, self._times = Tally(self._spawn), metrics.StageTimes()
         self._watch = Watch(settings.pipeline.timeout_seconds, self._end_hung)
@@ -79,12 +72,15 @@ class Node:
             self._trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title)
         self._forwarder = open_forwarder(settings)
         self._sender = Sender(settings.sender, self._journal, self._outbox, trail=self._trail)
+        self._storage = Storage(settings.data_dir, settings.receiver.free_space_watermark_mb)
+        self._settling = Settling(
+            settings, self._journal, self._inbox, self._outbox, self._storage, self._times, self._sender.wake
+        )
         self._pipeline = open_pipeline(settings, self._settle, History(settings.archive_dir, settings.history).find)
         self._graph: Future[Any] | None = None
         self._receiver: BaseProcess | None = None
         self._operation: OperationServer | None = None
         self._stopping = self._ending = False
-        self._broken: str = ""
         self.port = 0
 
     def start(self) -> None:
@@ -126,6 +122,8 @@ class Node:
             if self._graph is not None:
                 self._pipeline.drain()
                 self._graph.result()
+                self._settling.give_up()
+                self._inbox.give_back()
         finally:
             if self._receiver is not None:
                 self._receiver.terminate()
@@ -149,12 +147,12 @@ class Node:
 
     def readiness(self) -> dict[str, bool]:
         """Say what of that which the node needs is there; from any thread."""
-        free = shutil.disk_usage(self._settings.data_dir).free
         return {
             "receiver": not self._stopping and self._listens(),
             "graph": self._graph is not None and not self._graph.done(),
             "sender": self._sender.is_alive(),
-            "disk": free > self._settings.receiver.free_space_watermark_mb * 1_000_000,
+            "disk": self._storage.has_room(),
+            "storage": self._storage.is_well,
             # A node whose model cannot be opened does not come to be.
             "model": True,
         }
@@ -193,8 +191,6 @@ class Node:
         if self._ending:
             # The receiver is being ended; another would outlive this process's image, and keep its port.
             return
-        if self._broken:
-            raise NodeError(self._broken)
         if self._graph is not None and self._graph.done():
             self._graph.result()
             raise NodeError("the graph ended by itself; start the node again")
@@ -202,10 +198,24 @@ class Node:
             LOGGER.error("the receiver ended with status %s; starting another", self._receiver.exitcode)
             self._start_receiver()
         self._sender.revive()
-        room = self._settings.pipeline.studies_at_once - len(self._watch)
-        for ready in self._inbox.poll(room):
-            self._hand_over(ready)
-        self._retention.step()
+        if self._storage.may_try():
+            self._go_on()
+        try:
+            self._retention.step()
+        except (OSError, NodeError) as error:
+            self._storage.failed("what is over could not be removed", why(error))
+
+    def _go_on(self) -> None:
+        """Settle what waits for the disk, and hand over what is complete; none where that could not be written."""
+        try:
+            self._settling.again()
+            at_once = self._settings.pipeline.studies_at_once if self._storage.has_room() else 0
+            for ready in self._inbox.poll(at_once - len(self._watch)):
+                self._hand_over(ready)
+        except (OSError, NodeError) as error:
+            self._storage.failed("inbox, results or journal could not be written", why(error))
+        else:
+            self._storage.went_well()
 
     def _hand_over(self, ready: ReadyJob) -> None:
         job = Job(ready.job_id, ready.input_folder, ready.output_folder)
@@ -233,35 +243,11 @@ class Node:
             time.sleep(1.0)
 
     def _settle(self, job: Job) -> None:
-        """Record how a job ended; called in the graph, so what fails here is kept for the main thread to raise."""
+        """Record how a job ended; called in the graph."""
         try:
-            if job.failure is None:
-                self._keep(job)
-                self._inbox.release(job.job_id)
-                outcome = "done"
-            elif job.failure.code in CRASHES:
-                outcome = self._lost(job, job.failure.code, job.failure.message, job.failure.stage)
-            else:
-                # In this order: from then on a person may put it back, and its folder is made anew.
-                self._inbox.release(job.job_id)
-                self._journal.job_failed(job.job_id, job.failure.code, job.failure.message, job.failure.stage)
-                LOGGER.warning("job %s failed: %s", job.job_id, job.failure.message)
-                outcome = "failed"
-            self._times.settled(job, outcome)
-        except (OSError, NodeError) as error:
-            # Not recorded, so not lost: the job is taken up again when the node restarts.
-            self._broken = f"job {job.job_id} could not be settled: {error}"
+            self._settling.settle(job)
         finally:
             self._watch.end(job.job_id)
-
-    def _lost(self, job: Job, code: str, message: str, stage: str) -> str:
-        """Record that a job was lost to a crash or a hang; return what becomes of it."""
-        if self._journal.job_crashed(job.job_id, code, message, stage, self._max_attempts):
-            LOGGER.warning("job %s is tried again, alone: %s", job.job_id, message)
-            return "again"
-        self._inbox.release(job.job_id)
-        LOGGER.error("job %s failed: quarantined: %s", job.job_id, message)
-        return "quarantined"
 
     def _end_hung(self, hung: Hung) -> None:
         """End this process, which cannot go on, and start another in its place; the journal knows what was in it."""
@@ -270,7 +256,7 @@ class Node:
             for job in hung.jobs:
                 last = next(reversed(job.seconds), "none")
                 limit = self._settings.pipeline.timeout_seconds
-                self._lost(job, "hung", f"still in the graph after {limit:.0f} s, behind stage {last}", "")
+                self._settling.lost(job, "hung", f"still in the graph after {limit:.0f} s, behind stage {last}", "")
             LOGGER.error("the node hangs in %s", "the graph" if hung.jobs else "its main loop")
             if self._receiver is not None:
                 self._receiver.terminate()
@@ -283,16 +269,3 @@ class Node:
             LOGGER.error("the node starts anew")
             self._start_anew()
         os._exit(3)
-
-    def _keep(self, job: Job) -> None:
-        """Archive a done job's results and owe its DICOM objects to every destination, each in its own form."""
-        summary = job.output_folder / SUMMARY
-        described = describe_job(job) | {"files": {kind: path.name for kind, path in job.results.items()}}
-        summary.write_text(json.dumps(described, indent=2), encoding="utf-8")
-        labelmaps = {
-            job.results[kind]: job.results[twin] for kind, twin in LABELMAP_TWINS.items() if twin in job.results
-        }
-        objects = [p for p in job.results.values() if p.suffix == ".dcm" and p not in labelmaps.values()]
-        beside = [path for path in job.results.values() if path.suffix != ".dcm"]
-        self._outbox.commit(job.job_id, objects, [*beside, summary], labelmaps)
-        self._sender.wake()

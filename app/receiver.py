@@ -32,6 +32,7 @@ from app.capped_socket import request_seconds
 from app.config import Peer, ReceiverConfig, Settings
 from app.errors import JournalError, TlsError
 from app.files import private_folder
+from app.incoming import Incoming, Memory
 from app.listener import Connections, Listener, connection_of, handle_close, log_thread_failure, positions
 from app.log import set_up_log
 from app.store import (
@@ -48,7 +49,6 @@ from app.store import (
 from app.tally import Tally
 from app.tls import why_not_bound
 from app.upper_layer import Acceptor
-from app.wire import file_head
 from app.witness import Witness
 
 if TYPE_CHECKING:
@@ -118,11 +118,13 @@ def _store(event: evt.Event, store: Store, identities: list[Identity]) -> int:
 
 
 def _file_of(event: evt.Event, request: C_STORE) -> bytes:
-    """Return what came as a whole file."""
-    sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
-    if request.DataSet is None or not (UID.fullmatch(sop_class) and UID.fullmatch(instance)):
-        return event.encoded_dataset()
-    return b"".join((file_head(sop_class, instance, event.context.transfer_syntax), request.DataSet.getbuffer()))
+    """Return what came as a whole file, not copied; raises Refused where there was no room for it."""
+    dataset = request.DataSet
+    if isinstance(dataset, Incoming) and dataset.is_refused:
+        raise Refused(OUT_OF_RESOURCES, "no memory is left of what associations may take (node.receiver.memory_mb)")
+    if isinstance(dataset, Incoming) and dataset.is_file:
+        return dataset.getvalue()
+    return event.encoded_dataset()
 
 
 def _printable(instance_uid: object) -> str:
@@ -199,6 +201,7 @@ class Receiver:
         # pynetdicom's own logging of every message costs time, and shows what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
 
+        self.memory = Memory(config.memory_mb * 1_000_000)
         self._connections, witness, self._store = Connections(config), Witness.of(settings), store
         self._server = self._ae.make_server(
             (config.host, config.port),
@@ -216,6 +219,7 @@ class Receiver:
             ],
             config=config,
             connections=self._connections,
+            memory=self.memory,
         )
         # Only once the port is ours: a second node on the same folder must not sweep the first one's files.
         store.sweep()
@@ -232,6 +236,11 @@ class Receiver:
 
         self._journal = Journal(settings.journal_path)
         return [(evt.EVT_N_EVENT_REPORT, Reports(self._journal, settings.sender, witness.trail).handle)]
+
+    def catch_up(self) -> None:
+        """Try once more what a failing disk left to be done."""
+        if self._store.is_behind:
+            self._store.settle()
 
     def drain(self) -> None:
         """Let the associations that are open go on, and tell whoever asks for another to come again later."""
@@ -312,6 +321,7 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
     # As it was told at birth: a node killed by now is no longer this process's parent.
     node = multiprocessing.parent_process()
     while (got := signal.sigtimedwait(signals, 1.0)) is None or got.si_signo == DRAIN_SIGNAL:
+        receiver.catch_up()
         if got is not None:
             receiver.drain()
         if node is not None and os.getppid() != node.pid:

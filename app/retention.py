@@ -5,12 +5,15 @@
     journal    forgets a study that is in neither any more
 
 A folder is hidden by a rename first, and removed only if nothing came meanwhile: the receiver, another process, may be
-writing to it, and what it answers with Success stays.
+writing to it, and what it answers with Success stays. A new instance shows as a name; one that the folder had already
+dates it anew (app/store.py).
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 import time
 from collections import deque
@@ -21,7 +24,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Select, delete, exists, false, or_, select
 
 from app.config import Settings
-from app.files import PART, sync_folder
+from app.files import PART, QUIET_SECONDS, sync_folder
 from app.journal import DeliveryRow, DeliveryState, EventRow, JobRow, JobState, Journal, StudyRow, StudyState
 
 LOGGER = logging.getLogger(__name__)
@@ -31,8 +34,8 @@ LOOK_SECONDS = 600.0
 LEAVING = ".leaving"
 """Ends the name of a folder that may still come back; start-up brings it back."""
 _DAY = 86_400.0
-_QUIET_SECONDS = 3_600.0
-"""A folder that changed more lately is left alone, whatever the journal says."""
+_NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+"""What a rename onto a folder that holds something answers."""
 
 _LACKING = DeliveryRow.state != DeliveryState.DELIVERED
 _WAITING = JobRow.state.in_([JobState.READY, JobState.PROCESSING])
@@ -57,7 +60,7 @@ class Retention:
         self._next_look = monotonic()
 
     def reconcile(self) -> None:
-        """Put right what a crash left in the middle of a removal; once, before the first `step`."""
+        """Put right what a crash, or a disk that failed, left in the middle of a removal; before the first `step`."""
         for left in self._inbox.glob(f".*{LEAVING}"):
             _put_back(left, self._inbox / left.name.removeprefix(".").removesuffix(LEAVING))
         # Behind a dot, as the receiver's own folder is; the receiver writes parts only in there.
@@ -83,6 +86,7 @@ class Retention:
     def _look(self) -> None:
         """Ask what is due; each removal asks again for itself, as its turn may come much later."""
         self._next_look = self._monotonic() + LOOK_SECONDS
+        self.reconcile()
         with self._journal.reading() as session:
             studies = list(session.scalars(select(StudyRow.key).where(self._study_over()).order_by(StudyRow.changed)))
             jobs = list(
@@ -138,11 +142,11 @@ class Retention:
         names = _names(folder)
         # The study may be on its way in again, of which the journal hears later. Asked after the names: what comes
         # in between shows in one of the two.
-        if folder.stat().st_mtime > self._now() - _QUIET_SECONDS:
+        if self._changed_lately(folder):
             return
         leaving = folder.with_name(f".{key}{LEAVING}")
         folder.rename(leaving)
-        if _names(leaving) != names:
+        if _names(leaving) != names or self._changed_lately(leaving):
             _put_back(leaving, folder)
             return
         part = leaving.rename(folder.with_name(f".{key}{PART}"))
@@ -150,6 +154,9 @@ class Retention:
         shutil.rmtree(part)
         LOGGER.info("retention: the %d images of study folder %s are removed", len(names), key)
         self._forget(key)
+
+    def _changed_lately(self, folder: Path) -> bool:
+        return folder.stat().st_mtime > self._now() - QUIET_SECONDS
 
     def _remove_results(self, key: str, job_id: str) -> None:
         """Remove a job's folder from the archive, and its study's when it was the last."""
@@ -185,12 +192,28 @@ def _names(folder: Path) -> set[str]:
 
 
 def _put_back(leaving: Path, folder: Path) -> None:
-    """Undo the hiding; where the study came anew meanwhile, add to it what it had."""
-    if not folder.exists():
+    """Undo the hiding; where the study came anew meanwhile, add to it what it had. It survives a power cut."""
+    try:
         leaving.rename(folder)
-    else:
+    except OSError as error:
+        if error.errno not in _NOT_EMPTY:
+            raise
         for file in leaving.iterdir():
-            if not (folder / file.name).exists():
-                file.rename(folder / file.name)
+            _add(file, folder / file.name)
+        sync_folder(folder)
+        sync_folder(folder.parent)
         shutil.rmtree(leaving)
-    sync_folder(folder.parent)
+    else:
+        sync_folder(folder.parent)
+
+
+def _add(file: Path, name: Path) -> None:
+    """Give a file a name in another folder as well, unless that is taken: what came there was answered with Success."""
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        return
+    except OSError:
+        # A file system without hard links.
+        if not name.exists():
+            file.rename(name)

@@ -11,7 +11,7 @@ from collections.abc import Container
 
 _ELEMENT = struct.Struct("<HH2sH")
 _LONG_LENGTH = struct.Struct("<L")
-_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 """VRs whose length has 32 bits (PS3.5 table 7.1-1)."""
 _SHORT = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
@@ -39,7 +39,7 @@ def skim(content: bytes, wanted: Container[int]) -> tuple[dict[int, str], bool] 
             return None
         group, number, vr, length = _ELEMENT.unpack_from(content, at)
         at += 8
-        if vr in _LONG:
+        if vr in LONG:
             (length,) = _LONG_LENGTH.unpack_from(content, at)
             at += 4
         elif vr not in _SHORT:

@@ -27,11 +27,11 @@ _SEAL = struct.Struct("<8sQL")
 _MAGIC = b"GLIOMA/1"
 
 
-def sealed(content: bytes) -> bytes:
-    """Return a DICOM file with a preamble that says what the rest must be."""
+def sealed(content: bytes) -> tuple[bytes, memoryview]:
+    """Return a DICOM file in two parts: a preamble that says what the rest must be, and the rest, not copied."""
     rest = memoryview(content)[PREAMBLE_BYTES:]
     seal = _SEAL.pack(_MAGIC, len(rest), zlib.crc32(rest))
-    return b"".join((seal.ljust(PREAMBLE_BYTES, b"\0"), rest))
+    return seal.ljust(PREAMBLE_BYTES, b"\0"), rest
 
 
 def is_whole(content: bytes) -> bool:

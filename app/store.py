@@ -21,7 +21,8 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from app.files import INCOMING, fill_synced, instance_name, private_folder, study_key, sync_folder
+from app.files import INCOMING, QUIET_SECONDS, fill_synced, instance_name, private_folder, study_key, sync_folder
+from app.sequences import end_of_sequence
 from app.skim import skim
 from app.slots import AT_ONCE, Slots, sealed
 
@@ -36,7 +37,7 @@ STATUSES = {
     SUCCESS: ("Success", "The dataset, as it came, is on disk; or it was already."),
     OUT_OF_RESOURCES: (
         "Refused: Out of Resources",
-        "The disk is at its watermark, full, or failing; send again later.",
+        "The disk is at its watermark, full, or failing, or memory is short; send again later.",
     ),
     MISMATCH: ("Error: Dataset does not match SOP Class", "SOP class or SOP instance UID is not the request's."),
     COERCED: ("Warning: Coercion of Data Elements", "Held before with other content; the first to come is kept."),
@@ -52,6 +53,13 @@ UID = re.compile(r"[0-9.]{1,64}")
 _PIXELS = 0x7FE0
 """The group of Pixel Data and of its floating-point forms (PS3.3 section C.7.6.24)."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_MAY_BE_SEQUENCE = frozenset({"SQ", "UN", None})
+"""None: implicit VR."""
+_BIG_ENDIAN = struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.2\0"
+_HEAD_BYTES = 1_024
+"""Within so many bytes the File Meta Information names the transfer syntax; it has but short UIDs before that."""
+_META_LENGTH = 140
+"""Where the length of the File Meta Information stands: behind preamble, prefix and the header of (0002,0000)."""
 UNREADABLE = (
     InvalidDicomError,
     BytesLengthException,
@@ -69,8 +77,17 @@ UNREADABLE = (
 """What pydicom raises at bytes that are no dataset; sequences a thousand deep end in a RecursionError."""
 
 _TELL_SECONDS = 0.1
+_MARK_SECONDS = QUIET_SECONDS / 60
+"""A folder that changed so lately needs no fresh mark: marks cost a sync, and a whole study may come again."""
+_TRIES = 10
+"""How often a folder is looked for that retention hides and brings back; once is rare enough."""
+_COMPARED_BYTES = 1_048_576
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 """What a file system without hard links answers."""
+
+
+_Filed = tuple[Path, Path]
+"""An instance's slot, and its name in its study's folder."""
 
 
 class Refused(Exception):
@@ -110,16 +127,21 @@ def _read_thoroughly(content: bytes) -> tuple[list[str], bool]:
     """Return the values of `_IDENTITY`, and whether there are pixels; raises as `read_identity`."""
     stream = io.BytesIO(content)
     has_pixels = False
+    little = content.find(_BIG_ENDIAN, 0, _HEAD_BYTES) < 0
 
     def within(tag: BaseTag, vr: str | None, length: int) -> bool:
         nonlocal has_pixels
         has_pixels |= tag.group == _PIXELS
         if length != _UNDEFINED_LENGTH and stream.tell() + length > len(content):
             raise Refused(CANNOT_UNDERSTAND, f"truncated: ({tag.group:04X},{tag.element:04X}) ends beyond the dataset")
+        if length == _UNDEFINED_LENGTH and vr in _MAY_BE_SEQUENCE and tag.group != _PIXELS:
+            # pydicom is left with an empty one.
+            stream.seek(end_of_sequence(content, stream.tell(), implicit=vr is None, little=little))
         return False
 
     try:
-        header = read_partial(stream, stop_when=within, specific_tags=list(_IDENTITY))
+        # Encapsulated pixels are passed over, not copied.
+        header = read_partial(stream, stop_when=within, defer_size=_COMPARED_BYTES, specific_tags=list(_IDENTITY))
         values = [str(header.get(tag).value) if tag in header else "" for tag in _IDENTITY]
     except UNREADABLE as error:
         # The error's own text may quote the dataset.
@@ -139,8 +161,10 @@ class Store:
         self._watermark = watermark_mb * 1_000_000
         self._settling, self._moving = threading.Lock(), threading.Lock()
         self._told = -_TELL_SECONDS
-        self._unsettled: list[tuple[Path, Path]] = []
-        """Slots whose instance has a name in its study's folder that is not synced yet, with the folder."""
+        self._unsettled: list[_Filed] = []
+        """Slots whose instance has a name in its study's folder that is not synced yet, with that name."""
+        self.is_behind = False
+        """Names could not be synced; `settle` is to be called again."""
 
     def sweep(self) -> None:
         """File what an earlier process had whole in its slots when it ended, and remove the rest; raises OSError."""
@@ -154,9 +178,12 @@ class Store:
                 # It was taken once, so it is not thrown away.
                 LOGGER.error("an instance that is whole cannot be filed, and stays in %s: %s", slot.name, refused)
                 continue
-            self._link(slot, target)
-            # Named before or now: the name may not be synced yet.
-            self._unsettled.append((slot, target.parent))
+            try:
+                self._link(slot, target)
+            except OSError as error:
+                LOGGER.error("an instance waits in its slot %s for its name: %s", slot.name, error.strerror)
+            # Named before, now or later: the name may not be synced yet.
+            self._unsettled.append((slot, target))
         self.settle()
         self._slots.fill()
 
@@ -173,15 +200,19 @@ class Store:
         target = self._target(identity)
         slot = self._slots.take()
         try:
-            fill_synced(slot, sealed(content))
-            linked = self._link(slot, target)
+            fill_synced(slot, *sealed(content))
+            for _ in range(_TRIES):
+                if self._link(slot, target):
+                    break
+                if (status := self._kept_before(target, content)) is not None:
+                    slot.unlink(missing_ok=True)
+                    return status
+            else:
+                raise OSError(errno.EAGAIN, "its study's folder does not stay in its place")
         except OSError:
             slot.unlink(missing_ok=True)
             raise
-        if not linked:
-            slot.unlink(missing_ok=True)
-            return self._kept_before(target, content)
-        self._unsettled.append((slot, target.parent))
+        self._unsettled.append((slot, target))
         if len(self._unsettled) >= AT_ONCE:
             self.settle(wait=False)
         return SUCCESS
@@ -195,16 +226,38 @@ class Store:
             return
         try:
             begun = list(self._unsettled)
-            for folder in {self._inbox, *(folder for _, folder in begun)} if begun else ():
-                with suppress(FileNotFoundError):  # removed meanwhile, with what was in it
-                    sync_folder(folder)
-            for slot, _ in begun:
+            left = begun
+            for _ in range(_TRIES):
+                left = self._sync_names(left)
+                if not left:
+                    break
+            if begun:
+                sync_folder(self._inbox)
+            for slot, _ in set(begun) - set(left):
                 slot.unlink(missing_ok=True)
-            del self._unsettled[: len(begun)]
+            self._unsettled[: len(begun)] = left
+            self.is_behind = bool(left)
         except OSError as error:
+            self.is_behind = True
             LOGGER.error("names of instances cannot be synced; they wait in their slots: %s", error.strerror)
         finally:
             self._settling.release()
+
+    def _sync_names(self, filed: list[_Filed]) -> list[_Filed]:
+        """Sync the study folders; return those instances that had no name in there, and name them anew.
+
+        Retention may have hidden the folder, a moment before it sees that more came, or a moment before the name was
+        given. What a peer was told is kept is in its slot until its name is found, and found synced.
+        """
+        missing: list[_Filed] = []
+        for folder in {target.parent for _, target in filed}:
+            here = [one for one in filed if one[1].parent == folder]
+            names = _synced_names(folder)
+            # Without hard links there is no slot any more; such a name was synced when it was given.
+            missing += [(slot, target) for slot, target in here if target.name not in names and slot.exists()]
+        for slot, target in missing:
+            self._link(slot, target)
+        return missing
 
     def _target(self, identity: Identity) -> Path:
         return self._inbox / study_key(identity.study) / instance_name(identity.instance)
@@ -245,14 +298,59 @@ class Store:
         sync_folder(self._inbox)
         return True
 
-    def _kept_before(self, target: Path, content: bytes) -> int:
-        # Whoever put it there may not yet have synced its name.
-        sync_folder(target.parent)
+    def _kept_before(self, target: Path, content: bytes) -> int | None:
+        """Return the status of an instance that is there already; None where its folder was taken away meanwhile.
+
+        Its folder is dated anew, as by an instance that is added: retention leaves it alone then. Retention hides a
+        folder by a rename and looks at its date behind that; here the date is set, and the file looked for behind that.
+        So one of the two sees the other.
+        """
+        folder = target.parent
+        try:
+            if time.time() - folder.stat().st_mtime > _MARK_SECONDS:
+                os.utime(folder)
+            same = _holds(target, content)
+            # Whoever put it there may not yet have synced its name.
+            sync_folder(folder)
+        except FileNotFoundError:
+            return None
         sync_folder(self._inbox)
-        return SUCCESS if _dataset(target.read_bytes()) == _dataset(content) else COERCED
+        return SUCCESS if same else COERCED
 
 
-def _dataset(content: bytes) -> bytes:
+def _synced_names(folder: Path) -> set[str]:
+    """Sync a folder and return the names that are safe in it; none where it is not, or no longer, in its place."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return set()
+    try:
+        names = {entry.name for entry in os.scandir(handle)}
+        os.fsync(handle)
+        in_place = os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return set()
+    finally:
+        os.close(handle)
+    return names if in_place else set()
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Say whether a file has the dataset of `content`; read by and by, as a second one in memory is not counted."""
+    with path.open("rb") as file:
+        behind = _dataset_start(file.read(_META_LENGTH + 4))
+        at = _dataset_start(content)
+        if os.fstat(file.fileno()).st_size - behind != len(content) - at:
+            return False
+        file.seek(behind)
+        while at < len(content):
+            if file.read(_COMPARED_BYTES) != content[at : at + _COMPARED_BYTES]:
+                return False
+            at += _COMPARED_BYTES
+    return True
+
+
+def _dataset_start(head: bytes) -> int:
     # The file meta group's length is its first element: 12 bytes, behind the preamble and "DICM".
-    (length,) = struct.unpack_from("<L", content, 140)
-    return content[144 + length :]
+    (length,) = struct.unpack_from("<L", head, _META_LENGTH)
+    return int(_META_LENGTH + 4 + length)

@@ -14,11 +14,14 @@ import socket
 import ssl
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
@@ -27,8 +30,12 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
 from app.capped_socket import HEADER_BYTES, Capped
-from app.store import UNREADABLE
-from app.wire import LAST_OF_COMMAND, store_answer
+from app.incoming import Incoming, Memory
+from app.store import UID, UNREADABLE
+from app.wire import LAST_OF_COMMAND, file_head, store_answer
+
+if TYPE_CHECKING:
+    from app.listener import Listener
 
 LOGGER = logging.getLogger(__name__)
 
@@ -42,6 +49,8 @@ _WAITING_FOR_PEER = frozenset({"Sta2", "Sta6"})
 
 _ANSWER_BYTES = 512
 """Longer than any answer to a C-STORE; a peer that takes no PDU of this length gets it in parts."""
+_COMMAND_BYTES = 65_536
+"""Longest command set; that of a C-STORE has less than 1 KB."""
 _ABORT_SOURCES = frozenset({0, 2})
 _ABORT_REASONS = frozenset({0, 1, 2, 4, 5, 6})
 """Who aborts, and why a provider does (PS3.8 table 9-26)."""
@@ -166,6 +175,7 @@ class UpperLayer(SoundLayer):
         self._run_loop_delay = 0.0
 
     def _wake(self) -> None:
+        cast("Messages", self.assoc.dimse).forget()
         self.assoc._reactor_checkpoint.set()
 
     def _is_transport_event(self) -> bool:
@@ -189,12 +199,21 @@ class SoundMessages(DIMSEServiceProvider):
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take a part of a message."""
-        try:
+        with self._ending_what_is_broken():
             super().receive_primitive(primitive)
+
+    def forget(self) -> None:
+        """Let go of the message that has begun."""
+        self.message = None
+
+    @contextmanager
+    def _ending_what_is_broken(self) -> Iterator[None]:
+        try:
+            yield
         except _BROKEN as error:
             # pynetdicom's thread would end here, and the peer hear nothing. The error's text may quote what it sent.
             LOGGER.warning("association aborted: a command set that cannot be read (%s)", type(error).__name__)
-            self.message = None
+            self.forget()
             self.dul.event_queue.put("Evt19")
 
 
@@ -202,14 +221,56 @@ class Messages(SoundMessages):
     """Serves a request as soon as it is whole."""
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take a part of a message, and serve what is whole; what comes before the association stands must wait."""
-        super().receive_primitive(primitive)
+        """Take parts of a message, and serve what is whole; what comes before the association stands must wait."""
+        parts = primitive.presentation_data_value_list
+        if len(parts) < 2:
+            self._receive(primitive)
+        else:
+            # One by one: the dataset may begin in the PDU that the command ends in.
+            for part in parts:
+                one = P_DATA()
+                one.presentation_data_value_list = []
+                one.presentation_data_value_list.append(part)
+                self._receive(one)
         while self.assoc.is_established and not self.msg_queue.empty():
             context_id, message = self.get_msg()
             if message is not None and context_id is not None:
                 self.assoc._serve_request(message, context_id)
                 # The peer is not to blame for the time that this took.
                 self.dul._idle_timer.restart()
+
+    def _receive(self, primitive: P_DATA) -> None:
+        memory = cast("Served", self.assoc).memory
+        if self.message is None and memory is not None:
+            self.message = DIMSEMessage()
+            self.message.data_set = Incoming(memory)
+        message = self.message
+        super().receive_primitive(primitive)
+        if message is not None and message is self.message:
+            with self._ending_what_is_broken():
+                self._look_at_begun(message)
+
+    def _look_at_begun(self, message: DIMSEMessage) -> None:
+        """Begin the file once it is known of what; raises ValueError at a command set that does not end."""
+        if message.encoded_command_set.tell() > _COMMAND_BYTES:
+            raise ValueError("a command set that does not end")
+        dataset = message.data_set
+        if not (isinstance(message, C_STORE_RQ) and isinstance(dataset, Incoming)) or dataset.tell():
+            return
+        asked = message.command_set
+        sop_class, instance = str(asked.get("AffectedSOPClassUID")), str(asked.get("AffectedSOPInstanceUID"))
+        context = self.assoc._accepted_cx.get(message.context_id or 0)
+        if context is not None and UID.fullmatch(sop_class) and UID.fullmatch(instance):
+            dataset.begin_file(file_head(sop_class, instance, context.transfer_syntax[0]))
+
+    def forget(self) -> None:
+        """Let go of what is there of messages: they will not be served any more."""
+        if self.message is not None and self.message.data_set is not None:
+            self.message.data_set.close()
+        super().forget()
+        while not self.msg_queue.empty():
+            _, message = self.get_msg()
+            _close_dataset(message)
 
     def send_msg(self, primitive: Any, context_id: int) -> None:
         """Send an answer; that to a C-STORE, unless it says more than a status, by the short way."""
@@ -226,14 +287,29 @@ class Messages(SoundMessages):
         self.dul.send_pdu(parts)
 
 
+def _close_dataset(message: Any) -> None:
+    dataset = getattr(message, "_dataset", None)
+    if isinstance(dataset, Incoming):
+        dataset.close()
+
+
 class Served(Association):
     """An association of a peer that sends to us."""
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, memory: Memory | None) -> None:
+        """With `memory` a message's dataset is an `Incoming`, that of a C-STORE a whole file."""
         super().__init__(*args)
+        self.memory = memory
         self.dul, self.dimse = UpperLayer(self), Messages(self)
         # Timers live in the upper layer.
         self.acse_timeout, self.network_timeout = self.ae.acse_timeout, self.ae.network_timeout
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        """Serve a request; its dataset is not kept after that."""
+        try:
+            super()._serve_request(msg, context_id)
+        finally:
+            _close_dataset(msg)
 
     def _abort_blocking(self, block: bool = True) -> None:
         """Abort; the connection's own thread does not wait for its own end."""
@@ -246,7 +322,7 @@ class Acceptor(RequestHandler):
     def _create_association(self) -> Association:
         """Do as pynetdicom does, but with our parts, and with contexts that are read only, and so need no copy."""
         server = self.server
-        assoc = Served(self.ae, MODE_ACCEPTOR)
+        assoc = Served(self.ae, MODE_ACCEPTOR, memory=cast("Listener", server).memory)
         assoc._server = server
         assoc.name = f"AcceptorThread {self.client_address[0]}"  # pynetdicom finds its threads by this word
         assoc.set_socket(Connection(assoc, client_socket=self.request))

@@ -24,6 +24,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+NO_ROOM = "no-room"
+"""Code of a failure that says nothing of the study, and is no error of ours: the disk took no more."""
+
 
 class PipelineError(Exception):
     """A study ended without a result; `code` names the reason for machines."""

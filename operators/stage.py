@@ -6,7 +6,9 @@ its failure into the Job, later stages pass it on, and the last one settles it.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import queue
 import threading
 import time
@@ -31,12 +33,14 @@ from operators.domain import (
     TumourMap,
     Volumes,
 )
-from operators.errors import PipelineError, StudyRejected
+from operators.errors import NO_ROOM, PipelineError, StudyRejected
 from operators.job_log import at_work_on
 from operators.network_view import NetworkView
 
 LOGGER = logging.getLogger(__name__)
 Product = TypeVar("Product")
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,9 @@ class Job:
 
     def fail(self, stage: str, error: Exception) -> None:
         """Record why the job ended; only our own errors' texts are kept, as others may quote a header."""
-        if isinstance(error, PipelineError):
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            self.failure = Failure(stage, NO_ROOM, os.strerror(error.errno))
+        elif isinstance(error, PipelineError):
             self.failure = Failure(stage, error.code, str(error), isinstance(error, StudyRejected))
         else:
             self.failure = Failure(stage, "internal-error", f"{type(error).__name__} in {stage}; see the node's log")

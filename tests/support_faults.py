@@ -38,6 +38,8 @@ class Disk:
         self._gone = 0
         self._removed: set[tuple[int, str]] = set()
         """Names that were taken away in a folder since it was synced: they may be back, or not."""
+        self._renamed: dict[tuple[int, str], str] = {}
+        """What such a name became, where it is in the same folder."""
         self._synced: dict[int, bytes] = {}
         """Content of files by inode, as it was when last synced."""
         self._names: dict[int, dict[str, int]] = {}
@@ -63,16 +65,22 @@ class Disk:
             self._names[info.st_ino] = {e.name: e.inode() for e in os.scandir(path)}
             self._folders |= {e.inode() for e in os.scandir(path) if e.is_dir()}
             self._removed = {entry for entry in self._removed if entry[0] != info.st_ino}
+            self._renamed = {entry: name for entry, name in self._renamed.items() if entry[0] != info.st_ino}
         else:
             self._synced[info.st_ino] = content()
 
     def freed(self, path: Any) -> None:
         """Keep a file that loses its last name under a number that no other file can get: its name may come back."""
         info = Path(path).stat()
-        if info.st_nlink > 1:
+        is_folder = stat.S_ISDIR(info.st_mode)
+        if info.st_nlink > 1 and not is_folder:
             return
         self._gone -= 1
-        self._synced[self._gone] = self._synced.pop(info.st_ino, b"")
+        if is_folder:
+            self._folders.add(self._gone)
+            self._names[self._gone] = self._names.pop(info.st_ino, {})
+        else:
+            self._synced[self._gone] = self._synced.pop(info.st_ino, b"")
         for names in self._names.values():
             names.update({name: self._gone for name, number in names.items() if number == info.st_ino})
 
@@ -80,16 +88,31 @@ class Disk:
         """Note that a name is about to be taken away."""
         self._removed.add((Path(path).parent.stat().st_ino, Path(path).name))
 
+    def moved(self, source: Any, target: Any) -> None:
+        """Note a rename: within one folder it is done or not, whenever the power goes; between two the name may be
+        gone from the one and not yet in the other.
+        """
+        here, there = (Path(path).parent.stat().st_ino for path in (source, target))
+        self.removed(source)
+        if here == there:
+            self._renamed[here, Path(source).name] = Path(target).name
+            self._removed.discard((there, Path(target).name))
+
     def remains(self, root: Path, target: Path, *, removals: bool = False) -> None:
         """Write to `target` what a power cut now may leave below `root`, which is known to be on disk.
 
-        That is the least that must be there; with `removals`, names that were taken away and not synced are gone.
+        That is the least that must be there; with `removals`, names that were taken away and not synced are gone, and
+        what was renamed within its folder has its new name.
         """
         self._restore(root.stat().st_ino, target, removals)
 
     def _restore(self, folder: int, target: Path, removals: bool) -> None:
         target.mkdir(parents=True)
         for name, number in self._names.get(folder, {}).items():
+            seen: set[str] = set()
+            while removals and (folder, name) in self._renamed and name not in seen:
+                seen.add(name)
+                name = self._renamed[folder, name]  # noqa: PLW2901 - the name that it came to
             if removals and (folder, name) in self._removed:
                 continue
             if number in self._folders:
@@ -139,7 +162,8 @@ class _File(io.RawIOBase):
 @contextmanager
 def on(disk: Disk, monkeypatch: Any) -> Iterator[Disk]:
     """Let every call under the disk's root pass through it."""
-    real = {name: getattr(os, name) for name in ("fsync", "rename", "replace", "link", "mkdir", "unlink")}
+    moving_names = ("rename", "replace", "link", "mkdir", "unlink", "rmdir")
+    real = {name: getattr(os, name) for name in ("fsync", "writev", "listdir", *moving_names)}
     real_open = io.open
 
     def path_of(handle: int) -> str:
@@ -156,15 +180,36 @@ def on(disk: Disk, monkeypatch: Any) -> Iterator[Disk]:
 
     def moving(name: str) -> Callable[..., Any]:
         def call(source: Any, *args: Any, **kwargs: Any) -> Any:
-            if disk.within(source) and "dir_fd" not in kwargs:
-                disk.step(name)
-                if name in {"unlink", "rename", "replace"} and Path(source).exists():
-                    disk.removed(source)
-                if name == "unlink" and Path(source).exists():
-                    disk.freed(source)
+            given = kwargs.get("dir_fd")
+            path = source if given is None else f"{path_of(given)}/{source}"
+            if not disk.within(path):
+                return real[name](source, *args, **kwargs)
+            disk.step(name)
+            there = Path(path).exists()
+            if name in {"unlink", "rmdir"} and there:
+                disk.removed(path)
+                disk.freed(path)
+            if name in {"rename", "replace"} and there:
+                done = real[name](source, *args, **kwargs)
+                disk.moved(path, args[0])
+                return done
             return real[name](source, *args, **kwargs)
 
         return call
+
+    def writev(handle: int, parts: Any) -> int:
+        path = path_of(handle)
+        if not disk.within(path):
+            return real["writev"](handle, parts)
+        disk.step(f"write {Path(path).suffix}")
+        if disk.short:
+            return real["writev"](handle, [part[: len(part) // 2 + 1] for part in parts][:1])
+        return real["writev"](handle, parts)
+
+    def listdir(path: Any = ".") -> Any:
+        if disk.within(path):
+            disk.step("list")
+        return real["listdir"](path)
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
         if disk.within(file) and set(mode) & {"w", "+"}:
@@ -174,8 +219,9 @@ def on(disk: Disk, monkeypatch: Any) -> Iterator[Disk]:
         return real_open(file, mode, buffering, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", fsync)
-        for name in ("rename", "replace", "link", "mkdir", "unlink"):
+        for name, function in (("fsync", fsync), ("writev", writev), ("listdir", listdir)):
+            patched.setattr(os, name, function)
+        for name in moving_names:
             patched.setattr(os, name, moving(name))
         patched.setattr(io, "open", opened)
         yield disk

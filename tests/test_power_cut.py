@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
 from app.config import Destination
 from app.errors import NodeError
-from app.files import INCOMING, instance_name, publish_folder
+from app.files import INCOMING, instance_name, publish_folder, study_key
 from app.journal import JobState, Journal
 from app.outbox import Outbox
 from app.slots import sealed
@@ -135,6 +137,61 @@ def test_an_instance_that_is_in_its_folder_already_is_synced_there_before_succes
     assert after_power_cut(disk, root, tmp_path / "after") == expected(FIRST)
 
 
+def test_a_folder_that_is_hidden_while_names_are_synced_keeps_its_slots(tmp_path, monkeypatch):
+    """As retention does for a moment, another process."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    with on(Disk(root), monkeypatch) as disk:
+        store = Store(root / "inbox", 0)
+        assert keep(store, FIRST) == SUCCESS
+        folder = root / "inbox" / study_key("1.2.3")
+        hidden = folder.rename(folder.with_name(f".{folder.name}.leaving"))
+        store.settle()
+        assert whole(root / "inbox") == expected(FIRST), "named anew from its slot"
+        assert after_power_cut(disk, root, tmp_path / "after") == expected(FIRST)
+        assert len(list(hidden.iterdir())) == 1
+    assert not [p for p in (root / "inbox" / INCOMING).iterdir() if p.stat().st_size]
+
+
+def test_an_instance_whose_folder_is_hidden_as_it_comes_again_is_kept_anew(tmp_path, monkeypatch):
+    store = Store(tmp_path / "inbox", 0)
+    keep(store, FIRST)
+    folder = tmp_path / "inbox" / study_key("1.2.3")
+    stat, hidden = Path.stat, []
+
+    def retention_is_quicker(path, **kwargs):
+        if path == folder and not hidden:
+            hidden.append(folder.rename(folder.with_name(f".{folder.name}.part")))
+        return stat(path, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", retention_is_quicker)
+    assert keep(store, FIRST) == SUCCESS
+    assert hidden
+    assert whole(tmp_path / "inbox") == expected(FIRST)
+
+
+def test_what_cannot_be_named_at_a_start_waits_in_its_slot_and_is_named_later(tmp_path, monkeypatch, caplog):
+    root = tmp_path / "disk"
+    root.mkdir()
+
+    def no_room(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with on(Disk(root), monkeypatch):
+        store = Store(root / "inbox", 0)
+        keep(store, FIRST)
+        shutil.rmtree(root / "inbox" / study_key("1.2.3"))
+        again = Store(root / "inbox", 0)
+        with monkeypatch.context() as full:
+            full.setattr(os, "link", no_room)
+            again.sweep()
+        assert "waits in its slot" in caplog.text
+        assert again.is_behind
+        again.settle()
+        assert whole(root / "inbox") == expected(FIRST)
+        assert not again.is_behind
+
+
 def test_without_hard_links_success_means_the_same(tmp_path, monkeypatch):
     root = tmp_path / "disk"
     root.mkdir()
@@ -210,7 +267,7 @@ def test_what_is_not_whole_in_a_slot_is_removed_at_the_start(tmp_path, spoil):
 def test_what_is_whole_but_cannot_be_filed_is_left_and_told(tmp_path, caplog):
     Store(tmp_path / "inbox", 0)
     left = tmp_path / "inbox" / INCOMING / "left.part"
-    left.write_bytes(sealed(bytes(128) + b"DICM" + b"no dataset"))
+    left.write_bytes(b"".join(sealed(bytes(128) + b"DICM" + b"no dataset")))
     Store(tmp_path / "inbox", 0).sweep()
     assert left.exists()
     assert "cannot be filed, and stays in left.part" in caplog.text

@@ -341,8 +341,8 @@ def test_less_space_than_the_watermark_is_out_of_resources(listen, inbox):
 
 
 def test_a_full_disk_is_out_of_resources_and_leaves_nothing(listen, inbox, monkeypatch):
-    def full(path, content):
-        path.write_bytes(content[:100])
+    def full(path, *parts):
+        path.write_bytes(parts[0][:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(app.store, "fill_synced", full)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from app import commitment
 from app.config_operation import RetentionConfig
@@ -13,7 +14,9 @@ from app.files import study_key
 from app.journal import Journal
 from app.outbox import Outbox
 from app.retention import LOOK_SECONDS, Retention
+from app.store import SUCCESS, Store, read_identity
 from tests.support_dicom import Clock, node_settings, result_files, save, small_mr
+from tests.torture.mutations import written
 
 DAY = 86_400.0
 LONG_AGO = 1_000_000.0
@@ -180,6 +183,54 @@ def test_a_study_that_is_on_its_way_in_again_stays(site):
     os.utime(folder, (here.clock() - 60, here.clock() - 60))
     here.sweep()
     assert folder.exists()
+
+
+def test_a_study_that_is_sent_again_in_two_halves_stays_though_nothing_of_it_is_new(site):
+    """Each image is answered with Success; retention has its turn between the halves, and after them."""
+    here = site()
+    store = Store(here.settings.inbox_dir, 0)
+    files = [written(small_mr("1.2.1", number=number), ExplicitVRLittleEndian) for number in range(4)]
+    folder = here.settings.inbox_dir / study_key("1.2.1")
+
+    def send(some):
+        assert [store.keep(read_identity(file), file) for file in some] == [SUCCESS] * len(some)
+        store.settle()
+
+    send(files)
+    os.utime(folder, (here.clock(), here.clock()))
+    here.study(1)
+    (folder / "a.dcm").unlink()
+    (folder / "b.dcm").unlink()
+    os.utime(folder, (here.clock(), here.clock()))
+    here.wait(31)
+    send(files[:2])
+    here.sweep()
+    send(files[2:])
+    here.sweep()
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_a_duplicate_marks_its_folder_once_in_a_while_only(site):
+    """A mark costs a sync, and a whole study may come again."""
+    here = site()
+    store = Store(here.settings.inbox_dir, 0)
+    file = written(small_mr("1.2.1"), ExplicitVRLittleEndian)
+    folder = here.settings.inbox_dir / study_key("1.2.1")
+    store.keep(read_identity(file), file)
+    os.utime(folder, (LONG_AGO, LONG_AGO))
+    store.keep(read_identity(file), file)
+    marked = folder.stat().st_mtime_ns
+    assert marked > LONG_AGO * 1e9
+    store.keep(read_identity(file), file)
+    assert folder.stat().st_mtime_ns == marked
+
+
+def test_a_folder_that_a_failing_disk_left_hidden_is_back_at_the_next_look(site):
+    here = site()
+    folder = here.study(1)
+    folder.rename(folder.with_name(f".{folder.name}.leaving"))
+    here.sweep()
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_what_changes_between_the_look_and_its_turn_is_asked_again(site):

@@ -1,0 +1,72 @@
+"""Messages on their way in: the memory that all associations share, and a dataset that is a file as it comes.
+
+pynetdicom gathers what a peer sends in memory. It is held there once, its file head before it from the start, so that
+nothing need be copied to be looked at and written; and only as far as there is room.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import Any
+
+
+class Memory:
+    """What all associations together may hold of what is being received; for any thread."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit, self._guard = limit_bytes, threading.Lock()
+        self.used = 0
+        """Bytes that are taken now."""
+
+    def take(self, size: int) -> bool:
+        """Take so many bytes, if there is room."""
+        with self._guard:
+            if self.used + size > self._limit:
+                return False
+            self.used += size
+            return True
+
+    def give_back(self, size: int) -> None:
+        """Return what was taken."""
+        with self._guard:
+            self.used -= size
+
+
+class Incoming(io.BytesIO):
+    """A message's dataset; counted until it is closed, at the latest when nothing refers to it any more."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__()
+        self._memory, self._taken = memory, 0
+        self.is_refused = False
+        """There was no room for it: it is empty, and what still comes of it is dropped."""
+        self.is_file = False
+        """Its file head stands before it."""
+
+    def begin_file(self, head: bytes) -> None:
+        """Put the file head before what is to come."""
+        self.write(head)
+        self.is_file = True
+
+    def write(self, data: Any, /) -> int:
+        """Add a fragment, or drop all where there is no room."""
+        size = memoryview(data).nbytes
+        if not self.is_refused and not self._memory.take(size):
+            self.is_refused = True
+            self._give_back()
+            self.seek(0)
+            self.truncate()
+        if self.is_refused:
+            return size
+        self._taken += size
+        return super().write(data)
+
+    def close(self) -> None:
+        """Let go of content and memory; Python calls it too when the last reference goes."""
+        self._give_back()
+        super().close()
+
+    def _give_back(self) -> None:
+        taken, self._taken = self._taken, 0
+        self._memory.give_back(taken)
