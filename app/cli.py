@@ -60,7 +60,7 @@ def serve(
     os.umask(0o077)  # whatever the node writes is for its user alone
     settings = _settings(config)
     # Before libraries are loaded, some of which warn at once.
-    set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "pynetdicom", "monai"))
+    set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "monai"))
     from app.node import Node
     from app.watch import start_anew
 

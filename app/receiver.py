@@ -32,8 +32,8 @@ from app.capped_socket import request_seconds
 from app.config import Peer, ReceiverConfig, Settings
 from app.errors import JournalError, TlsError
 from app.files import private_folder
-from app.listener import Connections, Listener, connection_of, handle_close, log_thread_failure, positions
-from app.log import set_up_log
+from app.listener import Connections, Listener, connection_of, handle_close
+from app.log import ToldByPlace, positions, set_up_log
 from app.store import (
     CANNOT_UNDERSTAND,
     COERCED,
@@ -274,17 +274,14 @@ def application_entity(config: ReceiverConfig, *, reports: bool = False) -> AE:
     return ae
 
 
+@ToldByPlace()
 def run_receiver(settings: Settings, started: Connection | None = None, tally: Tally | None = None) -> None:
     """Receive until SIGTERM or SIGINT, or until the node that spawned this process is gone; drain from SIGUSR1 on.
 
     Sends the port over `started` once it listens; when it cannot, `started` ends and the exit status is 2.
     """
     set_up_log(settings.log.format)
-    # Their own words may quote what a peer sent, a patient's name among it.
-    for library in ("pynetdicom", "pydicom"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    threading.excepthook = log_thread_failure
     # Blocked before any thread starts, so that no thread but this one ever takes them.
     signals = {signal.SIGTERM, signal.SIGINT, DRAIN_SIGNAL}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
