@@ -22,6 +22,7 @@ from typing import Any
 from app import metrics
 from app.audit import TRAIL, AuditTrail
 from app.audit_forward import open_forwarder
+from app.audit_jobs import JobEndings
 from app.backlog import figures
 from app.config import Settings
 from app.data_lock import DataLock
@@ -74,9 +75,10 @@ class Node:
         self._outbox = Outbox(settings, self._journal)
         self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
         self._retention = Retention(settings, self._journal)
-        self._trail = None
+        self._trail, self._endings = None, None
         if settings.audit.enabled:
             self._trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title)
+            self._endings = JobEndings(self._journal, self._trail, settings.data_dir)
         self._forwarder = open_forwarder(settings)
         self._sender = Sender(settings.sender, self._journal, self._outbox, trail=self._trail)
         self._pipeline = open_pipeline(settings, self._settle, History(settings.archive_dir, settings.history).find)
@@ -135,6 +137,8 @@ class Node:
                 self._operation.close()
             self._pipeline.close()
             self._sender.stop()
+            if self._endings is not None:
+                self._endings.step()
             self._journal.close()
             if self._trail is not None and self.port:
                 self._trail.stopped()
@@ -204,6 +208,8 @@ class Node:
         for ready in self._inbox.poll(room):
             self._hand_over(ready)
         self._retention.step()
+        if self._endings is not None:
+            self._endings.step()
 
     def _hand_over(self, ready: ReadyJob) -> None:
         job = Job(ready.job_id, ready.input_folder, ready.output_folder)

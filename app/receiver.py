@@ -142,11 +142,14 @@ def handle_request(event: evt.Event, config: ReceiverConfig, connections: Connec
         event.assoc.acse.send_reject(0x01, 0x01, 0x03)
     elif connections.draining:
         LOGGER.info("association rejected: the node stops; %r at %s may come again", calling, address)
+        witness.turned_away(event.assoc, "the node stops", for_now=True)
         event.assoc.acse.send_reject(0x02, 0x03, 0x01)
     elif not connections.admit(connection):
         LOGGER.warning("association rejected: as many as may be are open; %r at %s was one more", calling, address)
+        witness.turned_away(event.assoc, "as many associations as may be are open", for_now=True)
         event.assoc.acse.send_reject(0x02, 0x03, 0x02)
     else:
+        witness.let_in(event.assoc)
         return
     # Without this the connection may close before the rejection is sent.
     event.assoc.kill()
@@ -200,6 +203,7 @@ class Receiver:
         _config.LOG_HANDLER_LEVEL = "none"
 
         self._connections, witness, self._store = Connections(config), Witness.of(settings), store
+        self._witness = witness
         self._server = self._ae.make_server(
             (config.host, config.port),
             server_class=Listener,
@@ -207,10 +211,12 @@ class Receiver:
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, handle_open),
                 (evt.EVT_CONN_CLOSE, handle_close),
+                (evt.EVT_REJECTED, witness.rejected),
                 (evt.EVT_CONN_CLOSE, witness.ended),
                 (evt.EVT_CONN_CLOSE, handle_end, [store]),
                 (evt.EVT_REQUESTED, handle_request, [config, self._connections, witness]),
                 (evt.EVT_DIMSE_RECV, handle_message),
+                (evt.EVT_C_ECHO, witness.echoed),
                 (evt.EVT_C_STORE, handle_store, [store, witness, tally]),
                 *self._report_handlers(settings, witness),
             ],
@@ -248,6 +254,7 @@ class Receiver:
         for connection in self._connections.open():
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self._witness.close()
         if self._journal is not None:
             self._journal.close()
         self._store.settle()

@@ -16,13 +16,14 @@ import threading
 import time
 from typing import Any
 
+from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
-from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
+from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
@@ -109,6 +110,8 @@ class UpperLayer(DULServiceProvider):
         super().__init__(assoc)
         # `Connection.ready` waits in its place.
         self._run_loop_delay = 0.0
+        self.release_asked = False
+        """The peer has asked for the release, so that the association ends in order."""
 
     def run_reactor(self) -> None:
         """Run as pynetdicom does; at the end, however it comes, let the peer go and wake the association's thread."""
@@ -131,6 +134,7 @@ class UpperLayer(DULServiceProvider):
         assoc._kill = self._kill_thread = True
         if self.socket is not None:
             self.socket.close()
+        evt.trigger(assoc, evt.EVT_CONN_CLOSE, {"address": assoc.requestor.address_info})
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
         """Decode a PDU; raises where it holds what cannot be, which pynetdicom answers with an abort.
@@ -138,6 +142,7 @@ class UpperLayer(DULServiceProvider):
         An abort ends the association whatever it gives for a reason.
         """
         pdu, event = super()._decode_pdu(bytestream)
+        self.release_asked = self.release_asked or isinstance(pdu, A_RELEASE_RQ)
         # pynetdicom's thread would end on what the standard does not list, and leave the connection open.
         if isinstance(pdu, A_ABORT_RQ):
             pdu.source = pdu.source if pdu.source in _ABORT_SOURCES else 0
