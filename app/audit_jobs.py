@@ -7,11 +7,10 @@ has an event of it; how far they were read is kept, so that none is missed, or t
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy import Row, func, or_, select
+from sqlalchemy import func, or_, select
 
 from app.audit import AuditTrail
 from app.errors import JournalError
@@ -45,17 +44,18 @@ class JobEndings:
         if found:
             self._keep()
 
-    def _ended(self) -> tuple[int, Sequence[Row[tuple[str, str, str]]]]:
+    def _ended(self) -> tuple[int, list[tuple[str, str, str]]]:
         """Return the number of the last event, and what ended badly since the last that was told."""
         with self._journal.reading() as session:
-            last = session.scalar(select(func.max(EventRow.event_id))) or 0
+            last = int(session.scalar(select(func.max(EventRow.event_id))) or 0)
             if last == self._told:
                 return last, []
             bad = or_(*(EventRow.what.startswith(f"{state}: ") for state in (JobState.FAILED, JobState.QUARANTINED)))
             wanted = select(EventRow.job_id, EventRow.what, StudyRow.uid)
             wanted = wanted.join(StudyRow, StudyRow.key == EventRow.study_key)
             wanted = wanted.where(EventRow.event_id > self._told, EventRow.event_id <= last, bad)
-            return last, session.execute(wanted.order_by(EventRow.event_id)).all()
+            found = session.execute(wanted.order_by(EventRow.event_id))
+            return last, [(row.job_id, row.what, row.uid) for row in found]
 
     def _kept(self) -> int:
         with suppress(OSError, ValueError):
