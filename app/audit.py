@@ -7,6 +7,7 @@ there a forwarder takes it to a collector (app.audit_forward), so that no collec
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -15,8 +16,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
+from io import FileIO
 from pathlib import Path
 from xml.etree import ElementTree
+
+from app.files import sync_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -28,6 +32,7 @@ _SCHEME = "DCM"
 APPLICATION_ACTIVITY = ("110100", "Application Activity")
 APPLICATION_START = ("110120", "Application Start")
 APPLICATION_STOP = ("110121", "Application Stop")
+INSTANCES_ACCESSED = ("110103", "DICOM Instances Accessed")
 INSTANCES_TRANSFERRED = ("110104", "DICOM Instances Transferred")
 SECURITY_ALERT = ("110113", "Security Alert")
 NODE_AUTHENTICATION = ("110126", "Node Authentication")
@@ -87,21 +92,34 @@ class AuditTrail:
         """Say that the node ends."""
         self._activity(APPLICATION_STOP)
 
-    def received(self, peer: Party, transfers: Iterable[Transfer]) -> None:
-        """Say what a peer sent over one association, a message a study."""
+    def received(self, peer: Party, transfers: Iterable[Transfer], fault: str = "") -> None:
+        """Say what a peer sent over one association, a message a study, and what was wrong with the association."""
         for transfer in transfers:
-            self._transferred("C", peer, self._here, transfer, asked_by=peer)
+            self._transferred("C", peer, self._here, transfer, peer, fault)
 
     def sent(self, peer: Party, transfers: Iterable[Transfer]) -> None:
         """Say what went to a destination, a message a study."""
         for transfer in transfers:
-            self._transferred("R", self._here, peer, transfer, asked_by=self._here)
+            self._transferred("R", self._here, peer, transfer, self._here)
 
-    def turned_away(self, peer: Party, reason: str) -> None:
-        """Say that a peer was not let in, and why."""
-        root = self._event("E", SECURITY_ALERT, Result.SERIOUS_FAILURE, NODE_AUTHENTICATION, reason)
-        _participant(root, self._here, ROLE_APPLICATION, requestor=False)
-        _participant(root, peer, ROLE_SOURCE, requestor=True)
+    def visited(self, peer: Party, told: str, fault: str = "") -> None:
+        """Say that a peer that was let in brought no instances, and what was wrong, if anything.
+
+        PS3.15 section A.5.3.11 lets Node Authentication tell of success too.
+        """
+        result = Result.MINOR_FAILURE if fault else Result.SUCCESS
+        self._authentication(peer, result, "; ".join(filter(None, (told, fault))))
+
+    def turned_away(self, peer: Party, reason: str, *, for_now: bool = False) -> None:
+        """Say that a peer was not let in, and why; `for_now`: it may come again."""
+        self._authentication(peer, Result.MINOR_FAILURE if for_now else Result.SERIOUS_FAILURE, reason)
+
+    def not_analysed(self, study_uid: str, told: str, *, grave: bool = False) -> None:
+        """Say that a study's instances were used in vain; `grave`: they are not used again."""
+        result = Result.SERIOUS_FAILURE if grave else Result.MINOR_FAILURE
+        root = self._event("R", INSTANCES_ACCESSED, result, told=told)
+        _participant(root, self._here, ROLE_APPLICATION, requestor=True)
+        _study(root, study_uid, {})
         self._add(root)
 
     @property
@@ -113,10 +131,19 @@ class AuditTrail:
         _participant(root, self._here, ROLE_APPLICATION, requestor=False)
         self._add(root)
 
-    def _transferred(self, action: str, source: Party, target: Party, what: Transfer, asked_by: Party) -> None:
-        result = Result.MINOR_FAILURE if what.failed else Result.SUCCESS
-        told = f"{what.failed} instances were not taken" if what.failed else ""
-        root = self._event(action, INSTANCES_TRANSFERRED, result, told=told)
+    def _authentication(self, peer: Party, result: Result, told: str) -> None:
+        root = self._event("E", SECURITY_ALERT, result, NODE_AUTHENTICATION, told)
+        _participant(root, self._here, ROLE_APPLICATION, requestor=False)
+        _participant(root, peer, ROLE_SOURCE, requestor=True)
+        self._add(root)
+
+    def _transferred(
+        self, action: str, source: Party, target: Party, what: Transfer, asked_by: Party, fault: str = ""
+    ) -> None:
+        told = [f"{what.failed} instances were not taken"] if what.failed else []
+        told += [fault] if fault else []
+        result = Result.MINOR_FAILURE if told else Result.SUCCESS
+        root = self._event(action, INSTANCES_TRANSFERRED, result, told="; ".join(told))
         _participant(root, source, ROLE_SOURCE, requestor=asked_by is source)
         _participant(root, target, ROLE_DESTINATION, requestor=asked_by is target)
         _study(root, what.study_uid, what.kept)
@@ -137,7 +164,7 @@ class AuditTrail:
         if kind is not None:
             _code(identified, "EventTypeCode", kind)
         if told:
-            ElementTree.SubElement(identified, "EventOutcomeDescription").text = told
+            ElementTree.SubElement(identified, "EventOutcomeDescription").text = _printable(told)
         return root
 
     def _add(self, root: ElementTree.Element) -> None:
@@ -147,14 +174,35 @@ class AuditTrail:
         root.insert(after + 1, source)
         line = ElementTree.tostring(root, encoding="utf-8", xml_declaration=False).replace(b"\n", b" ") + b"\n"
         try:
-            with self._path.open("ab", buffering=0) as trail:
-                self._path.chmod(0o600)
-                fcntl.flock(trail, fcntl.LOCK_EX)  # whole lines, whoever else writes
-                trail.write(line)
-                os.fsync(trail.fileno())
+            while not self._written(line):
+                pass
         except OSError as error:
             # Images and results go on for want of a trail: the log tells of it.
             LOGGER.error("the audit trail cannot be written: %s", error.strerror)
+
+    def _written(self, line: bytes) -> bool:
+        """Add a line; False where the file was moved away meanwhile, and another is to be begun."""
+        with self._path.open("ab", buffering=0) as trail:
+            self._path.chmod(0o600)
+            fcntl.flock(trail, fcntl.LOCK_EX)  # whole lines, whoever else writes
+            # Whoever has seen that a file was moved, and then had its lock, knows that nothing is added any more.
+            if not _is_at(trail, self._path):
+                return False
+            size = trail.tell()
+            if trail.write(line) < len(line):
+                trail.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(trail.fileno())
+        if not size:
+            sync_folder(self._path.parent)
+        return True
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _participant(root: ElementTree.Element, party: Party, role: Code, *, requestor: bool) -> None:

@@ -1,7 +1,8 @@
 """Takes the audit trail to a collector: syslog over TLS (RFC 5425, as PS3.15 section A.6 asks), in order, none lost.
 
-How far it came is kept in a file, so a collector that is gone for a week, or a node that restarts, gets everything
-once it is back. A message is counted as sent when the connection took it: syslog has no answer.
+How far it came is kept in a file, and files of the trail that were moved away are held (app.audit_unsent), so a
+collector that is gone for a week, or a node that restarts, gets everything once it is back. A message is counted as
+sent when the connection took it: syslog has no answer.
 """
 
 from __future__ import annotations
@@ -11,18 +12,16 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+import time
 from pathlib import Path
 
 from app.audit import TRAIL
+from app.audit_unsent import Unsent
 from app.config import Settings
 from app.config_operation import SyslogConfig
 from app.errors import ConfigError
 
 LOGGER = logging.getLogger(__name__)
-SENT = ".sent"
-"""Ends the name of the file that says how far the trail was sent: its inode, and bytes."""
 PRIORITY = 10 * 8 + 5
 """Facility security, severity notice (PS3.15 section A.6)."""
 MESSAGE_ID = "DICOM+RFC3881"
@@ -35,8 +34,7 @@ class Forwarder:
 
     def __init__(self, trail: Path, config: SyslogConfig) -> None:
         """Prepare TLS; raises OSError or ssl.SSLError where a certificate cannot be used."""
-        self._trail, self._config = trail, config
-        self._mark = trail.with_name(trail.name + SENT)
+        self._unsent, self._config = Unsent(trail), config
         self._context = tls_context(config)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
@@ -52,32 +50,20 @@ class Forwarder:
             self._thread.join(_CONNECT_SECONDS + 1.0)
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        pause, due = _FIRST_PAUSE, 0.0
         while True:
             stopping = self._stopped.is_set()
-            wait = _LOOK_SECONDS
-            if self._unsent():
-                try:
+            try:
+                # Looked at in each round, tried or not: no file of the trail may come and go unseen.
+                if self._unsent.look() and (stopping or time.monotonic() >= due):
                     self._send()
                     pause = _FIRST_PAUSE
-                except OSError as error:
-                    LOGGER.warning("the audit collector cannot be reached (%s); tried again", type(error).__name__)
-                    wait, pause = pause, min(2.0 * pause, _LONGEST_PAUSE)
+            except OSError as error:
+                LOGGER.warning("the audit collector cannot be reached (%s); tried again", type(error).__name__)
+                due, pause = time.monotonic() + pause, min(2.0 * pause, _LONGEST_PAUSE)
             if stopping:
                 return
-            self._stopped.wait(wait)
-
-    def _unsent(self) -> bool:
-        with suppress(OSError):
-            return self._trail.stat().st_size > self._sent()
-        return False
-
-    def _sent(self) -> int:
-        with suppress(OSError, ValueError):
-            inode, at = map(int, self._mark.read_text(encoding="ascii").split())
-            # A trail that was moved away begins anew.
-            return at if inode == self._trail.stat().st_ino else 0
-        return 0
+            self._stopped.wait(_LOOK_SECONDS)
 
     def _send(self) -> None:
         config = self._config
@@ -86,23 +72,9 @@ class Forwarder:
                 plain if self._context is None else self._context.wrap_socket(plain, server_hostname=config.host)
             )
             with connection:
-                for line, mark in self._lines():
+                for line, mark in self._unsent.lines():
                     connection.sendall(framed(line))
-                    self._keep(mark)
-
-    def _lines(self) -> Iterator[tuple[bytes, str]]:
-        """Give each whole line that was not sent, and the mark to leave behind it."""
-        with self._trail.open("rb") as trail:
-            trail.seek(self._sent())
-            inode = os.fstat(trail.fileno()).st_ino
-            for line in trail:
-                if line.endswith(b"\n"):
-                    yield line[:-1], f"{inode} {trail.tell()}"
-
-    def _keep(self, mark: str) -> None:
-        part = self._mark.with_name(self._mark.name + ".part")
-        part.write_text(mark, encoding="ascii")
-        part.replace(self._mark)
+                    self._unsent.keep(mark)
 
 
 def open_forwarder(settings: Settings) -> Forwarder | None:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-import threading
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,13 +60,10 @@ def serve(
     os.umask(0o077)  # whatever the node writes is for its user alone
     settings = _settings(config)
     # Before libraries are loaded, some of which warn at once.
-    set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "pynetdicom", "monai"))
-    from app.listener import log_thread_failure
+    set_up_log(settings.log.format, RichHandler(console=err, show_path=False), ("highdicom", "monai"))
     from app.node import Node
     from app.watch import start_anew
 
-    # pynetdicom's threads may die of what a peer says, and Python's own words would quote it.
-    threading.excepthook = log_thread_failure
     node = Node(settings, start_anew, wait)
     node.start()
     if settings.log.format == "text":

@@ -6,12 +6,13 @@ The only module that reads YAML or the environment.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from app.config_base import AETitle, Port, Section, hold_address, hold_fingerprint
 from app.config_deidentification import DeidentificationConfig
@@ -26,6 +27,9 @@ from operators.pixel_limits import PixelLimits
 from operators.quality_limits import QualityLimits
 from operators.segmentation_form import Form
 from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
+
+PREFIX = "GLIOMA_NODE__"
+"""Of the environment's variables."""
 
 
 class TlsFiles(Section):
@@ -267,7 +271,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
-        env_prefix="GLIOMA_NODE__",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         use_attribute_docstrings=True,
     )
@@ -389,3 +393,10 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"setting node.{key}: {first['msg']}") from error
+    except SettingsError as error:
+        # It names the section; its cause quotes the text.
+        found = re.search(r'field "(\w+)"', str(error))
+        name = f"{PREFIX}{found[1].upper()}" if found else PREFIX
+        raise ConfigError(
+            f"environment: variable {name}, or one that begins so, is not JSON; give JSON, or a variable a setting"
+        ) from None

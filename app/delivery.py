@@ -18,7 +18,7 @@ from app.config import Destination, SenderConfig
 from app.config_delivery import CommitmentConfig
 from app.errors import KindsRefused, NodeError, PeerError
 from app.journal import DeliveryRow, Journal
-from app.listener import positions
+from app.log import positions
 from app.outbox import Outbox
 from app.requestor import CONNECT_SECONDS
 from app.sender import Courier, Outcome, reference_of

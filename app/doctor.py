@@ -10,8 +10,9 @@ from pathlib import Path
 import app
 from app.config import Destination, SenderConfig, Settings, TlsFiles
 from app.deidentify_secret import read_secret, secret_path
-from app.doctor_place import Check, look_at_place
+from app.doctor_place import Check, look_at_place, told
 from app.doctor_place import attempt as _attempt
+from app.doctor_services import look_at_services
 from app.errors import NodeError
 from app.process import (
     open_channels,
@@ -23,7 +24,7 @@ from app.process import (
 )
 from app.sender import echo, offers_commitment
 from app.stow import StowCourier
-from app.tls_health import look_at
+from app.tls_health import look_at, look_at_client, look_at_mode
 
 CARDS = Path(app.__file__).parents[1] / "models" / "cards"
 
@@ -34,16 +35,16 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _model(settings)
     yield _markers(settings)
     yield from look_at_place(settings)
+    yield from look_at_services(settings)
     yield _peers(settings)
     if settings.receiver.tls is not None:
         yield from _tls("receiver TLS", settings.receiver.tls, server_side=True)
     for destination in settings.sender.destinations:
-        if (files := _tls_files(destination)) is not None:
-            seen = list(_tls(f"destination {destination.name} TLS", files, server_side=False))
-            yield from seen
-            # One clear line: without TLS there is no answer either.
-            if not all(check.ok or check.warns for check in seen):
-                continue
+        seen = list(_files(destination))
+        yield from seen
+        # One clear line: without TLS there is no answer either.
+        if not all(check.ok or check.warns for check in seen):
+            continue
         reached = _destination(destination, settings.sender)
         yield reached
         if destination.commitment is not None and reached.ok:
@@ -54,14 +55,16 @@ def examine(settings: Settings) -> Iterator[Check]:
 
 def _tls(subject: str, files: TlsFiles, server_side: bool) -> Iterator[Check]:
     for seen in look_at(files, server_side, time.time()):
-        yield Check(subject, not seen.remedy, seen.found, seen.remedy, warns=bool(seen.remedy) and not seen.grave)
+        yield told(subject, seen)
 
 
 def _secret(settings: Settings) -> Check:
-    """Look for the secret of de-identification; read_secret makes it where there is none."""
+    """Look for the secret of de-identification, and leave it to the node to make one where there is none."""
     subject, remedy = "de-identification", "see docs/security.md"
     try:
         path = secret_path(settings)
+        if settings.deidentification.secret_file is None and path is not None and not path.exists():
+            return Check(subject, True, f"none yet; the secret will be {path}, made at first use")
         read_secret(settings)
         if path is not None and path.stat().st_mode & 0o077:
             return Check(subject, False, f"others can read {path}", f"chmod 600 {path}", warns=True)
@@ -88,12 +91,17 @@ def _destination(destination: Destination, sender: SenderConfig) -> Check:
     return _attempt(f"destination {destination.name}", look, f"is {peer} up, and does it know {knows}?")
 
 
-def _tls_files(destination: Destination) -> TlsFiles | None:
-    """Return the files whose dates can be told beforehand; those of a web service without a certificate of ours not."""
-    stow = destination.stow
-    if stow is not None and stow.certificate and stow.key and stow.ca:
-        return TlsFiles(certificate=stow.certificate, key=stow.key, ca=stow.ca)
-    return destination.tls
+def _files(destination: Destination) -> Iterator[Check]:
+    """Look at what can be told of a destination's files without asking it."""
+    subject, stow = f"destination {destination.name}", destination.stow
+    if destination.tls is not None:
+        yield from _tls(f"{subject} TLS", destination.tls, server_side=False)
+    if stow is not None:
+        for seen in look_at_client(stow.certificate, stow.key, stow.ca, time.time()):
+            yield told(f"{subject} TLS", seen)
+        if stow.secret_file is not None:
+            for seen in look_at_mode(stow.secret_file, "secret"):
+                yield told(f"{subject} secret", seen)
 
 
 def _commitment(destination: Destination, settings: Settings) -> Check:

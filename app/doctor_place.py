@@ -14,6 +14,7 @@ from pathlib import Path
 
 from app.config import Settings
 from app.errors import NodeError
+from app.tls_health import Finding
 from operators.decoder import ChildDecoder
 from operators.errors import PipelineError
 
@@ -41,6 +42,11 @@ def attempt(subject: str, look: Callable[[], str], remedy: str) -> Check:
         return Check(subject, False, str(error), _remedies(error) or remedy)
 
 
+def told(subject: str, seen: Finding) -> Check:
+    """Make a check of what was seen of TLS files."""
+    return Check(subject, not seen.remedy, seen.found, seen.remedy, warns=bool(seen.remedy) and not seen.grave)
+
+
 def _remedies(error: Exception) -> str:
     """Return the remedy where the system's own error tells it."""
     known = {
@@ -57,16 +63,17 @@ def look_at_place(settings: Settings) -> Iterator[Check]:
     yield from _privacy(settings)
     yield _journal(settings)
     yield from _disk(settings)
-    yield _port("port", settings.receiver.host, settings.receiver.port, "node.receiver.port")
+    yield try_port("port", settings.receiver.host, settings.receiver.port, "node.receiver.port")
     if settings.operation.port:
-        yield _port("monitoring port", settings.operation.host, settings.operation.port, "node.operation.port")
+        yield try_port("monitoring port", settings.operation.host, settings.operation.port, "node.operation.port")
     yield _codecs(settings)
 
 
 def _data_folder(settings: Settings) -> Check:
     def look() -> str:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (settings.data_dir, settings.inbox_dir, settings.work_dir, settings.outbox_dir):
+        owns = (settings.inbox_dir, settings.work_dir, settings.outbox_dir, settings.archive_dir)
+        for folder in (settings.data_dir, *owns):
             if folder.is_dir():
                 probe = folder / ".doctor"
                 probe.write_bytes(b"")
@@ -121,7 +128,9 @@ def _disk(settings: Settings) -> Iterator[Check]:
         yield Check("disk", False, f"{volume.f_favail} more files can be made", "remove files or move node.data_dir")
 
 
-def _port(subject: str, host: str, port: int, setting: str) -> Check:
+def try_port(subject: str, host: str, port: int, setting: str) -> Check:
+    """See whether a port can be had."""
+
     def look() -> str:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:

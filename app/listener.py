@@ -8,9 +8,6 @@ import socketserver
 import sys
 import threading
 import time
-import traceback
-from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -21,6 +18,7 @@ from app import steady_timers  # noqa: F401 - for its effect
 from app.capped_socket import Capped, CappedSocket, CappedTlsSocket, request_seconds
 from app.config import ReceiverConfig
 from app.incoming import Memory
+from app.log import positions
 from app.tls import ServerTls, explain
 
 LOGGER = logging.getLogger(__name__)
@@ -168,15 +166,3 @@ def connection_of(event: evt.Event) -> Capped | None:
     """Return an association's connection, unless it is closed already."""
     wrapper = event.assoc.dul.socket
     return cast("Capped | None", wrapper.socket) if wrapper is not None else None
-
-
-def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
-    """Log what ended a thread by its place alone: pynetdicom dies of some PDUs, and the error may quote them."""
-    name = failure.thread.name if failure.thread is not None else "a thread"
-    LOGGER.error("%s ended: %s at %s", name, failure.exc_type.__name__, positions(failure.exc_traceback))
-
-
-def positions(trace: TracebackType | None) -> str:
-    """File and line of each frame, without the error's text, which may quote a header."""
-    frames = traceback.extract_tb(trace)
-    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)

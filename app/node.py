@@ -20,6 +20,7 @@ from typing import Any
 from app import metrics
 from app.audit import TRAIL, AuditTrail
 from app.audit_forward import open_forwarder
+from app.audit_jobs import JobEndings
 from app.backlog import figures
 from app.config import Settings
 from app.data_lock import DataLock
@@ -67,9 +68,10 @@ class Node:
         self._outbox = Outbox(settings, self._journal)
         self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
         self._retention = Retention(settings, self._journal)
-        self._trail = None
+        self._trail, self._endings = None, None
         if settings.audit.enabled:
             self._trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title)
+            self._endings = JobEndings(self._journal, self._trail, settings.data_dir)
         self._forwarder = open_forwarder(settings)
         self._sender = Sender(settings.sender, self._journal, self._outbox, trail=self._trail)
         self._storage = Storage(settings.data_dir, settings.receiver.free_space_watermark_mb)
@@ -133,6 +135,8 @@ class Node:
                 self._operation.close()
             self._pipeline.close()
             self._sender.stop()
+            if self._endings is not None:
+                self._endings.step()
             self._journal.close()
             if self._trail is not None and self.port:
                 self._trail.stopped()
@@ -202,8 +206,10 @@ class Node:
             self._go_on()
         try:
             self._retention.step()
+            if self._endings is not None:
+                self._endings.step()
         except (OSError, NodeError) as error:
-            self._storage.failed("what is over could not be removed", why(error))
+            self._storage.failed("what is over could not be removed, or told to the trail", why(error))
 
     def _go_on(self) -> None:
         """Settle what waits for the disk, and hand over what is complete; none where that could not be written."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +20,8 @@ LOGGER = logging.getLogger(__name__)
 
 AT_ONCE = 8
 """Requests that are answered at once; one more is dropped."""
-_REQUEST_SECONDS = 5.0
+REQUEST_SECONDS = 5.0
+"""A request must be here whole within this time, and its answer be taken within as long again."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Ready = Callable[[], Mapping[str, bool]]
@@ -73,11 +77,34 @@ class _Server(ThreadingHTTPServer):
         LOGGER.debug("a request for monitoring broke off")
 
 
+class _WithinTime(io.RawIOBase):
+    """Reads a connection up to a moment: a limit of each read alone lets a peer send a byte now and then for ever."""
+
+    def __init__(self, connection: socket.socket, until: float) -> None:
+        self._connection, self._until = connection, until
+
+    def readable(self) -> bool:
+        """Say that it reads."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there, or wait for it while there is time; raises TimeoutError then."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "GliomaNode"
     sys_version = ""
-    timeout = _REQUEST_SECONDS
+
+    def setup(self) -> None:
+        """Read the request, whatever its length, within one time."""
+        super().setup()
+        self.rfile = io.BufferedReader(_WithinTime(self.connection, time.monotonic() + REQUEST_SECONDS))
 
     def do_GET(self) -> None:
         """Answer one of the three pages."""
@@ -108,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: HTTPStatus, kind: str, text: str) -> None:
         body = text.encode()
+        self.connection.settimeout(REQUEST_SECONDS)
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

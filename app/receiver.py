@@ -33,8 +33,8 @@ from app.config import Peer, ReceiverConfig, Settings
 from app.errors import JournalError, TlsError
 from app.files import private_folder
 from app.incoming import Incoming, Memory
-from app.listener import Connections, Listener, connection_of, handle_close, log_thread_failure, positions
-from app.log import set_up_log
+from app.listener import Connections, Listener, connection_of, handle_close
+from app.log import ToldByPlace, positions, set_up_log
 from app.store import (
     CANNOT_UNDERSTAND,
     COERCED,
@@ -144,11 +144,14 @@ def handle_request(event: evt.Event, config: ReceiverConfig, connections: Connec
         event.assoc.acse.send_reject(0x01, 0x01, 0x03)
     elif connections.draining:
         LOGGER.info("association rejected: the node stops; %r at %s may come again", calling, address)
+        witness.turned_away(event.assoc, "the node stops", for_now=True)
         event.assoc.acse.send_reject(0x02, 0x03, 0x01)
     elif not connections.admit(connection):
         LOGGER.warning("association rejected: as many as may be are open; %r at %s was one more", calling, address)
+        witness.turned_away(event.assoc, "as many associations as may be are open", for_now=True)
         event.assoc.acse.send_reject(0x02, 0x03, 0x02)
     else:
+        witness.let_in(event.assoc)
         return
     # Without this the connection may close before the rejection is sent.
     event.assoc.kill()
@@ -203,6 +206,7 @@ class Receiver:
 
         self.memory = Memory(config.memory_mb * 1_000_000)
         self._connections, witness, self._store = Connections(config), Witness.of(settings), store
+        self._witness = witness
         self._server = self._ae.make_server(
             (config.host, config.port),
             server_class=Listener,
@@ -210,10 +214,12 @@ class Receiver:
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, handle_open),
                 (evt.EVT_CONN_CLOSE, handle_close),
+                (evt.EVT_REJECTED, witness.rejected),
                 (evt.EVT_CONN_CLOSE, witness.ended),
                 (evt.EVT_CONN_CLOSE, handle_end, [store]),
                 (evt.EVT_REQUESTED, handle_request, [config, self._connections, witness]),
                 (evt.EVT_DIMSE_RECV, handle_message),
+                (evt.EVT_C_ECHO, witness.echoed),
                 (evt.EVT_C_STORE, handle_store, [store, witness, tally]),
                 *self._report_handlers(settings, witness),
             ],
@@ -257,6 +263,7 @@ class Receiver:
         for connection in self._connections.open():
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self._witness.close()
         if self._journal is not None:
             self._journal.close()
         self._store.settle()
@@ -283,17 +290,14 @@ def application_entity(config: ReceiverConfig, *, reports: bool = False) -> AE:
     return ae
 
 
+@ToldByPlace()
 def run_receiver(settings: Settings, started: Connection | None = None, tally: Tally | None = None) -> None:
     """Receive until SIGTERM or SIGINT, or until the node that spawned this process is gone; drain from SIGUSR1 on.
 
     Sends the port over `started` once it listens; when it cannot, `started` ends and the exit status is 2.
     """
     set_up_log(settings.log.format)
-    # Their own words may quote what a peer sent, a patient's name among it.
-    for library in ("pynetdicom", "pydicom"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    threading.excepthook = log_thread_failure
     # Blocked before any thread starts, so that no thread but this one ever takes them.
     signals = {signal.SIGTERM, signal.SIGINT, DRAIN_SIGNAL}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.config import TlsFiles
 from app.errors import TlsError
-from app.tls import common_names, tls_context
+from app.tls import common_names, tls_context, web_context
 
 DAYS_AHEAD = 30
 """A certificate that ends within so many days is warned of."""
@@ -32,30 +32,48 @@ class Finding:
 def look_at(files: TlsFiles, server_side: bool, now: float) -> list[Finding]:
     """Look at certificate, key and authorities for one side of TLS; `now` in seconds since 1970."""
     try:
-        findings = [*_key_mode(files.key), *_times(files, server_side, now)]
+        findings = [*look_at_mode(files.key, "key"), *_times(files, server_side, now)]
     except TlsError as error:
         return [Finding(str(error), "mend the files that node.*.tls names: docs/security.md", grave=True)]
     return findings
 
 
-def _key_mode(key: Path) -> Iterator[Finding]:
+def look_at_client(certificate: Path | None, key: Path | None, ca: Path | None, now: float) -> list[Finding]:
+    """Look at the files of a client that may have no certificate of its own, and trust what this machine trusts."""
+    if certificate is not None:
+        # The key may be in the certificate's file, and without authorities of its own the certificate stands alone.
+        return look_at(TlsFiles(certificate=certificate, key=key or certificate, ca=ca or certificate), False, now)
+    if ca is None:
+        return []
     try:
-        status = key.stat()
+        return list(_authorities(web_context(ca, None, None), ca, now, also_good=True))
+    except TlsError as error:
+        return [Finding(str(error), "mend the file that `ca` names: docs/security.md", grave=True)]
+
+
+def look_at_mode(file: Path, what: str) -> Iterator[Finding]:
+    """Look at who can read a file that is to be the node's alone."""
+    try:
+        status = file.stat()
     except OSError:
         return
     # As PostgreSQL has it: root may share a key with a group of services.
     private = 0o640 if status.st_uid == 0 else 0o600
     if status.st_mode & 0o777 & ~private:
-        yield Finding(f"key {key} can be read or written by others", f"chmod {private:o} {key}")
+        yield Finding(f"{what} {file} can be read or written by others", f"chmod {private:o} {file}")
 
 
 def _times(files: TlsFiles, server_side: bool, now: float) -> Iterator[Finding]:
     own = _own_certificate(files, server_side)
     yield _time(f"certificate {files.certificate}{_named(own)}", own, now)
-    authorities = tls_context(ssl.PROTOCOL_TLS_CLIENT, files).get_ca_certs()
+    yield from _authorities(tls_context(ssl.PROTOCOL_TLS_CLIENT, files), files.ca, now)
+
+
+def _authorities(context: ssl.SSLContext, ca: Path, now: float, *, also_good: bool = False) -> Iterator[Finding]:
+    authorities = context.get_ca_certs()
     for authority in authorities:
-        finding = _time(f"authority{_named(authority)} in {files.ca}", authority, now)
-        if finding.remedy:
+        finding = _time(f"authority{_named(authority)} in {ca}", authority, now)
+        if finding.remedy or also_good:
             # One of several that has ended harms nobody whose certificate is of another.
             yield Finding(finding.found, finding.remedy, grave=finding.grave and len(authorities) == 1)
 

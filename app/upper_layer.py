@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
@@ -25,7 +26,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
-from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
+from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
@@ -114,6 +115,9 @@ def _patience(dul: DULServiceProvider) -> float:
 class SoundLayer(DULServiceProvider):
     """The connection's thread of either side: whatever the peer says, it ends in order."""
 
+    release_asked = False
+    """The peer has asked for the release, so that the association ends in order."""
+
     def run_reactor(self) -> None:
         """Run as pynetdicom does; at the end, however it comes, let the peer go and wake who waits for it."""
         in_order = False
@@ -139,6 +143,7 @@ class SoundLayer(DULServiceProvider):
         assoc._kill = self._kill_thread = True
         if self.socket is not None:
             self.socket.close()
+        evt.trigger(assoc, evt.EVT_CONN_CLOSE, {"address": assoc.requestor.address_info})
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
         """Decode a PDU; raises where it holds what cannot be, which pynetdicom answers with an abort.
@@ -146,6 +151,7 @@ class SoundLayer(DULServiceProvider):
         An abort ends the association whatever it gives for a reason.
         """
         pdu, event = super()._decode_pdu(bytestream)
+        self.release_asked = self.release_asked or isinstance(pdu, A_RELEASE_RQ)
         # pynetdicom's thread would end on what the standard does not list, and leave the connection open.
         if isinstance(pdu, A_ABORT_RQ):
             pdu.source = pdu.source if pdu.source in _ABORT_SOURCES else 0

@@ -1,17 +1,31 @@
-"""Writes in the audit trail what associations with the receiver came to."""
+"""Writes in the audit trail, and where an operator must act in the log, what associations with the receiver came to."""
 
 from __future__ import annotations
 
+import logging
 import threading
+from dataclasses import dataclass, field
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from app.audit import TRAIL, AuditTrail, Party, Transfer
 from app.config import Settings
-from app.store import Identity
+from app.store import UID, Identity
+
+LOGGER = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 """The study of an instance that could not be read."""
+_NAMED = 3
+"""Of what a peer asked for in vain, so many are named."""
+
+
+@dataclass
+class _Seen:
+    """What an association that is open brought so far."""
+
+    transfers: dict[str, Transfer] = field(default_factory=dict)
+    echoes: int = 0
 
 
 class Witness:
@@ -19,7 +33,7 @@ class Witness:
 
     def __init__(self, trail: AuditTrail | None) -> None:
         self.trail = trail
-        self._seen: WeakKeyDictionary[Any, dict[str, Transfer]] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[Any, _Seen] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     @classmethod
@@ -28,26 +42,78 @@ class Witness:
         config = settings.audit
         return cls(AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title) if config.enabled else None)
 
+    def let_in(self, assoc: Any) -> None:
+        """Begin to count: its end will be written down."""
+        with self._lock:
+            self._seen[assoc] = _Seen()
+
     def saw(self, assoc: Any, status: int, *identities: Identity) -> None:
         """Count one instance by what it was answered with; without an identity it could not be read."""
         study, sop_class = (identities[0].study, identities[0].sop_class) if identities else (UNKNOWN, UNKNOWN)
         with self._lock:
-            transfer = self._seen.setdefault(assoc, {}).setdefault(study, Transfer(study))
+            transfer = self._seen.setdefault(assoc, _Seen()).transfers.setdefault(study, Transfer(study))
             transfer.count(sop_class, kept=status == 0x0000 or status >> 12 == 0xB)
 
-    def turned_away(self, assoc: Any, reason: str) -> None:
-        """Write down that a peer was rejected."""
+    def echoed(self, event: Any) -> int:
+        """Count a C-ECHO; returns the status to answer."""
+        with self._lock:
+            self._seen.setdefault(event.assoc, _Seen()).echoes += 1
+        return 0x0000
+
+    def turned_away(self, assoc: Any, reason: str, *, for_now: bool = False) -> None:
+        """Write down that a peer was rejected, for good or `for_now`."""
         if self.trail is not None:
-            self.trail.turned_away(_peer(assoc), reason)
+            self.trail.turned_away(_peer(assoc), reason, for_now=for_now)
+
+    def rejected(self, event: Any) -> None:
+        """Tell of a peer that pynetdicom rejected for what it calls us."""
+        assoc, peer = event.assoc, _peer(event.assoc)
+        called, ours = str(assoc.requestor.primitive.called_ae_title).strip(), str(assoc.acceptor.ae_title).strip()
+        LOGGER.warning("association rejected: %r at %s calls %r, not %s", peer.ae_title, peer.address, called, ours)
+        with self._lock:
+            self._seen.pop(assoc, None)
+        self.turned_away(assoc, f"it calls {called}, not {ours}")
 
     def ended(self, event: Any) -> None:
-        """Write down what an association brought, if anything."""
+        """Write down what an association brought."""
+        self._end(event.assoc)
+
+    def close(self) -> None:
+        """Write down the associations whose end nobody will see any more."""
         with self._lock:
-            transfers = self._seen.pop(event.assoc, {})
-        if transfers and self.trail is not None:
-            self.trail.received(_peer(event.assoc), transfers.values())
+            left = list(self._seen)
+        for assoc in left:
+            self._end(assoc)
+
+    def _end(self, assoc: Any) -> None:
+        with self._lock:
+            seen = self._seen.pop(assoc, None)
+        if seen is None:
+            return
+        peer, unserved = _peer(assoc), _asked_in_vain(assoc)
+        fault = "" if assoc.dul.release_asked else "ended without a release"
+        if unserved:
+            fault = f"the node serves none of what it asked for: {unserved}"
+            LOGGER.warning("association with %r at %s came to nothing: %s", peer.ae_title, peer.address, fault)
+        if self.trail is None:
+            return
+        if seen.transfers:
+            self.trail.received(peer, seen.transfers.values(), fault)
+        else:
+            self.trail.visited(peer, f"{seen.echoes} C-ECHO, no instances", fault)
 
 
 def _peer(assoc: Any) -> Party:
     calling = assoc.requestor.primitive.calling_ae_title if assoc.requestor.primitive is not None else ""
     return Party(str(calling).strip(), str(assoc.requestor.address))
+
+
+def _asked_in_vain(assoc: Any) -> str:
+    """Name what a peer asked for, where it got none of it; empty where it got any."""
+    if assoc.accepted_contexts:
+        return ""
+    asked = sorted({str(context.abstract_syntax) for context in assoc.rejected_contexts})
+    # An abstract syntax is a peer's own word.
+    named = [uid if UID.fullmatch(uid) else "(an invalid UID)" for uid in asked[:_NAMED]]
+    more = f" and {len(asked) - _NAMED} more" if len(asked) > _NAMED else ""
+    return f"{', '.join(named)}{more}"

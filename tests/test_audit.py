@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
+import os
 import re
 import socket
 import stat
+import struct
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
 
 from app.audit import AuditTrail, Party, Transfer
 from app.audit_forward import Forwarder, framed
+from app.audit_jobs import TOLD, JobEndings
 from app.config import Destination
 from app.config_operation import AuditConfig, SyslogConfig
 from app.errors import PeerError
+from app.journal import Journal
+from app.receiver import Receiver
 from app.sender import send_files
 from app.witness import Witness
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
@@ -47,11 +55,15 @@ def test_every_kind_of_message_has_its_code_outcome_and_parties(trail, tmp_path)
     trail.sent(Party("PACS", "pacs.example"), [Transfer("1.2.3", Counter({MR: 2}), failed=1)])
     trail.turned_away(Party("STRANGER", "10.0.0.9"), "not a known peer")
     trail.stopped()
+    trail.turned_away(PEER, "the node stops", for_now=True)
+    trail.visited(PEER, "1 C-ECHO")
+    trail.not_analysed("1.2.3", "job j1 failed: missing-sequence")
+    trail.not_analysed("1.2.3", "job j2 quarantined: hung", grave=True)
     found = messages(tmp_path)
     assert [m.find("EventIdentification/EventID").get("csd-code") for m in found] == [
-        "110100", "110104", "110104", "110113", "110100",
+        "110100", "110104", "110104", "110113", "110100", "110113", "110113", "110103", "110103",
     ]  # fmt: skip
-    assert [m.find("EventIdentification").get("EventOutcomeIndicator") for m in found] == ["0", "0", "4", "8", "0"]
+    assert [m.find("EventIdentification").get("EventOutcomeIndicator") for m in found] == list("004804048")
     assert found[0].find("EventIdentification/EventTypeCode").get("csd-code") == "110120"
     received = found[1]
     roles = {p.find("RoleIDCode").get("csd-code"): p for p in received.findall("ActiveParticipant")}
@@ -162,20 +174,17 @@ def uids(bodies):
 def test_what_a_collector_missed_it_gets_once_and_in_order(trail, tmp_path):
     collector = Collector()
 
-    def say(uid):
-        trail.received(PEER, [Transfer(uid, Counter({MR: 1}))])
-
     with collector.up():
         first = Forwarder(tmp_path / "audit.log", SyslogConfig(host="127.0.0.1", port=collector.port, plain=True))
-        say("1.1")
+        say(trail, "1.1")
         first.start()
         assert uids(collector.wait(1)) == ["1.1"]
         first.stop()
-    say("1.2")
+    say(trail, "1.2")
     away = Forwarder(tmp_path / "audit.log", SyslogConfig(host="127.0.0.1", port=collector.port, plain=True))
     away.start()
     away.stop()
-    say("1.3")
+    say(trail, "1.3")
     with collector.up():
         again = Forwarder(tmp_path / "audit.log", SyslogConfig(host="127.0.0.1", port=collector.port, plain=True))
         again.start()
@@ -183,17 +192,93 @@ def test_what_a_collector_missed_it_gets_once_and_in_order(trail, tmp_path):
         again.stop()
 
 
-def test_a_trail_that_was_moved_away_begins_anew(trail, tmp_path):
-    collector = Collector()
-    with collector.up():
+@pytest.fixture
+def collector():
+    return Collector()
+
+
+@pytest.fixture
+def forward(tmp_path, collector):
+    """Send what the trail holds, as a node that starts and stops does."""
+
+    @contextmanager
+    def running():
         forwarder = Forwarder(tmp_path / "audit.log", SyslogConfig(host="127.0.0.1", port=collector.port, plain=True))
-        trail.received(PEER, [Transfer("1.1", Counter({MR: 1})), Transfer("1.2", Counter({MR: 1}))])
         forwarder.start()
+        try:
+            yield
+        finally:
+            forwarder.stop()
+
+    return running
+
+
+def say(trail, *uids):
+    trail.received(PEER, [Transfer(uid, Counter({MR: 1})) for uid in uids])
+
+
+def held(folder):
+    return [path.read_bytes().count(b"\n") for path in sorted(folder.glob("audit.log.unsent-*"))]
+
+
+def test_a_trail_that_is_moved_away_is_sent_to_its_end_before_the_next_begins(trail, tmp_path, collector, forward):
+    with collector.up(), forward():
+        say(trail, "1.1")
+        collector.wait(1)
+    say(trail, "1.2", "1.3")
+    (tmp_path / "audit.log").rename(tmp_path / "elsewhere")
+    say(trail, "1.4")
+    with forward():  # a node that starts, with its collector still away
+        pass
+    assert held(tmp_path) == [3, 1]
+    (tmp_path / "elsewhere").unlink()  # compressed, say
+    (tmp_path / "audit.log").unlink()
+    say(trail, "1.5")
+    with collector.up(), forward():
+        assert uids(collector.wait(5)) == ["1.1", "1.2", "1.3", "1.4", "1.5"]
+    assert held(tmp_path) == [1], "what was sent takes no room any more"
+
+
+def test_moved_away_under_a_forwarder_that_runs_nothing_is_sent_twice(trail, tmp_path, collector, forward):
+    with collector.up(), forward():
+        say(trail, "1.1", "1.2")
         collector.wait(2)
-        (tmp_path / "audit.log").rename(tmp_path / "audit.old")
-        trail.received(PEER, [Transfer("1.3", Counter({MR: 1}))])
-        assert uids(collector.wait(3)) == ["1.1", "1.2", "1.3"]
-        forwarder.stop()
+        for number in range(3, 6):
+            (tmp_path / "audit.log").rename(tmp_path / f"audit.{number}")
+            say(trail, f"1.{number}")
+            assert uids(collector.wait(number)) == [f"1.{n}" for n in range(1, number + 1)]
+    assert held(tmp_path) == [1]
+
+
+@pytest.mark.parametrize("after", [["1.2"], ["1.2", "1.3", "1.4"]], ids=["as long as before", "longer"])
+def test_a_trail_that_was_cut_and_written_on_begins_anew(trail, tmp_path, collector, forward, after):
+    with collector.up(), forward():
+        say(trail, "1.1")
+        collector.wait(1)
+    os.truncate(tmp_path / "audit.log", 0)
+    trail._now = lambda: datetime(2026, 3, 1, 9, 31, tzinfo=UTC)
+    say(trail, *after)
+    with collector.up(), forward():
+        assert uids(collector.wait(1 + len(after))) == ["1.1", *after]
+
+
+def test_whoever_moves_the_trail_while_it_is_written_loses_no_line(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=write_many, args=(tmp_path / "audit.log", f"NODE{i}")) for i in range(2)]
+    for writer in writers:
+        writer.start()
+    ends = {}
+    while any(writer.is_alive() for writer in writers):
+        with suppress(FileNotFoundError):
+            moved = (tmp_path / "audit.log").rename(tmp_path / f"moved-{len(ends)}")
+            with moved.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                ends[moved] = len(file.read())
+        time.sleep(0.005)
+    assert len(ends) > 3
+    assert {path: path.stat().st_size for path in ends} == ends, "nothing was added to a file that was gone"
+    lines = b"".join(path.read_bytes() for path in [*ends, *tmp_path.glob("audit.log")]).splitlines()
+    assert len({line.split(b"EventDateTime")[1] for line in lines}) == len(lines) == 100
 
 
 def test_a_certificate_that_cannot_be_read_is_an_error_at_the_start(tmp_path):
@@ -231,6 +316,11 @@ def test_the_receiver_writes_down_what_came_from_whom_and_nobodys_name(listen, t
     assert "PID-SECRET" not in written
 
 
+def told(message):
+    described = message.findtext("EventIdentification/EventOutcomeDescription", "")
+    return message.find("EventIdentification").get("EventOutcomeIndicator"), described
+
+
 def test_the_receiver_writes_down_who_was_turned_away(listen, tmp_path):
     peer = Destination(name="node", ae_title=NODE_TITLE, host="127.0.0.1", port=listen())
     with pytest.raises(PeerError, match="rejected us"):
@@ -238,6 +328,115 @@ def test_the_receiver_writes_down_who_was_turned_away(listen, tmp_path):
     (message,) = trail_of(tmp_path)
     assert message.find("EventIdentification/EventID").get("csd-code") == "110113"
     assert "STRANGER" in {p.get("UserID") for p in message.findall("ActiveParticipant")}
+
+
+def associated(port, *syntaxes, called=NODE_TITLE):
+    ae = AE(ae_title=PEER_TITLE)
+    for syntax in syntaxes:
+        ae.add_requested_context(syntax)
+    return ae.associate("127.0.0.1", port, ae_title=called)
+
+
+def test_whoever_calls_another_title_is_in_trail_and_log(listen, tmp_path, caplog):
+    assert associated(listen(), Verification, called="OTHER_NODE").is_rejected
+    assert [told(m) for m in trail_of(tmp_path)] == [("8", f"it calls OTHER_NODE, not {NODE_TITLE}")]
+    assert f"'{PEER_TITLE}' at 127.0.0.1 calls 'OTHER_NODE', not {NODE_TITLE}" in caplog.text
+
+
+def test_one_too_many_is_in_the_trail_and_may_come_again(listen, tmp_path):
+    port = listen(max_associations=1)
+    first = associated(port, Verification)
+    assert associated(port, Verification).is_rejected
+    assert [told(m) for m in trail_of(tmp_path)] == [("4", "as many associations as may be are open")]
+    first.release()
+
+
+def test_an_association_that_only_echoes_is_in_the_trail(listen, tmp_path):
+    association = associated(listen(), Verification)
+    association.send_c_echo()
+    association.send_c_echo()
+    association.release()
+    (message,) = trail_of(tmp_path)
+    assert told(message) == ("0", "2 C-ECHO, no instances")
+    assert message.find("EventIdentification/EventTypeCode").get("csd-code") == "110126"
+
+
+def test_an_association_that_asks_for_nothing_we_serve_is_in_trail_and_log(listen, tmp_path, caplog):
+    find = "1.2.840.10008.5.1.4.1.2.2.1"
+    assert associated(listen(), find).is_aborted
+    (message,) = trail_of(tmp_path)
+    assert told(message) == ("4", f"0 C-ECHO, no instances; the node serves none of what it asked for: {find}")
+    assert f"none of what it asked for: {find}" in caplog.text
+
+
+def test_an_association_that_breaks_off_is_in_the_trail_with_what_it_brought(listen, tmp_path):
+    association = associated(listen(), MR)
+    association.send_c_store(small_mr("1.2.3"))
+    association.abort()
+    (message,) = trail_of(tmp_path)
+    assert told(message) == ("4", "ended without a release")
+    assert message.find(".//SOPClass").get("NumberOfInstances") == "1"
+
+
+def test_an_association_whose_protocol_breaks_is_in_the_trail(listen, tmp_path):
+    association = associated(listen(), Verification)
+    association.dul.socket.send(struct.pack(">BxL", 0x42, 4) + bytes(4))
+    assert [told(m) for m in trail_of(tmp_path)] == [("4", "0 C-ECHO, no instances; ended without a release")]
+
+
+def test_what_is_open_when_the_receiver_ends_is_in_the_trail(tmp_path):
+    receiver = Receiver(node_settings(tmp_path / "node"))
+    association = associated(receiver.port, MR)
+    association.send_c_store(small_mr("1.2.3"))
+    receiver.close()
+    (message,) = trail_of(tmp_path)
+    assert message.find("ParticipantObjectIdentification").get("ParticipantObjectID") == "1.2.3"
+
+
+# Studies without a result
+
+
+@pytest.fixture
+def journal(tmp_path):
+    journal = Journal(tmp_path / "journal.sqlite")
+    yield journal
+    journal.close()
+
+
+def job_ends(journal, number, how):
+    journal.study_arriving(f"k{number}", f"1.2.{number}")
+    journal.job_ready(f"j{number}", f"k{number}", 7)
+    journal.take_ready()
+    how(f"j{number}")
+
+
+def test_studies_that_end_without_a_result_are_in_the_trail_once_over_restarts(journal, trail, tmp_path):
+    def fail(job):
+        journal.job_failed(job, "missing-sequence", "FLAIR has no candidate", "select")
+
+    job_ends(journal, 0, fail)  # before there was anybody to tell
+    endings = JobEndings(journal, trail, tmp_path)
+    job_ends(journal, 1, fail)
+    endings.step()
+    endings.step()
+    job_ends(journal, 2, lambda job: journal.job_done(job, 2, {}))
+    job_ends(journal, 3, lambda job: journal.job_crashed(job, "hung", "no answer", "", 1))
+    # The node was killed before it told; the next one does.
+    JobEndings(journal, trail, tmp_path).step()
+    JobEndings(journal, trail, tmp_path).step()
+    found = messages(tmp_path)
+    assert uids(found) == ["1.2.1", "1.2.3"]
+    assert [told(m) for m in found] == [("4", "job j1 failed: missing-sequence"), ("8", "job j3 quarantined: hung")]
+
+
+def test_a_folder_that_takes_no_file_stops_no_node(journal, trail, tmp_path, caplog):
+    endings = JobEndings(journal, trail, tmp_path)
+    (tmp_path / f"{TOLD}.part").mkdir()
+    job_ends(journal, 1, lambda job: journal.job_failed(job, "code", "message", "stage"))
+    endings.step()
+    endings.step()
+    assert uids(messages(tmp_path)) == ["1.2.1"]
+    assert "cannot be kept: Is a directory" in caplog.text
 
 
 def test_switched_off_nothing_is_written(tmp_path):

@@ -6,16 +6,25 @@ import errno
 import os
 import shutil
 import socket
+import ssl
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from app import doctor, doctor_place
+from app.audit import TRAIL
 from app.config import Destination, OperationConfig, SenderConfig, Settings
+from app.config_history import HistoryConfig, HistoryPacs
+from app.config_operation import AuditConfig, SyslogConfig
+from app.deidentify_secret import read_secret
 from app.doctor_place import look_at_place
+from app.doctor_services import look_at_services
 from app.files import private_folder
 from app.journal import Journal
 from operators.pixel_limits import PixelLimits
+from tests.support_certificates import Authority
 from tests.support_decoder_faults import leave
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings
 from tests.support_port import free_port
@@ -116,6 +125,12 @@ def test_an_inbox_that_cannot_be_written_though_its_parent_can(settings, monkeyp
     assert "inbox" in wrong(settings, "data folder").found
 
 
+def test_an_archive_that_cannot_be_written(settings):
+    private_folder(settings.archive_dir)
+    (settings.archive_dir / ".doctor").mkdir()
+    assert "archive" in wrong(settings, "data folder").found
+
+
 def test_a_data_folder_that_others_can_enter_is_a_warning(settings):
     settings.data_dir.mkdir(mode=0o755)
     settings.data_dir.chmod(0o755)
@@ -203,6 +218,153 @@ def test_a_pacs_that_refuses_a_title(listen, title, calling):
     assert not check.ok
     assert "AE title not recognised" in check.found
     assert f"does it know {calling}" in check.remedy
+
+
+def web(url, **stow):
+    return Destination(name="web", stow={"url": url, **stow})
+
+
+def test_a_web_services_authority_is_looked_at_where_there_is_no_certificate_of_ours(tmp_path):
+    late = Authority(tmp_path / "late", days=10).certificate
+    (check,) = doctor._files(web("https://pacs.example.org", ca=late))
+    assert (check.subject, check.ok, check.warns) == ("destination web TLS", False, True)
+    assert "authority (Test CA) in" in check.found
+    assert "expires on" in check.found
+    (check,) = doctor._files(web("https://pacs.example.org", ca=Authority(tmp_path / "good").certificate))
+    assert check.ok
+    assert "valid until" in check.found
+    (check,) = doctor._files(web("https://pacs.example.org", ca=tmp_path / "none.pem"))
+    assert not check.ok
+    assert not check.warns
+    assert "none.pem cannot be read" in check.found
+
+
+@pytest.mark.parametrize(("mode", "found"), [(0o600, 0), (0o644, 1)])
+def test_a_web_services_secret_that_others_can_read(tmp_path, mode, found):
+    secret = tmp_path / "token"
+    secret.write_text("hunter2-secret")
+    secret.chmod(mode)
+    checks = list(doctor._files(web("https://pacs.example.org", secret_file=secret)))
+    assert len(checks) == found
+    for check in checks:
+        assert check.warns
+        assert check.found == f"secret {secret} can be read or written by others"
+        assert check.remedy in {f"chmod 600 {secret}", f"chmod 640 {secret}"}
+
+
+def test_the_secret_of_deidentification_is_not_made_by_looking(settings):
+    private_folder(settings.data_dir)
+    assert doctor._secret(settings).ok
+    assert list(settings.data_dir.iterdir()) == []
+    read_secret(settings)
+    assert doctor._secret(settings).ok
+
+
+# Audit trail and history
+
+
+def of_services(settings, subject):
+    (check,) = [check for check in look_at_services(settings) if check.subject == subject]
+    return check
+
+
+def test_a_trail_that_cannot_be_written(settings):
+    private_folder(settings.data_dir)
+    trail = settings.data_dir / TRAIL
+    assert of_services(settings, "audit trail").ok
+    assert not trail.exists()
+    trail.write_text("a line\n")
+    assert of_services(settings, "audit trail").ok
+    assert trail.read_text() == "a line\n"
+    trail.unlink()
+    trail.mkdir()
+    check = of_services(settings, "audit trail")
+    assert not check.ok
+    assert "move it away" in check.remedy
+
+
+def audited(settings, **syslog):
+    config = SyslogConfig(host="localhost", **syslog)
+    return settings.model_copy(update={"audit": AuditConfig(syslog=config)})
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def collector(authority):
+    """A collector that speaks TLS and wants a certificate; returns its port."""
+    own = authority.issue("collector")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(own.ca))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(own.certificate, own.key)
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            try:
+                accepted, _ = server.accept()
+            except OSError:
+                return
+            with suppress(OSError), context.wrap_socket(accepted, server_side=True) as connection:
+                connection.recv(1)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield server.getsockname()[1]
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join(5)
+
+
+def test_a_collector_that_takes_the_trail(settings, collector, authority):
+    ours = authority.issue("node")
+    told = list(
+        look_at_services(audited(settings, port=collector, ca=ours.ca, certificate=ours.certificate, key=ours.key))
+    )
+    assert all(check.ok for check in told), told
+    assert "takes connections over TLS" in told[-1].found
+    assert "certificate" in told[-2].found
+
+
+def test_a_collector_that_is_not_there_or_wants_what_we_have_not(settings, collector, authority, tmp_path):
+    gone = of_services(audited(settings, port=free_port(), plain=True), "audit collector")
+    assert not gone.ok
+    assert "Connection refused" in gone.found
+    assert "is the collector up" in gone.remedy
+    bare = of_services(audited(settings, port=collector, ca=authority.certificate), "audit collector")
+    assert not bare.ok
+    assert "certificate" in bare.found
+    other = Authority(tmp_path / "other").certificate
+    assert not of_services(audited(settings, port=collector, ca=other), "audit collector").ok
+
+
+def test_a_collectors_damaged_files_are_one_clear_line(settings, collector, authority):
+    late = authority.issue("late", days=-1)
+    files = {"ca": late.ca, "certificate": late.certificate, "key": late.key}
+    checks = list(look_at_services(audited(settings, port=collector, **files)))
+    assert [check.subject for check in checks if not check.ok] == ["audit collector TLS"]
+    assert "expired on" in checks[-1].found
+
+
+def history(settings, port, **more):
+    pacs = HistoryPacs(ae_title=NODE_TITLE, host="127.0.0.1", port=port, timeout_seconds=5.0, **more)
+    return settings.model_copy(update={"history": HistoryConfig(pacs=pacs)})
+
+
+def test_the_pacs_of_history_and_its_port(settings, listen, taken):
+    port = listen()
+    sound = history(settings, port, calling_ae_title=PEER_TITLE, move_port=free_port())
+    assert "answers C-ECHO" in of_services(sound, "history").found
+    assert of_services(sound, "history port").ok
+    stranger = of_services(history(settings, port, calling_ae_title="STRANGER"), "history")
+    assert not stranger.ok
+    assert "does it know STRANGER" in stranger.remedy
+    check = of_services(history(settings, port, calling_ae_title=PEER_TITLE, move_port=taken), "history port")
+    assert not check.ok
+    assert "node.history.pacs.move_port" in check.remedy
 
 
 # Models

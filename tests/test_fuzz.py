@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import psutil
@@ -13,6 +14,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from tests.support_dicom import NODE_TITLE, PEER_TITLE
+from tests.torture import fuzz
 from tests.torture.fuzz import fuzz_datasets, fuzz_receiver
 from tests.torture.mutations import case, seeds
 from tests.torture.peers import script
@@ -23,10 +25,31 @@ TITLES = NODE_TITLE.encode(), PEER_TITLE.encode()
 
 def test_broken_datasets_are_refused_and_nothing_else(tmp_path):
     found = fuzz_datasets(range(DATASETS), tmp_path)
-    assert not found.crashes, "a number makes its case again: tests.torture.mutations.case"
-    assert not found.leaks
+    assert found.faults == [], "a number makes its case again: tests.torture.mutations.case"
     assert found.counts["receiver: refused"] > DATASETS / 2
     assert found.counts["pipeline: read"] > DATASETS / 10, "not all is broken beyond reading"
+
+
+def test_a_reader_that_hangs_or_keeps_what_it_read_is_a_fault(tmp_path, monkeypatch):
+    kept = []
+
+    def hang(data):
+        while True:
+            pass
+
+    def keep(path):
+        kept.append(bytearray(b"x" * 1_000_000))
+
+    monkeypatch.setattr(fuzz, "READER_SECONDS", 0.1)
+    monkeypatch.setattr(fuzz, "WARM_UP", 2)
+    monkeypatch.setattr(fuzz, "GROWTH_MB", 4.0)
+    monkeypatch.setattr(fuzz, "read_identity", hang)
+    monkeypatch.setattr(fuzz, "_load", keep)
+    before = signal.getsignal(signal.SIGPROF)
+    hanging, growing = fuzz_datasets(range(8), tmp_path).faults
+    assert hanging == "crash: receiver: Hang, first at 0"
+    assert growing.startswith("memory grew by")
+    assert signal.getsignal(signal.SIGPROF) is before
 
 
 def test_a_number_makes_the_same_case_again():

@@ -1,9 +1,10 @@
-"""JSON lines name the job, and never what another library's error says."""
+"""Lines of JSON name the job; lines of no form say what another library's error says."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -59,6 +60,87 @@ def test_an_exception_is_its_type_and_place_alone(lines):
     assert found[0]["error"] == "KeyError"
     assert "test_log.py:" in found[0]["place"]
     assert "DOE" not in json.dumps(found)
+
+
+FAILING = """
+import logging, multiprocessing, os, sys, threading
+from rich.console import Console
+from rich.logging import RichHandler
+from app.log import ToldByPlace, set_up_log
+
+class Fails:
+    def __del__(self):
+        raise ValueError("removed DOE^JANE")
+
+@ToldByPlace()
+def child(form):
+    start(form)
+    raise ValueError("child DOE^JANE")
+
+def start(form):
+    # As `serve` does, and as the other processes do.
+    rich = RichHandler(console=Console(stderr=True, width=400), show_path=False) if form == "rich" else None
+    set_up_log("json" if form == "json" else "text", rich)
+
+def fail(error):
+    raise error
+
+if __name__ == "__main__":
+    form = sys.argv[1]
+    start(form)
+    library = logging.getLogger("some.library")
+    try:
+        fail(KeyError("DOE^JANE"))
+    except KeyError as error:
+        record = logging.LogRecord("some.library", logging.ERROR, "", 0, "it failed", (), sys.exc_info())
+        logging.Formatter().format(record)  # leaves the whole text in the record
+        library.handle(record)
+        library.error(error)
+        library.error("with argument %s", error)
+        library.error("broken %d", "DOE^JANE")
+        logging.getLogger("pynetdicom.acse").error("of a peer: DOE^JANE")
+    thread = threading.Thread(target=fail, args=(ValueError("thread DOE^JANE"),), name="worker-1")
+    thread.start()
+    thread.join()
+    threading.Thread(target=sys.exit).start()
+    Fails()
+    process = multiprocessing.get_context("spawn").Process(target=child, args=(form,))
+    process.start()
+    process.join()
+    logging.getLogger("app.test").error("status %d", process.exitcode)
+    fail(ValueError("process DOE^JANE"))
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text", "rich"])
+def test_no_form_of_the_log_says_what_an_error_says_however_it_ends(form, tmp_path):
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    done = subprocess.run(
+        [sys.executable, script, form],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "DOE" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    told = [
+        "it failed",
+        "KeyError",
+        "with argument KeyError",
+        "some.library is not in the log: TypeError at",
+        "worker-1 ended: ValueError at",
+        "ignored: ValueError at",
+        "the process ends: ValueError at",
+        "status 1",
+        "failing.py:",
+    ]
+    assert [text for text in told if text not in done.stderr] == []
+    assert done.stderr.count("the process ends: ValueError at") == 2, "the child's end, and its parent's"
+    assert done.stderr.count(" ended: ") == 1, "sys.exit in a thread is no failure"
 
 
 def test_what_the_receivers_process_loads_stays_light():

@@ -8,9 +8,11 @@ import re
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
+from app import operation
 from app.backlog import Figures, Owed
 from app.config_operation import OperationConfig
 from app.errors import JournalError, NodeError
@@ -133,6 +135,39 @@ def test_too_many_at_once_are_dropped_and_room_comes_back(serve):
         thread.join()
     assert answers == [200] * AT_ONCE
     assert until_answered(port) == 200
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\nX: "], ids=["silent", "dripping"])
+def test_peers_that_never_end_their_request_are_cut_off_however_they_drip(serve, monkeypatch, begun):
+    monkeypatch.setattr(operation, "REQUEST_SECONDS", 2.0)
+    port = serve()
+    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(AT_ONCE)]
+    for connection in slow:
+        connection.sendall(begun)
+    begun_at = time.monotonic()
+    status = None
+    while status is None and time.monotonic() < begun_at + 20:
+        time.sleep(0.2)  # each read within any limit of its own
+        with suppress(http.client.HTTPException, OSError):
+            status = ask(port, "/health")[0]
+        for connection in slow if begun else ():
+            with suppress(OSError):
+                connection.sendall(b"a")
+    assert status == 200
+    for connection in slow:
+        connection.settimeout(10)
+        with suppress(ConnectionError):
+            assert connection.recv(1) == b"", "cut off without an answer"
+        connection.close()
+
+
+def test_a_request_in_pieces_is_answered_if_it_is_whole_in_time(serve):
+    with socket.create_connection(("127.0.0.1", serve())) as connection:
+        for piece in (b"GET /hea", b"lth HTTP/1.1\r\nHost: x\r\n", b"\r\n"):
+            connection.sendall(piece)
+            time.sleep(0.1)
+        connection.settimeout(10)
+        assert connection.recv(100).startswith(b"HTTP/1.0 200")
 
 
 def test_a_taken_port_is_one_clear_line(serve):

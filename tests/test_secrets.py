@@ -46,6 +46,15 @@ def test_a_value_of_the_environment_is_not_quoted_either(monkeypatch):
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["RECEIVER", "SENDER__DESTINATIONS"])
+def test_a_variable_that_is_not_json_is_one_line_and_not_quoted(monkeypatch, name):
+    monkeypatch.setenv(f"GLIOMA_NODE__{name}", "{" + SECRET)
+    with pytest.raises(ConfigError, match=f"GLIOMA_NODE__{name.partition('__')[0]}.*is not JSON") as caught:
+        load_settings()
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_file_that_is_no_text_is_one_line(tmp_path):
     path = tmp_path / "app.yaml"
     path.write_bytes(b"\xff\xfe\x00node")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+import urllib.request
 
 import highdicom as hd
 import numpy as np
@@ -21,6 +22,7 @@ from operators.validators import Ruling
 from operators.verify import verify_folder
 from tests.integration.orthanc import Orthanc
 from tests.support_dcmtk import dcmtk
+from tests.support_port import free_port
 from tests.support_study import RunningNode, phantom
 
 SMALL = {"slices": 12, "rows": 96, "columns": 96, "pixel_mm": 2.4, "spacing_mm": 11.0, "thickness_mm": 10.0}
@@ -54,7 +56,8 @@ def node(folder, pacs, newer_pacs, truth):
     """A node that was killed with kill -9 while it analysed the phantom, and started again."""
     labelled = {"name": "newer", "segmentation": "labelmap"}
     destinations = [pacs.destination().model_dump(), newer_pacs.destination().model_dump() | labelled]
-    running = RunningNode(folder, destinations, more={"results": {"probability_map": True}}).start()
+    more = {"results": {"probability_map": True}, "operation": {"port": free_port()}}
+    running = RunningNode(folder, destinations, more=more).start()
     running.send(truth.folder)
     running.wait(lambda: [j for j in running.jobs() if j.state is JobState.PROCESSING], 60, "no job begins")
     time.sleep(1.0)
@@ -174,7 +177,21 @@ def test_a_study_that_cannot_be_used_fails_with_its_reason(node, folder, make, c
     job = node.settled(before + 1, 60)[-1]
     assert (job.state, job.code) == (JobState.FAILED, code)
     assert word in job.message
-    assert "Phantom" not in node.log(), "the patient's name is in the log"
+    trail = folder / "data" / "audit.log"
+    node.wait(lambda: f"job {job.job_id} failed: {code}" in trail.read_text(), 30, "the trail does not tell")
+    shown = {page: page_of(node, page) for page in ("/health", "/ready", "/metrics")}
+    assert 'glioma_jobs_total{outcome="failed"}' in shown["/metrics"]
+    sample = pydicom.dcmread(next((folder / make.__name__).rglob("*.dcm")), stop_before_pixels=True)
+    who = [str(sample.PatientName).split("^")[0], str(sample.PatientID)]
+    assert all(who)
+    for place, text in {"log": node.log(), "trail": trail.read_text(), **shown}.items():
+        assert not [word for word in who if word in text], f"the patient is named in {place}"
+
+
+def page_of(node, page):
+    address = f"http://127.0.0.1:{node.more['operation']['port']}{page}"
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return answer.read().decode()
 
 
 def test_sigterm_finishes_the_study_in_hand(node, folder):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from app.config import Destination
+from app.files import instance_name, study_key
+from app.sender import send_files
+from tests.support_dicom import NODE_TITLE, PEER_TITLE, save, small_mr
 from tests.torture import soak as soak_module
-from tests.torture.kills import torture
+from tests.torture.kills import Tally, content_of, torture
 from tests.torture.soak import soak
 
 pytestmark = pytest.mark.timeout(1800)
@@ -23,6 +29,27 @@ def test_kills_lose_nothing_and_double_nothing(tmp_path):
     assert both.sound, both.wrong
     assert both.rounds == 2
     assert both.accepted.keys() >= first.accepted.keys()
+
+
+@pytest.mark.parametrize(("hits", "sound"), [(0, False), (7, False), (8, True)])
+def test_a_run_whose_kills_miss_proves_nothing(hits, sound):
+    tally = Tally(rounds=10, kills=Counter(node=hits), accepted={"1.2": {"1.2.3": ""}}, kept_instances=1)
+    assert tally.sound == sound
+
+
+def test_an_instance_is_known_by_its_content_whoever_wrote_the_head(listen, tmp_path):
+    sent = save(small_mr("1.2.3"), tmp_path / "1.dcm")
+    peer = Destination(name="node", ae_title=NODE_TITLE, host="127.0.0.1", port=listen())
+    send_files([sent], peer, PEER_TITLE, 10)
+    uid, digest = content_of(sent)
+    kept = tmp_path / "node" / "inbox" / study_key("1.2.3") / instance_name(uid)
+    assert kept.read_bytes() != sent.read_bytes()
+    assert content_of(kept) == (uid, digest)
+    whole = kept.read_bytes()
+    for spoilt in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-1], whole[:100], b""):
+        kept.unlink()
+        kept.write_bytes(spoilt)
+        assert content_of(kept) != (uid, digest)
 
 
 def test_a_few_studies_leave_nothing_behind(tmp_path, monkeypatch):

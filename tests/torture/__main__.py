@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -66,16 +65,14 @@ def _progress(what: str, numbers: range) -> Iterator[Callable[[int], None]]:
 
 def _fuzz_datasets(numbers: range, folder: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
-    begun = psutil.Process().memory_info().rss
     with _progress("datasets", numbers) as tell:
         found = fuzz_datasets(numbers, folder, lambda: tell(1))
-    grown = (psutil.Process().memory_info().rss - begun) / 1e6
     for what, times in sorted(found.counts.items()):
         console.print(f"{what}: {times}")
-    console.print(f"memory grew by {grown:.0f} MB; refusals that quote the patient: {len(found.leaks)}")
-    for kind, number in found.crashes.items():
-        console.print(f"[red]crash[/] {kind}, first at {number}")
-    return not (found.crashes or found.leaks)
+    console.print(f"memory grew by {found.grown_mb:.0f} MB; refusals that quote the patient: {len(found.leaks)}")
+    for fault in found.faults:
+        console.print(f"[red]fault[/] {fault}")
+    return not found.faults
 
 
 def _fuzz_peers(numbers: range, folder: Path) -> bool:

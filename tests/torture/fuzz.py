@@ -5,14 +5,17 @@ Anything but a clear refusal is a failure, and told by its number: the same numb
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from app.store import Refused, read_identity
 from operators.errors import PipelineError
@@ -23,6 +26,12 @@ from tests.torture.peers import Script, script
 SECRETS = ("Secret", "PID-SECRET")
 PATIENCE_SECONDS = 30.0
 """A connection that the receiver has not ended by then is a failure: its own limits are shorter."""
+READER_SECONDS = 10.0
+"""Of the processor's time: a reader that takes more for one file hangs. Most take a few milliseconds."""
+WARM_UP = 500
+"""What is made once is made by then."""
+GROWTH_MB = 40.0
+"""Bound of what the readers' process may hold more after any number of files."""
 STORE_ANSWER = struct.pack("<HHLH", 0, 0x0100, 2, 0x8001)
 STATUS = struct.pack("<HHL", 0, 0x0900, 2)
 
@@ -36,14 +45,33 @@ class Found:
     """The first number that ended in each kind of error that is no refusal."""
     leaks: list[int] = field(default_factory=list)
     """Numbers whose refusal quotes the patient."""
+    grown_mb: float = 0.0
+    """What this process holds more in the end than after the warm-up."""
+
+    @property
+    def faults(self) -> list[str]:
+        """What must not be, in words."""
+        told = [f"crash: {kind}, first at {number}" for kind, number in self.crashes.items()]
+        if self.leaks:
+            told.append(f"{len(self.leaks)} refusals quote the patient, first at {self.leaks[0]}")
+        if self.grown_mb > GROWTH_MB:
+            told.append(f"memory grew by {self.grown_mb:.0f} MB, more than {GROWTH_MB:.0f}")
+        return told
+
+
+class Hang(BaseException):
+    """A reader that does not come to an end."""
 
 
 def fuzz_datasets(numbers: Iterable[int], folder: Path, told: Callable[[], None] = lambda: None) -> Found:
     """Let the receiver's and the pipeline's reader read the broken file of each number."""
-    whole, found, path = seeds(), Found(), folder / "case.dcm"
-    with warnings.catch_warnings():
+    whole, found, path, process = seeds(), Found(), folder / "case.dcm", psutil.Process()
+    begun = process.memory_info().rss
+    with warnings.catch_warnings(), _hangs_are_raised():
         warnings.simplefilter("ignore")
-        for number in numbers:
+        for count, number in enumerate(numbers):
+            if count == WARM_UP:
+                begun = process.memory_info().rss
             data = case(number, whole)
             _try(found, number, "receiver", lambda data=data: read_identity(data))
             path.write_bytes(data)
@@ -53,7 +81,22 @@ def fuzz_datasets(numbers: Iterable[int], folder: Path, told: Callable[[], None]
             path.write_bytes(deep(depth))
             _try(found, -depth, "receiver", lambda: read_identity(path.read_bytes()))
             _try(found, -depth, "pipeline", lambda: _load(path))
+    found.grown_mb = (process.memory_info().rss - begun) / 1e6
     return found
+
+
+@contextmanager
+def _hangs_are_raised() -> Iterator[None]:
+    """Let SIGPROF, by which time of this process's own is counted, raise Hang."""
+
+    def hang(*_: object) -> None:
+        raise Hang
+
+    before = signal.signal(signal.SIGPROF, hang)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPROF, before)
 
 
 def _load(path: Path) -> None:
@@ -64,12 +107,17 @@ def _load(path: Path) -> None:
 
 def _try(found: Found, number: int, reader: str, read: Callable[[], object]) -> None:
     try:
-        read()
+        # Of the processor's time, so that a busy machine makes no hang.
+        signal.setitimer(signal.ITIMER_PROF, READER_SECONDS)
+        try:
+            read()
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
     except (Refused, PipelineError) as refusal:
         found.counts[f"{reader}: refused"] += 1
         if any(secret in str(refusal) for secret in SECRETS):
             found.leaks.append(number)
-    except Exception as error:  # noqa: BLE001 - what is looked for
+    except (Exception, Hang) as error:  # noqa: BLE001 - what is looked for
         found.counts[f"{reader}: crashed"] += 1
         found.crashes.setdefault(f"{reader}: {type(error).__name__}", number)
     else:
