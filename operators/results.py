@@ -12,7 +12,8 @@ from typing import Any
 
 from pydicom import DataElement, Dataset
 from pydicom.charset import convert_encodings
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
 
 from models.segments import Segment
@@ -38,9 +39,15 @@ VERBATIM = (
     "StudyDate",
     "StudyTime",
     "ReferringPhysicianName",
+    "IssuerOfPatientID",
+    "StudyDescription",
 )
 """What a result has exactly as its source has it. Kept from the library, which validates these and quotes what it does
 not like, and that may be the patient's identity."""
+_OPTIONAL = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription")
+"""Those of them that need not be there, not even empty."""
+_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT", "SQ"})
+"""What the character set of an object bears upon (PS3.5 section 6.1.2.2), and sequences, whose items may hold such."""
 _PLAIN = str.maketrans({"–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "…": "...", "×": "x"})
 
 
@@ -121,14 +128,30 @@ def earlier_input(earlier: Earlier | None) -> tuple[str, ...]:
 
 
 def anonymous(header: Dataset) -> Dataset:
-    """Return a shallow copy of a source header, complete as to Type 2 and with nothing of the patient's."""
+    """Return a shallow copy of a source header, complete as to Type 2 and with nothing of the patient's.
+
+    Its text is decoded: the copy, which has no character set, could no longer tell which one it was written in.
+    """
+    for tag, element in list(header.items()):
+        # Only text, and only what is still raw: what else a scanner wrote may be broken, and nobody has asked for it.
+        if isinstance(element, RawDataElement) and _vr_of(element) in _TEXT:
+            header[tag]  # the header keeps what it decodes
     copy = Dataset()
     copy.update(header)
-    copy.pop("SpecificCharacterSet", None)
-    for keyword in VERBATIM[1:]:
-        # A new element: setting the value would change the source's own.
-        copy[keyword] = DataElement(keyword, dictionary_VR(keyword), None)
+    for keyword in VERBATIM:
+        if keyword in _OPTIONAL:
+            copy.pop(keyword, None)
+        else:
+            # A new element: setting the value would change the source's own.
+            copy[keyword] = DataElement(keyword, dictionary_VR(keyword), None)
     return copy
+
+
+def _vr_of(element: RawDataElement) -> str:
+    """Return the kind of value; of an element that came without, as its tag has it."""
+    if element.VR is None:
+        return dictionary_VR(element.tag) if dictionary_has_tag(element.tag) else ""
+    return element.VR
 
 
 def finish(result: Dataset, header: Dataset, origin: Origin) -> None:

@@ -68,6 +68,8 @@ VALIDATORS: Mapping[str, Callable[[ResultObject], Said]] = {
 SET = "all objects"
 PREAMBLE = 128
 """Bytes ahead of the four letters by which a DICOM file is known (PS3.10 section 7.1)."""
+SHARED = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID")
+"""What all objects of a set have alike."""
 EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 
 
@@ -133,7 +135,7 @@ def _judge_set(results: Sequence[ResultObject]) -> Iterator[Judgement]:
 def _strangers(results: Sequence[ResultObject]) -> list[str]:
     """Name objects of another patient or study than the first; what differs is not quoted."""
     faults = []
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID"):
+    for keyword in SHARED:
         first = str(results[0].dataset.get(keyword, "")) if results else ""
         faults += [
             f"{result.name} has another {keyword} than {results[0].name}"

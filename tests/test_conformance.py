@@ -47,7 +47,7 @@ WRITTEN = {
     "Report page": "PDF",
 }
 """Which of a job's results an object of the table is."""
-ALSO_COPIED = {"StudyDescription", "PatientAge"}
+ALSO_COPIED = {"PatientAge"}
 """What else the sources of these tests have of the Patient and Study modules."""
 
 
@@ -62,6 +62,9 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     marker = Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.91, "idh-net", "2")
     job = job_of(folder, markers=(marker,), notes=("T2 was moved by 4 mm",))
+    for source in job.volumes.values():
+        for header in source.headers:
+            header.IssuerOfPatientID = "HOSPITAL"
     before = "20260228113000.000000"
     job.predecessors = tuple(
         Predecessor(number, "1.2", f"1.2.{number}", "1.2.840.10008.5.1.4.1.1.88.34", f"1.2.{number}.1", before, None)
