@@ -154,8 +154,10 @@ REPORT: Attributes = {
     "ConceptNameCodeSequence": "the title, see below",
     "ContinuityOfContent": "SEPARATE, in every container",
     "PerformedProcedureCodeSequence": "empty",
-    "CurrentRequestedProcedureEvidenceSequence": "every image analysed, and the segmentations",
-    "PredecessorDocumentsSequence": "what the node said of this study before, of other images; else absent",
+    "CurrentRequestedProcedureEvidenceSequence": (
+        "every image analysed, and every other result of the set: the report is its root"
+    ),
+    "PredecessorDocumentsSequence": "what the node said of this study before; else absent",
     "CompletionFlag": "COMPLETE",
     "VerificationFlag": "UNVERIFIED: no person has checked it",
     "PreliminaryFlag": "PRELIMINARY",
@@ -191,7 +193,7 @@ MEASUREMENTS: Attributes = {
     "ContinuityOfContent": "SEPARATE, in every container",
     "PerformedProcedureCodeSequence": "empty",
     "CurrentRequestedProcedureEvidenceSequence": "the T1C images that the diameters lie on",
-    "PredecessorDocumentsSequence": "what the node said of this study before, of other images; else absent",
+    "PredecessorDocumentsSequence": "what the node said of this study before; else absent",
     "CompletionFlag": "COMPLETE",
     "VerificationFlag": "UNVERIFIED: no person has checked it",
     "PreliminaryFlag": "PRELIMINARY",
@@ -204,6 +206,7 @@ PAGE: Attributes = {
     "BurnedInAnnotation": "YES: the page names the patient",
     "RecognizableVisualFeatures": "NO",
     "SourceInstanceSequence": "every image analysed",
+    "PredecessorDocumentsSequence": "the page that the node made of this study before; else absent",
     "DocumentTitle": "Glioma AI report (research)",
     "ConceptNameCodeSequence": "as the report's title",
     "VerificationFlag": "UNVERIFIED: no person has checked it",
@@ -240,9 +243,9 @@ CREATED = (
         "1; none where T1C was not acquired axially or there is no tumour",
         MEASUREMENTS,
     ),
-    CreatedObject("Report", "write_sr", _SR, "A.35.13", _REPORT, BINARY_ONLY, REPORT),
-    CreatedObject("Report on label maps", "write_labelmap", _SR, "A.35.13", _REPORT, LABELMAP_ONLY, REPORT, "SR"),
     CreatedObject("Key images", "write_capture", _SC, "A.8.1", "AI key images (research)", "1 or more", PICTURE),
     CreatedObject("Report page", "write_pdf", _PDF, "A.45.1", "AI glioma report page (research)", "1", PAGE),
+    CreatedObject("Report", "write_sr", _SR, "A.35.13", _REPORT, BINARY_ONLY, REPORT),
+    CreatedObject("Report on label maps", "write_labelmap", _SR, "A.35.13", _REPORT, LABELMAP_ONLY, REPORT, "SR"),
 )
 """Every object that a study's analysis makes, in the order in which they are sent."""

@@ -59,7 +59,7 @@ class Origin:
     """Version of this software."""
     made_at: datetime
     inputs: tuple[str, ...]
-    """SOP Instance UIDs of the images analysed, then what else the result depends on, such as models."""
+    """SOP Instance UIDs of the images analysed, then what else the result depends on, such as models and settings."""
 
     def uid(self, *purpose: str) -> UID:
         """Return the UID of one part of the result set: UUID-derived, the same whenever the inputs are (PS3.5 B.2)."""
@@ -104,11 +104,16 @@ class Origin:
         }
 
 
-def origin_of(volumes: Volumes, tumour: TumourMap, version: str, made_at: datetime) -> Origin:
-    """Derive a result set's origin from the images and the model it was made from, and how its channels were read."""
+def origin_of(
+    volumes: Volumes, tumour: TumourMap, version: str, made_at: datetime, depends_on: Sequence[str] = ()
+) -> Origin:
+    """Derive a result set's origin from the images and the model it was made from, and how its channels were read.
+
+    `depends_on` is what else the stages worked by, as the job has it.
+    """
     images = (str(header.SOPInstanceUID) for header in headers_of(volumes))
     read_as = (tumour.labels.read_as,) if tumour.labels else ()
-    return Origin(version, made_at, (*images, tumour.model, tumour.model_version, *read_as))
+    return Origin(version, made_at, (*images, tumour.model, tumour.model_version, *read_as, *depends_on))
 
 
 def part_uid(lesion_uid: str, segment: Segment) -> UID:

@@ -27,7 +27,10 @@ UNCERTAINTY = (
     "The ranges of uncertainty hold what a person's outline would have measured in {percent} of patients whom the "
     "network had not seen; they say nothing of other hospitals."
 )
-REPLACES = "This report replaces that of {when} on the same study, which was made of other images."
+REPLACES = (
+    "This report replaces that of {when} on the same study, which was made of other images, or by another version, "
+    "model or setting."
+)
 MARKER_LABELS = {
     MarkerName.IDH: ("IDH mutation status", "IDH mutation"),
     MarkerName.CODEL_1P19Q: ("1p/19q codeletion status", "1p/19q codeletion"),

@@ -31,6 +31,7 @@ from pydicom import Dataset
 from models.segments import Segment
 from operators import codes
 from operators.domain import Contrast, Diameter, Findings, Predecessor, SourceVolume, Stack, TumourMap
+from operators.report_identity import time_of
 from operators.results import Origin, anonymous, finish, origin_of, save
 from operators.revision import as_previous_version, replaced_by
 from operators.segment_table import SEGMENTS
@@ -174,7 +175,7 @@ def write_measurements(job: Job, version: str, made_at: datetime) -> None:
     if Segment.WHOLE not in measured:
         job.notes = (*job.notes, NOT_ON_AN_IMAGE)
         return
-    origin = origin_of(volumes, tumour, version, made_at).also(job.engine)
+    origin = origin_of(volumes, tumour, version, made_at, job.depends_on).also(job.engine)
     built = build_measurements(measured, tumour, origin, job.predecessors)
     job.results["measurements SR"] = save(built, job.output_folder / "measurements.dcm")
 
@@ -188,4 +189,4 @@ class WriteMeasurementsOperator(StageOperator):
 
     def process(self, job: Job) -> None:
         """Add "measurements SR" to `job.results`, or a note to the job."""
-        write_measurements(job, self._version, self._clock())
+        write_measurements(job, self._version, time_of(job, self._version, self._clock))

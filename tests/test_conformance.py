@@ -68,12 +68,12 @@ def results(tmp_path_factory):
     before = "20260228113000.000000"
     job.predecessors = tuple(
         Predecessor(number, "1.2", f"1.2.{number}", "1.2.840.10008.5.1.4.1.1.88.34", f"1.2.{number}.1", before, None)
-        for number in (9003, 9005, 9013)
+        for number in (9003, 9004, 9005, 9013)
     )
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, folder / "key_image.png")
     write_segs(job, "1.0.0", MADE_AT, labelmap=True, probability_map=True)
-    for write in (write_measurements, write_sr, write_captures, write_pdf):
+    for write in (write_measurements, write_captures, write_pdf, write_sr):
         write(job, "1.0.0", MADE_AT)
     return {title: pydicom.dcmread(job.results[kind]) for title, kind in WRITTEN.items()}
 

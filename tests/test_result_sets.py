@@ -46,7 +46,7 @@ OUTCOMES = {
 }
 
 
-def result_set(folder, mask, charset="ISO_IR 100", markers=OPEN, checks=()):
+def result_set(folder, mask, charset="ISO_IR 100", markers=OPEN, checks=(), **asked):
     """A job whose tumour is `mask`, with every object of its result set written."""
     folder.mkdir(exist_ok=True)
     sources = [source_of(c, spacing=SPACING, shape=SHAPE, charset=charset) for c in (Contrast.T1C, Contrast.FLAIR)]
@@ -56,7 +56,8 @@ def result_set(folder, mask, charset="ISO_IR 100", markers=OPEN, checks=()):
     job.findings = measure(job.stack, job.tumour, SPREAD, 0.85)
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, folder / "key_image.png")
-    for write in (write_segs, write_measurements, write_sr, write_captures, write_pdf):
+    write_segs(job, "1.0.0", MADE_AT, **asked)
+    for write in (write_measurements, write_captures, write_pdf, write_sr):
         write(job, "1.0.0", MADE_AT)
     return job
 
