@@ -381,5 +381,7 @@ class Findings:
     """As `Diameter.interval_mm`."""
     parts: int = 0
     """How many regions the tumour has that do not touch each other in space."""
+    reaches_edge: bool = False
+    """Whether it reaches the first or last plane of T1C, or the border of its images: all measures are lower bounds."""
     segments: Mapping[Segment, Findings] = field(default_factory=dict)
     """The same of each part that the network tells apart, found or not; nobody has measured how far to trust these."""

@@ -36,6 +36,7 @@ from operators.results import Origin, anonymous, finish, origin_of, save
 from operators.revision import as_previous_version, replaced_by
 from operators.segment_table import SEGMENTS
 from operators.stage import Job, StageOperator, needed
+from operators.statements import volume_figure
 from operators.write_parts import identify, in_english, observer, separate, text_item
 from operators.write_planes import frame_numbers, own_shape, stack_to_planes
 
@@ -121,7 +122,8 @@ def measurement_group(
 
 def label_of(findings: Findings, segment: Segment = Segment.WHOLE) -> str:
     """Return what a viewer writes beside the lines."""
-    return f"{SEGMENTS[segment].label} {findings.tumour_mm3 / 1000.0:.1f} ml (automatic, research)"
+    bound = "at least " if findings.reaches_edge else ""
+    return f"{SEGMENTS[segment].label} {bound}{volume_figure(findings.tumour_mm3)} ml (automatic, research)"
 
 
 def build_measurements(

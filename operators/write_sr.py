@@ -30,7 +30,7 @@ from operators.revision import as_previous_version, replaced_by
 from operators.segmentation_form import LABELMAP_TWINS, Form
 from operators.stage import Job, StageOperator, needed
 from operators.statements import LIMITS_OF_USE, MARKER_LABELS, REPLACES, moment
-from operators.write_comparison import SECOND, comparison_group, time_point
+from operators.write_comparison import comparison_group
 from operators.write_labelmap import SERIES_NUMBERS as LABELMAP_SERIES_NUMBERS
 from operators.write_parts import identify, in_english, observer, private_scheme, separate, text_item
 from operators.write_sr_groups import Group, tracking_of, tumour_groups
@@ -140,10 +140,8 @@ def _today(job: Job) -> date:
 def build_report(job: Job, seg: Dataset, lesion: str, origin: Origin, as_text: Writable = str) -> sr.MeasurementReport:
     """Lay the report out in the order in which it is read (TID 1500); `lesion` is the lesion's tracking UID."""
     stack = needed(job.stack)
-    now, then = list(tumour_groups(job, seg, lesion, origin)), list(_earlier_groups(job, lesion))
-    if then:
-        for group in now:
-            group[0].ContentSequence.extend(time_point(_today(job), SECOND))
+    compared_on = None if job.earlier is None else _today(job)
+    now, then = tumour_groups(job, seg, lesion, origin, compared_on), _earlier_groups(job, lesion)
     report = sr.MeasurementReport(
         observer(origin),
         codes.BRAIN_MRI,
@@ -215,6 +213,8 @@ def write_sr(job: Job, version: str, made_at: datetime) -> None:
 
 def _segs(job: Job, *kinds: str) -> list[Dataset]:
     return [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in kinds]
+
+
 def _others(job: Job) -> list[Dataset]:
     """Read who the results are that belong to both forms of the report: not the segmentations in the one or the other.
 
@@ -223,8 +223,6 @@ def _others(job: Job) -> list[Dataset]:
     forms = {*LABELMAP_TWINS, *LABELMAP_TWINS.values()}
     paths = (path for kind, path in job.results.items() if path.suffix == ".dcm" and kind not in forms)
     return [pydicom.dcmread(path, specific_tags=list(_NAMED)) for path in paths]
-
-
 
 
 class WriteSrOperator(StageOperator):

@@ -18,7 +18,7 @@ from operators.domain import Check, Contrast, Marker, MarkerName, MarkerValue, O
 from operators.key_image import KeyImageOperator
 from operators.measure import MeasureOperator, measure
 from operators.results import writable
-from operators.statements import millilitres
+from operators.statements import millilitres, volume_figure
 from operators.write_measurements import WriteMeasurementsOperator, write_measurements
 from operators.write_seg import WriteSegOperator, write_segs
 from operators.write_sr import WriteSrOperator, write_sr
@@ -92,9 +92,18 @@ def test_the_numbers_are_the_findings(tmp_path, case):
     assert found["Short Axis"] == pytest.approx(job.findings.short_axis.millimetres, abs=0.05)
 
 
-@pytest.mark.parametrize(("cubic_mm", "ml"), [(31416.4, 31.42), (123.4, 0.12), (99.6, 0.1), (5.4, 0.005), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("cubic_mm", "ml"), [(31416.4, 31.42), (123.4, 0.12), (99.6, 0.1), (5.4, 0.005), (0.32, 0.0003), (0.0, 0.0)]
+)
 def test_volumes_are_rounded_to_what_can_be_claimed(cubic_mm, ml):
     assert millilitres(cubic_mm) == ml
+
+
+@pytest.mark.parametrize(
+    ("cubic_mm", "said"), [(31416.4, "31.4"), (999.6, "1.0"), (950.0, "0.95"), (43.0, "0.043"), (0.32, "0.0003")]
+)
+def test_a_volume_is_written_alike_everywhere_and_what_was_found_is_never_nothing(cubic_mm, said):
+    assert volume_figure(cubic_mm) == said
 
 
 def test_the_tumour_group_points_at_its_segment(tmp_path):
