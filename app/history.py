@@ -1,4 +1,4 @@
-"""Earlier reports of a patient: from the node's own archive, and from a PACS that is configured for it."""
+"""Earlier reports and pages of a patient: from the node's own archive, and from a PACS that is configured for it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from operators.earlier import latest_before, same_patient
 from operators.revision import predecessors_among
 
 LOGGER = logging.getLogger(__name__)
-DOCUMENTS = ("sr.dcm", "sr_labelmap.dcm", "measurements.dcm")
-"""Files of a result set that are structured reports."""
+DOCUMENTS = ("sr.dcm", "sr_labelmap.dcm", "measurements.dcm", "report.pdf.dcm")
+"""Files of a result set that are documents: a later one may replace them."""
+MOST_BYTES = 65_536
+"""Longer values are left on the disk: of a page, the page itself, of which nobody asks anything."""
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
 
 
 class ArchivedReports:
-    """The structured reports in the archive; what it learns of them stays in memory, as it is identity."""
+    """The documents in the archive; what it learns of them stays in memory, as it is identity."""
 
     def __init__(self, archive_dir: Path) -> None:
         self._archive = archive_dir
         self._known: dict[Path, Dataset] = {}
 
     def of_patient(self, header: Dataset) -> Iterator[Dataset]:
-        """Give every report that may be of the patient; one that cannot be read is passed over, and logged."""
+        """Give every document that may be of the patient; one that cannot be read is passed over, and logged."""
         for path in sorted(p for name in DOCUMENTS for p in self._archive.glob(f"*/*/{name}")):
             if path not in self._known:
                 self._known[path] = _identity_of(path)
@@ -47,7 +49,7 @@ class History:
         self._archived, self._config = ArchivedReports(archive_dir), config
 
     def find(self, header: Dataset) -> Iterator[Dataset]:
-        """Give the patient's reports from the archive, then from the PACS.
+        """Give the patient's documents from the archive, then reports of other studies from the PACS.
 
         Raises HistoryUnavailable where the PACS does not answer; what the archive has is given before.
         """
@@ -80,7 +82,7 @@ def _identity_of(path: Path) -> Dataset:
 
 def _read(path: Path) -> Dataset | None:
     try:
-        return pydicom.dcmread(path)
+        return pydicom.dcmread(path, defer_size=MOST_BYTES)
     except (OSError, InvalidDicomError):
         LOGGER.warning("the archived report of job %s cannot be read", path.parent.name)
         return None

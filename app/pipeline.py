@@ -117,9 +117,9 @@ class GliomaPipeline(Application):
             KeyImageOperator(self, name="key image"),
             WriteSegOperator(self, name="write SEG", **stamp, **self._asked),
             WriteMeasurementsOperator(self, name="write measurements", **stamp),
-            WriteSrOperator(self, name="write SR", **stamp),
             WriteCaptureOperator(self, name="write key image", **stamp),
             PdfOperator(self, name="write PDF", **stamp, **self._page),
+            WriteSrOperator(self, name="write SR", **stamp),
             SettleOperator(self, name="settle", on_settled=self._on_settled),
         ]
         for upstream, downstream in pairwise(stages):

@@ -10,6 +10,7 @@ from operators.domain import Attention, Check, Findings, Marker, Selection
 from operators.integrated import read_together
 from operators.segment_table import SEGMENTS
 from operators.stage import Job
+from operators.statements import millilitres
 
 
 def describe_selection(selection: Selection | None) -> dict[str, Any]:
@@ -87,12 +88,18 @@ def _describe_findings(findings: Findings | None) -> dict[str, Any]:
         return {"volumes_ml": {}, "diameters_mm": {}}
     axes = {"long": findings.long_axis, "short": findings.short_axis}
     return {
-        "volumes_ml": {"tumour": round(findings.tumour_mm3 / 1000.0, 3)},
+        "volumes_ml": {"tumour": _ml(findings.tumour_mm3)},
         "diameters_mm": {name: round(axis.millimetres, 2) for name, axis in axes.items() if axis},
         "ranges": _describe_ranges(findings),
         "parts": findings.parts,
+        "reaches_edge": findings.reaches_edge,
         **_describe_segments(findings),
     }
+
+
+def _ml(cubic_mm: float) -> float:
+    """Round to a cubic millimetre; what was found is never 0."""
+    return round(cubic_mm / 1000.0, 3) or millilitres(cubic_mm)
 
 
 def _describe_segments(findings: Findings) -> dict[str, Any]:
@@ -106,9 +113,10 @@ def _describe_segment(segment: Segment, part: Findings) -> dict[str, Any]:
     code, axes = SEGMENTS[segment].code, {"long": part.long_axis, "short": part.short_axis}
     return {
         "code": [code.value, code.scheme_designator, code.meaning],
-        "volume_ml": round(part.tumour_mm3 / 1000.0, 3),
+        "volume_ml": _ml(part.tumour_mm3),
         "diameters_mm": {name: round(axis.millimetres, 2) for name, axis in axes.items() if axis},
         "parts": part.parts,
+        "reaches_edge": part.reaches_edge,
     }
 
 
@@ -119,7 +127,7 @@ def _describe_ranges(findings: Findings) -> dict[str, Any]:
         return {}
     return {
         "level": volume.level,
-        "tumour_ml": [round(end / 1000.0, 3) for end in (volume.low, volume.high)],
+        "tumour_ml": [_ml(end) for end in (volume.low, volume.high)],
         **{
             f"{name}_mm": [round(end, 2) for end in (axis.interval_mm.low, axis.interval_mm.high)]
             for name, axis in axes.items()

@@ -20,6 +20,7 @@ from operators.attention import look
 from operators.domain import BoolArray, Check, FloatArray, Marker, MarkerName, MarkerValue, Outcome, TumourMap
 from operators.network_view import NetworkView
 from operators.patient import age_years, sex
+from operators.settings_digest import digest_of
 from operators.stage import Job, StageOperator, needed
 
 DECISIVE_CHECKS = ("segmentation", "input")
@@ -44,6 +45,11 @@ class MarkerClassifier(Protocol):
         """Predict one marker; answers "not assessed" with a reason rather than raising on a poor input."""
         ...
 
+    @property
+    def settings(self) -> object:
+        """What its answers depend on beside the model's own version; its repr tells all of it."""
+        ...
+
 
 class FigureClassifier:
     """Answers one marker by a model of named figures."""
@@ -55,6 +61,11 @@ class FigureClassifier:
     def version(self) -> str:
         """Of the model's file."""
         return self._model.version
+
+    @property
+    def settings(self) -> object:
+        """How scores are read: the file is another than the model's."""
+        return self._model.calibration
 
     def __call__(self, evidence: Evidence) -> Marker:
         """Say which answer alone is thinkable, if one is."""
@@ -125,6 +136,8 @@ class ClassifyOperator(StageOperator):
         **kwargs: Any,
     ) -> None:
         self._classifiers, self._networks = dict(classifiers), dict(networks)
+        abouts = [(name, network.about) for name, network in sorted(networks.items())]
+        self._digest = digest_of("markers", [(n, c.settings) for n, c in sorted(classifiers.items())], abouts)
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
@@ -132,6 +145,7 @@ class ClassifyOperator(StageOperator):
         study, view = needed(job.study), needed(job.view)
         evidence, doubt = evidence_of(view, needed(job.tumour), age_years(study)), doubt_of(job.checks)
         job.markers = classify(evidence, doubt, self._classifiers)
+        job.depends_on = (*job.depends_on, self._digest)
         if evidence.tumour.any() and not doubt:
             patient = (sex(study), evidence.age_years)
             job.attention = look(self._networks, needed(job.stack), view, evidence.tumour, patient)

@@ -42,6 +42,7 @@ class CompareEarlierOperator(StageOperator):
                 reports.append(report)
         except HistoryUnavailable as error:
             LOGGER.warning("job %s is not compared with earlier examinations: %s", job.job_id, error)
+            job.depends_on = (*job.depends_on, "an archive did not answer")
             job.notes = (*job.notes, f"Earlier examinations could not all be looked for: {error}.")
         job.earlier = latest_before(reports, header)
         job.predecessors = predecessors_among(reports, header)

@@ -23,7 +23,7 @@ from pydicom.sr.coding import Code
 
 from operators import codes
 from operators.attribute_check import Needs, needs_of
-from operators.deidentify_content import REMOVED, clean_items
+from operators.deidentify_content import EVIDENCE, REMOVED, clean_items, without_pages
 from operators.deidentify_form import Profile
 from operators.deidentify_kinds import DESCRIPTIONS, why_not
 from operators.deidentify_table import EDITION, Action, action_on
@@ -98,6 +98,9 @@ class _Run:
         if "ContentSequence" in clean:
             shift = self._shifted if self._profile == "shifted-dates" else None
             clean.ContentSequence = clean_items(clean.ContentSequence, self._renamed, shift)
+            for keyword in EVIDENCE:
+                if keyword in clean:
+                    clean[keyword].value = without_pages(clean[keyword].value)
             self._options.append(codes.CLEAN_CONTENT)
         if clean.get("SeriesDescription"):
             self._options.append(codes.CLEAN_DESCRIPTORS)

@@ -13,10 +13,12 @@ from datetime import date
 
 from pydicom import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import EncapsulatedPDFStorage
 
 from operators import codes
 
 REMOVED = "REMOVED"
+EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 ShiftDate = Callable[[date], date]
 RenameUid = Callable[[str], str]
 
@@ -83,6 +85,16 @@ def clean_items(items: Iterable[Dataset], rename: RenameUid, shift: ShiftDate | 
             item.ContentSequence = clean_items(item.ContentSequence, rename, shift)
         kept.append(item)
     return kept
+
+
+def without_pages(studies: Iterable[Dataset]) -> list[Dataset]:
+    """Take report pages out of a report's evidence: no page is de-identified, so none is in the set."""
+    for study in studies:
+        for series in study.ReferencedSeriesSequence:
+            kept = [r for r in series.ReferencedSOPSequence if r.ReferencedSOPClassUID != EncapsulatedPDFStorage]
+            series.ReferencedSOPSequence = kept
+        study.ReferencedSeriesSequence = [s for s in study.ReferencedSeriesSequence if s.ReferencedSOPSequence]
+    return [study for study in studies if study.ReferencedSeriesSequence]
 
 
 def _name(item: Dataset) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -308,7 +308,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Predecessor:
-    """A document that this node made of the same study before, when it held other images."""
+    """A document that this node made of the same study before: of other images, or by another version or settings."""
 
     series_number: int
     """Tells the kinds of document apart."""
@@ -320,6 +320,10 @@ class Predecessor:
     """Content Date and Time, YYYYMMDDHHMMSS.FFFFFF."""
     tracking_uid: str | None
     """Of the lesion, where the document is a report that has one."""
+    made_at: datetime | None = None
+    """The same moment as `made`, with the offset from UTC that the document gives."""
+    replaces: frozenset[str] = frozenset()
+    """SOP Instance UIDs of the documents that it names as its own predecessors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,5 +381,7 @@ class Findings:
     """As `Diameter.interval_mm`."""
     parts: int = 0
     """How many regions the tumour has that do not touch each other in space."""
+    reaches_edge: bool = False
+    """Whether it reaches the first or last plane of T1C, or the border of its images: all measures are lower bounds."""
     segments: Mapping[Segment, Findings] = field(default_factory=dict)
     """The same of each part that the network tells apart, found or not; nobody has measured how far to trust these."""

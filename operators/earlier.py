@@ -20,6 +20,7 @@ from operators.headers import calendar_date
 from operators.results import PRODUCT
 from operators.segment_table import SEGMENTS
 from operators.segmentation_form import LABEL_MAP_STORAGE
+from operators.statements import percent_figure, volume_figure
 
 _EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 OTHER_METHOD = "Then another model or version measured: some of the change may be the method's."
@@ -57,8 +58,8 @@ def comparison_sentences(earlier: Earlier, findings: Findings, today: date, mode
     said = []
     for segment, now_mm3 in comparable(earlier, findings).items():
         change, label = change_since(earlier, now_mm3, today, segment), SEGMENTS[segment].label
-        then, now = f"{volume_then(earlier, segment):.1f} ml", f"{now_mm3 / 1000.0:.1f} ml"
-        percent = "" if change.percent is None else f", {change.percent:+.0f} %"
+        then, now = (f"{volume_figure(mm3)} ml" for mm3 in (1000.0 * volume_then(earlier, segment), now_mm3))
+        percent = "" if change.percent is None else f", {percent_figure(change.percent)}"
         if segment is Segment.WHOLE:
             days = f"{change.days} day" if change.days == 1 else f"{change.days} days"
             said.append(f"{label} {then} on {earlier.examined_on.isoformat()}, {now} now{percent} in {days}.")

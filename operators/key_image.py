@@ -28,11 +28,14 @@ from operators.slice_picture import (
     picture_of,
 )
 from operators.stage import Job, StageOperator, needed
+from operators.statements import volume_figure
 
 PIXELS_PER_INCH = 100
 CAPTION_INCHES = 0.9
 LEGEND_INCHES = 0.4
 """For the line of the parts, where the network tells parts apart."""
+AT_LEAST = "≥ "
+"""Ahead of a figure of what reaches the edge of the images."""
 NO_TUMOUR = "No tumour detected (automatic; does not exclude one)"
 
 
@@ -57,9 +60,11 @@ def render_key_image(stack: Stack, tumour: TumourMap, findings: Findings) -> Pic
 def _draw_caption(figure: Figure, stack: Stack, findings: Findings, index: int, height: float) -> None:
     plain: dict[str, Any] = {"color": INK, "fontsize": 15, "va": "center"}
     if findings.tumour_mm3 > 0.0:
-        figure.text(0.015, 0.66 * height, f"Whole tumour {findings.tumour_mm3 / 1000.0:.1f} ml", **plain, weight="bold")
-        _write_axis(figure, 0.29, 0.66 * height, "long axis", findings.long_axis, LONG)
-        _write_axis(figure, 0.47, 0.66 * height, "short axis", findings.short_axis, SHORT)
+        bound = AT_LEAST if findings.reaches_edge else ""
+        volume = f"Whole tumour {bound}{volume_figure(findings.tumour_mm3)} ml"
+        figure.text(0.015, 0.66 * height, volume, **plain, weight="bold")
+        _write_axis(figure, 0.29, 0.66 * height, f"long axis {bound}", findings.long_axis, LONG)
+        _write_axis(figure, 0.49 if bound else 0.47, 0.66 * height, f"short axis {bound}", findings.short_axis, SHORT)
     else:
         figure.text(0.015, 0.66 * height, NO_TUMOUR, **plain, weight="bold")
     where = f"Slice {index + 1} of {stack.geometry.spatial_shape[0]}, from the feet"
@@ -72,7 +77,8 @@ def _draw_legend(figure: Figure, findings: Findings, height: float) -> None:
     """Name each part in the colour of its outline, with its volume."""
     for place, (segment, measured) in enumerate(findings.segments.items()):
         row, found = SEGMENTS[segment], measured.tumour_mm3 > 0.0
-        volume = f"{measured.tumour_mm3 / 1000.0:.1f} ml" if found else "not found"
+        bound = AT_LEAST if measured.reaches_edge else ""
+        volume = f"{bound}{volume_figure(measured.tumour_mm3)} ml" if found else "not found"
         colour = row.web_colour if found else FAINT
         left = 0.015 + place * 0.97 / len(findings.segments)
         figure.text(left, height, f"{row.label} {volume}", color=colour, fontsize=13, va="center")
@@ -80,7 +86,7 @@ def _draw_legend(figure: Figure, findings: Findings, height: float) -> None:
 
 def _write_axis(figure: Figure, left: float, height: float, name: str, axis: Diameter | None, colour: str) -> None:
     if axis is not None:
-        figure.text(left, height, f"{name} {axis.millimetres:.1f} mm", color=colour, fontsize=15, va="center")
+        figure.text(left, height, f"{name}{axis.millimetres:.1f} mm", color=colour, fontsize=15, va="center")
 
 
 def save_key_image(picture: Picture, path: Path) -> Path:

@@ -17,6 +17,7 @@ from operators.errors import QualityStop
 from operators.image_figures import background_share, cut_share, noise_deviation, otsu_foreground, saturated_share
 from operators.network_view import CHANNELS, NetworkView, view_of
 from operators.quality_limits import QualityLimits
+from operators.settings_digest import digest_of
 from operators.stage import Job, StageOperator, needed
 
 SLICES_LOOKED_AT = 8
@@ -151,12 +152,14 @@ class QualityOperator(StageOperator):
         self, fragment: Any, *args: Any, reference: Reference | None, limits: QualityLimits, **kwargs: Any
     ) -> None:
         self._assess = partial(assess, reference=reference, limits=limits)
+        self._digest = digest_of("quality", reference, limits)
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
         """Add `job.view` and `job.checks`; raises QualityStop where one of them stops the study."""
         stack = needed(job.stack)
         job.view = view_of(stack)
+        job.depends_on = (*job.depends_on, self._digest)
         job.checks = self._assess(stack, needed(job.volumes), job.view)
         if stop := stop_of(job.checks):
             raise stop

@@ -22,7 +22,7 @@ from operators.results import PRODUCT, Origin
 from operators.segment_table import SEGMENTS
 from operators.slice_picture import LONG, OUTLINE, SHORT, key_slice
 from operators.stage import Job, needed
-from operators.statements import millilitres, moment
+from operators.statements import REACHES_EDGE, THE_TUMOUR, moment, volume_figure
 
 TrainingData = Mapping[str, Mapping[str, str]]
 """By a model's version, and then by language: one line on what the model learnt from."""
@@ -106,7 +106,10 @@ def content_of(
     place = {"index": key_slice(stack, findings) + 1, "count": stack.geometry.spatial_shape[0]}
     found = findings.tumour_mm3 > 0.0
     caption = [words.where.format(**place), *([words.outline] if found else []), words.side, *_remarks(findings, words)]
-    warnings = tuple(_sentence(words.phrases(c.reason)) for c in job.checks if c.outcome is not Outcome.PASS)
+    doubts = [c.reason for c in job.checks if c.outcome is not Outcome.PASS]
+    if findings.reaches_edge:
+        doubts.append(REACHES_EDGE.format(what=THE_TUMOUR))
+    warnings = tuple(_sentence(words.phrases(doubt)) for doubt in doubts)
     checked = words.no_warning.format(count=len(job.checks)) if job.checks else words.no_check
     return Content(
         words,
@@ -185,8 +188,8 @@ def _sentence(text: str) -> str:
 
 def _figures(findings: Findings, words: Words) -> Iterator[Figure]:
     cubic_mm, interval = findings.tumour_mm3, findings.tumour_interval_mm3
-    range_ = "" if interval is None else f"{_ml(interval.low)}–{_ml(interval.high)}"
-    yield Figure(words.volume, _ml(cubic_mm), "ml", OUTLINE, range_)
+    range_ = "" if interval is None else f"{volume_figure(interval.low)}–{volume_figure(interval.high)}"
+    yield Figure(words.volume, volume_figure(cubic_mm), "ml", OUTLINE, range_)
     for label, axis, colour in (
         (words.long_axis, findings.long_axis, LONG),
         (words.short_axis, findings.short_axis, SHORT),
@@ -198,16 +201,11 @@ def _parts(findings: Findings, words: Words) -> Iterator[PartLine]:
     for segment, part in findings.segments.items():
         axes = (part.long_axis, part.short_axis)
         values = (
-            f"{_ml(part.tumour_mm3)} ml",
+            f"{volume_figure(part.tumour_mm3)} ml",
             *(words.not_measured if axis is None else f"{axis.millimetres:.1f} mm" for axis in axes),
         )
         row, found = SEGMENTS[segment], part.tumour_mm3 > 0.0
         yield PartLine(words.phrases(row.label), row.web_colour, values if found else (words.part_not_found,), found)
-
-
-def _ml(cubic_mm: float) -> str:
-    ml = millilitres(cubic_mm)
-    return f"{ml:.1f}" if ml >= 1.0 else f"{ml:g}"
 
 
 def _comparison(job: Job, header: Dataset, words: Words) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from operators.earlier import OTHER_METHOD
-from operators.statements import LIMITS_OF_USE, NO_TUMOUR
+from operators.statements import LIMITS_OF_USE, NO_TUMOUR, REACHES_EDGE, THE_TUMOUR
 
 _NAME = re.compile(r"\\\{(\w+)\\\}")
 
@@ -59,6 +59,7 @@ CHINESE = {
         "仅供科研使用，非医疗器械。由软件自动生成，未经人工审核。影像预测不能替代组织病理诊断，最终须经组织病理学证实。"
     ),
     NO_TUMOUR: "没有任何体素更可能属于肿瘤。此为自动分析结果，不能排除肿瘤。",
+    REACHES_EDGE.format(what=THE_TUMOUR): ("肿瘤到达 T1C 的首层、末层或图像边缘，其外部分未成像：体积和径线均为下限。"),
     # operators.earlier
     "Whole tumour {then} on {date}, {now} now, {percent} in {days} days.": (
         "全肿瘤体积：{date} 为 {then}，本次 {now}，变化 {percent}，间隔 {days} 天。"

@@ -159,7 +159,7 @@ WORDS: Mapping[Language, Words] = {
         more="{count} more: see the structured report.",
         shortened="Shortened to fit one page: the structured report has the full text.",
         made="{product} {version}, made {when}",
-        replaces="replaces the report of {when} on this study",
+        replaces="replaces the report of {when} on this study (other images, version, model or setting)",
         phrases=Phrasebook({}),
     ),
     "zh": Words(
@@ -227,7 +227,7 @@ WORDS: Mapping[Language, Words] = {
         more="另有 {count} 项，见结构化报告。",
         shortened="为排入一页已作删节，全文见结构化报告。",
         made="{product} {version}，生成于 {when}",
-        replaces="替代本检查 {when} 的报告",
+        replaces="替代本检查 {when} 的报告（图像、版本、模型或设置不同）",
         phrases=Phrasebook(CHINESE),
     ),
 }

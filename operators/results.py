@@ -12,7 +12,8 @@ from typing import Any
 
 from pydicom import DataElement, Dataset
 from pydicom.charset import convert_encodings
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
 
 from models.segments import Segment
@@ -38,9 +39,15 @@ VERBATIM = (
     "StudyDate",
     "StudyTime",
     "ReferringPhysicianName",
+    "IssuerOfPatientID",
+    "StudyDescription",
 )
 """What a result has exactly as its source has it. Kept from the library, which validates these and quotes what it does
 not like, and that may be the patient's identity."""
+_OPTIONAL = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription")
+"""Those of them that need not be there, not even empty."""
+_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT", "SQ"})
+"""What the character set of an object bears upon (PS3.5 section 6.1.2.2), and sequences, whose items may hold such."""
 _PLAIN = str.maketrans({"–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "…": "...", "×": "x"})
 
 
@@ -52,7 +59,7 @@ class Origin:
     """Version of this software."""
     made_at: datetime
     inputs: tuple[str, ...]
-    """SOP Instance UIDs of the images analysed, then what else the result depends on, such as models."""
+    """SOP Instance UIDs of the images analysed, then what else the result depends on, such as models and settings."""
 
     def uid(self, *purpose: str) -> UID:
         """Return the UID of one part of the result set: UUID-derived, the same whenever the inputs are (PS3.5 B.2)."""
@@ -97,11 +104,16 @@ class Origin:
         }
 
 
-def origin_of(volumes: Volumes, tumour: TumourMap, version: str, made_at: datetime) -> Origin:
-    """Derive a result set's origin from the images and the model it was made from, and how its channels were read."""
+def origin_of(
+    volumes: Volumes, tumour: TumourMap, version: str, made_at: datetime, depends_on: Sequence[str] = ()
+) -> Origin:
+    """Derive a result set's origin from the images and the model it was made from, and how its channels were read.
+
+    `depends_on` is what else the stages worked by, as the job has it.
+    """
     images = (str(header.SOPInstanceUID) for header in headers_of(volumes))
     read_as = (tumour.labels.read_as,) if tumour.labels else ()
-    return Origin(version, made_at, (*images, tumour.model, tumour.model_version, *read_as))
+    return Origin(version, made_at, (*images, tumour.model, tumour.model_version, *read_as, *depends_on))
 
 
 def part_uid(lesion_uid: str, segment: Segment) -> UID:
@@ -121,14 +133,30 @@ def earlier_input(earlier: Earlier | None) -> tuple[str, ...]:
 
 
 def anonymous(header: Dataset) -> Dataset:
-    """Return a shallow copy of a source header, complete as to Type 2 and with nothing of the patient's."""
+    """Return a shallow copy of a source header, complete as to Type 2 and with nothing of the patient's.
+
+    Its text is decoded: the copy, which has no character set, could no longer tell which one it was written in.
+    """
+    for tag, element in list(header.items()):
+        # Only text, and only what is still raw: what else a scanner wrote may be broken, and nobody has asked for it.
+        if isinstance(element, RawDataElement) and _vr_of(element) in _TEXT:
+            header[tag]  # the header keeps what it decodes
     copy = Dataset()
     copy.update(header)
-    copy.pop("SpecificCharacterSet", None)
-    for keyword in VERBATIM[1:]:
-        # A new element: setting the value would change the source's own.
-        copy[keyword] = DataElement(keyword, dictionary_VR(keyword), None)
+    for keyword in VERBATIM:
+        if keyword in _OPTIONAL:
+            copy.pop(keyword, None)
+        else:
+            # A new element: setting the value would change the source's own.
+            copy[keyword] = DataElement(keyword, dictionary_VR(keyword), None)
     return copy
+
+
+def _vr_of(element: RawDataElement) -> str:
+    """Return the kind of value; of an element that came without, as its tag has it."""
+    if element.VR is None:
+        return dictionary_VR(element.tag) if dictionary_has_tag(element.tag) else ""
+    return element.VR
 
 
 def finish(result: Dataset, header: Dataset, origin: Origin) -> None:

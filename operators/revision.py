@@ -1,4 +1,4 @@
-"""What this node said of the same study before, when it held fewer images; a new result replaces it, and says so.
+"""What this node said of the same study before: of fewer images, or by another version; a new result replaces it.
 
 Documents point back by Predecessor Documents Sequence (PS3.3 C.17.2). Objects that are no documents have nothing of
 the kind: of a result set the report is the root, and what it points to stands and falls with it.
@@ -6,9 +6,11 @@ the kind: of a result set the report is the root, and what it points to stands a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from pydicom import Dataset
+from pydicom.valuerep import DT
 
 from operators.domain import Predecessor
 from operators.earlier import is_ours, read_earlier, same_patient
@@ -28,8 +30,14 @@ def predecessors_among(documents: Iterable[Dataset], header: Dataset) -> tuple[P
 
 
 def replaced_by(own_uid: str, series_number: int, predecessors: Sequence[Predecessor]) -> Predecessor | None:
-    """Choose what a document replaces: the latest one of its kind, never itself made again after a crash."""
-    return next((p for p in predecessors if p.series_number == series_number and p.sop_instance_uid != own_uid), None)
+    """Choose what a document replaces: the latest one of its kind, never itself, and nothing that came of itself.
+
+    A document that is made again, though a later one is there, would else point to what points back to it.
+    """
+    later = {own_uid}
+    while grown := {p.sop_instance_uid for p in predecessors if p.replaces & later} - later:
+        later |= grown
+    return next((p for p in predecessors if p.series_number == series_number and p.sop_instance_uid not in later), None)
 
 
 def as_previous_version(replaced: Predecessor | None) -> list[Dataset] | None:
@@ -42,6 +50,16 @@ def as_previous_version(replaced: Predecessor | None) -> list[Dataset] | None:
     return [item]
 
 
+def as_predecessors(replaced: Predecessor) -> list[Dataset]:
+    """Put it as in an object that the library does not write (PS3.3 Table C.17-3)."""
+    instance, series, study = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = replaced.sop_class_uid
+    instance.ReferencedSOPInstanceUID = replaced.sop_instance_uid
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = replaced.series_uid, [instance]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = replaced.study_uid, [series]
+    return [study]
+
+
 def _predecessor(document: Dataset) -> Predecessor:
     said = read_earlier(document) if is_ours(document) else None
     return Predecessor(
@@ -52,4 +70,21 @@ def _predecessor(document: Dataset) -> Predecessor:
         str(document.SOPInstanceUID),
         f"{document.get('ContentDate', '')}{document.get('ContentTime', '')}",
         said.tracking_uid if said else None,
+        _made_at(document),
+        frozenset(_replaced(document)),
     )
+
+
+def _made_at(document: Dataset) -> datetime | None:
+    """Read when a document was made: from the item that names this software, which has the offset from UTC too."""
+    for item in document.get("ContributingEquipmentSequence", ()):
+        if item.get("Manufacturer") == PRODUCT and item.get("ContributionDateTime"):
+            said = DT(str(item.ContributionDateTime))
+            return datetime.combine(said.date(), said.timetz())
+    return None
+
+
+def _replaced(document: Dataset) -> Iterator[str]:
+    for study in document.get("PredecessorDocumentsSequence", ()):
+        for series in study.get("ReferencedSeriesSequence", ()):
+            yield from (str(r.ReferencedSOPInstanceUID) for r in series.get("ReferencedSOPSequence", ()))

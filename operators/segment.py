@@ -19,6 +19,7 @@ from models.segments import Channels, SegmentsError
 from operators.domain import BoolArray, Check, FloatArray, LabelMap, Outcome, Stack, TumourMap
 from operators.errors import AnalysisFailed
 from operators.network_view import NetworkView
+from operators.settings_digest import digest_of
 from operators.stage import Job, StageOperator, needed
 
 
@@ -92,6 +93,7 @@ class SegmentOperator(StageOperator):
     ) -> None:
         """`channels` says what the network's channels stand for, where it has several."""
         self._model, self._refinement, self._channels = model, refinement, channels
+        self._digest = digest_of("refinement", refinement)
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
@@ -100,3 +102,4 @@ class SegmentOperator(StageOperator):
         job.tumour, check = segment(stack, view, self._model, self._refinement, self._channels)
         job.checks = (*job.checks, check)
         job.engine = self._model.engine
+        job.depends_on = (*job.depends_on, self._digest)

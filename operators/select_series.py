@@ -23,6 +23,7 @@ from operators.series_geometry import geometry_fault, plane
 from operators.series_kinds import CONTRASTS, UNKNOWN, Evidence
 from operators.series_pixels import contrast_points, look_at
 from operators.series_rules import Rules
+from operators.settings_digest import digest_of
 from operators.stage import Job, StageOperator, needed
 
 IMAGE_ALONE = 2.0
@@ -160,8 +161,10 @@ class SelectSeriesOperator(StageOperator):
 
     def __init__(self, *args: object, rules: Rules = (), decoder: Decoder = HERE, **kwargs: object) -> None:
         self._rules, self._decoder = rules, decoder
+        self._digest = digest_of("series", rules)
         super().__init__(*args, **kwargs)
 
     def process(self, job: Job) -> None:
         """Choose among the study's series."""
         job.selection = select_series(needed(job.study), self._rules, self._decoder)
+        job.depends_on = (*job.depends_on, self._digest)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,10 +79,14 @@ class Job:
     markers: tuple[Marker, ...] = ()
     attention: tuple[Attention, ...] = ()
     earlier: Earlier | None = None
+    depends_on: tuple[str, ...] = ()
+    """What else than images and models the results depend on: digests of the settings that stages worked by."""
     predecessors: tuple[Predecessor, ...] = ()
     """Documents of this node on the same study, the latest first."""
     replaces: Predecessor | None = None
     """The report that this job's report stands in for."""
+    made_at: datetime | None = None
+    """When the results were made, once one of them is."""
     findings: Findings | None = None
     results: dict[str, Path] = field(default_factory=dict)
     """Files written, by what they are: "SEG T1C", "SEG FLAIR", "measurements SR", "SR", "PDF", "key image"; those of

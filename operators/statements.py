@@ -19,6 +19,11 @@ SEVERAL_REGIONS = (
     "It has {count} regions that do not touch each other: the volume is that of all, the axes are of the region with "
     "the longest."
 )
+REACHES_EDGE = (
+    "{what} reaches the first or last slice of T1C or the border of its images: what lies beyond was not imaged, so "
+    "volume and diameters are lower bounds."
+)
+THE_TUMOUR, THIS_PART = "The tumour", "This part"
 UNION = "The {whole} is the union of: {parts}."
 NO_SEGMENT_OF_ITS_OWN = "A label map has no segment for a union of parts."
 NO_PART = "No voxel of the tumour was taken for it. It is the result of an automatic method and does not exclude it."
@@ -27,7 +32,10 @@ UNCERTAINTY = (
     "The ranges of uncertainty hold what a person's outline would have measured in {percent} of patients whom the "
     "network had not seen; they say nothing of other hospitals."
 )
-REPLACES = "This report replaces that of {when} on the same study, which was made of other images."
+REPLACES = (
+    "This report replaces that of {when} on the same study, which was made of other images, or by another version, "
+    "model or setting."
+)
 MARKER_LABELS = {
     MarkerName.IDH: ("IDH mutation status", "IDH mutation"),
     MarkerName.CODEL_1P19Q: ("1p/19q codeletion status", "1p/19q codeletion"),
@@ -38,8 +46,21 @@ MARKER_LABELS = {
 
 
 def millilitres(cubic_mm: float) -> float:
-    """Round a volume to what a report can claim: two decimals, three for the smallest."""
-    return round(cubic_mm / 1000.0, 2 if cubic_mm >= 100.0 else 3)
+    """Round a volume to what a report can claim: two decimals, three for the smallest; what was found is never 0."""
+    rounded = round(cubic_mm / 1000.0, 2 if cubic_mm >= 100.0 else 3)
+    return rounded if rounded or not cubic_mm else float(f"{cubic_mm / 1000.0:.1g}")
+
+
+def volume_figure(cubic_mm: float) -> str:
+    """Write a volume in ml for people, wherever one is told: one decimal, of less than 1 ml all that can be claimed."""
+    ml = millilitres(cubic_mm)
+    return f"{ml:.1f}" if ml >= 1.0 else f"{ml:g}"
+
+
+def percent_figure(change: float) -> str:
+    """Write a change in whole percent with its sign; what rounds to none has none."""
+    whole = round(change)
+    return f"{whole:+d} %" if whole else "0 %"
 
 
 def tenths(millimetres: float) -> float:

@@ -68,6 +68,8 @@ VALIDATORS: Mapping[str, Callable[[ResultObject], Said]] = {
 SET = "all objects"
 PREAMBLE = 128
 """Bytes ahead of the four letters by which a DICOM file is known (PS3.10 section 7.1)."""
+SHARED = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID")
+"""What all objects of a set have alike."""
 EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 
 
@@ -133,7 +135,7 @@ def _judge_set(results: Sequence[ResultObject]) -> Iterator[Judgement]:
 def _strangers(results: Sequence[ResultObject]) -> list[str]:
     """Name objects of another patient or study than the first; what differs is not quoted."""
     faults = []
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID"):
+    for keyword in SHARED:
         first = str(results[0].dataset.get(keyword, "")) if results else ""
         faults += [
             f"{result.name} has another {keyword} than {results[0].name}"
@@ -154,7 +156,11 @@ def _doubles(results: Sequence[ResultObject]) -> list[str]:
 
 
 def _dangling(result: ResultObject, results: Sequence[ResultObject]) -> Iterator[str]:
-    """Name references that lead nowhere: to a result or segment that is not there, or to what is no evidence."""
+    """Name references that lead nowhere: to a result or segment that is not there, or to what is no evidence.
+
+    What an object replaces lies in another set, and need not be there.
+    """
+    replaced = {id(r) for r in references(*(result.dataset.get("PredecessorDocumentsSequence") or ()))}
     present = {str(other.dataset.SOPInstanceUID): other.dataset for other in results}
     for reference in references(result.dataset):
         uid, sop_class = str(reference.ReferencedSOPInstanceUID), str(reference.get("ReferencedSOPClassUID", ""))
@@ -165,7 +171,7 @@ def _dangling(result: ResultObject, results: Sequence[ResultObject]) -> Iterator
                 f"{result.name} refers to segment {number} of {uid}, which has none"
                 for number in _segments(reference) - _described(present[uid])
             )
-        elif sop_class in KINDS:
+        elif sop_class in KINDS and id(reference) not in replaced:
             yield f"{result.name} refers to a {KINDS[sop_class]} that is not here: {uid}"
     if result.kind in DOCUMENTS:
         evidence = {

@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from operators import codes
 from operators.domain import Contrast, SourceVolume, Stack, Volumes
+from operators.report_identity import time_of
 from operators.results import Origin, anonymous, finish, models_of, origin_of, save
 from operators.slice_picture import key_slice
 from operators.stage import Job, StageOperator, needed
@@ -110,7 +111,7 @@ def plane_of(stack: Stack, index: int, t1c: SourceVolume) -> Dataset | None:
 def write_captures(job: Job, version: str, made_at: datetime) -> None:
     """Write a job's pictures as DICOM beside their PNG and list them in its results."""
     stack, volumes = needed(job.stack), needed(job.volumes)
-    origin = origin_of(volumes, needed(job.tumour), version, made_at).also(
+    origin = origin_of(volumes, needed(job.tumour), version, made_at, job.depends_on).also(
         job.engine, *models_of((*job.markers, *job.attention))
     )
     for drawn in list(drawn_of(job)):
@@ -134,4 +135,4 @@ class WriteCaptureOperator(StageOperator):
 
     def process(self, job: Job) -> None:
         """Add "key image SC", and one of each other picture, to `job.results`."""
-        write_captures(job, self._version, self._clock())
+        write_captures(job, self._version, time_of(job, self._version, self._clock))

@@ -64,4 +64,4 @@ def _measurements(earlier: Earlier, segment: Segment, now_mm3: float, today: dat
     change = change_since(earlier, now_mm3, today, segment)
     yield sr.Measurement(codes.DAYS_BETWEEN, change.days, codes.DAY)
     if change.percent is not None:
-        yield sr.Measurement(codes.VOLUME_CHANGE, round(change.percent, 1), codes.PERCENT)
+        yield sr.Measurement(codes.VOLUME_CHANGE, round(change.percent, 1) + 0.0, codes.PERCENT)  # never -0

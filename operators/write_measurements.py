@@ -31,10 +31,12 @@ from pydicom import Dataset
 from models.segments import Segment
 from operators import codes
 from operators.domain import Contrast, Diameter, Findings, Predecessor, SourceVolume, Stack, TumourMap
+from operators.report_identity import time_of
 from operators.results import Origin, anonymous, finish, origin_of, save
 from operators.revision import as_previous_version, replaced_by
 from operators.segment_table import SEGMENTS
 from operators.stage import Job, StageOperator, needed
+from operators.statements import volume_figure
 from operators.write_parts import identify, in_english, observer, separate, text_item
 from operators.write_planes import frame_numbers, own_shape, stack_to_planes
 
@@ -120,7 +122,8 @@ def measurement_group(
 
 def label_of(findings: Findings, segment: Segment = Segment.WHOLE) -> str:
     """Return what a viewer writes beside the lines."""
-    return f"{SEGMENTS[segment].label} {findings.tumour_mm3 / 1000.0:.1f} ml (automatic, research)"
+    bound = "at least " if findings.reaches_edge else ""
+    return f"{SEGMENTS[segment].label} {bound}{volume_figure(findings.tumour_mm3)} ml (automatic, research)"
 
 
 def build_measurements(
@@ -174,7 +177,7 @@ def write_measurements(job: Job, version: str, made_at: datetime) -> None:
     if Segment.WHOLE not in measured:
         job.notes = (*job.notes, NOT_ON_AN_IMAGE)
         return
-    origin = origin_of(volumes, tumour, version, made_at).also(job.engine)
+    origin = origin_of(volumes, tumour, version, made_at, job.depends_on).also(job.engine)
     built = build_measurements(measured, tumour, origin, job.predecessors)
     job.results["measurements SR"] = save(built, job.output_folder / "measurements.dcm")
 
@@ -188,4 +191,4 @@ class WriteMeasurementsOperator(StageOperator):
 
     def process(self, job: Job) -> None:
         """Add "measurements SR" to `job.results`, or a note to the job."""
-        write_measurements(job, self._version, self._clock())
+        write_measurements(job, self._version, time_of(job, self._version, self._clock))

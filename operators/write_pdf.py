@@ -16,12 +16,15 @@ from pydicom import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from operators import codes
-from operators.domain import REQUIRED
+from operators.domain import REQUIRED, Predecessor
 from operators.language import Language
 from operators.report_content import TrainingData, content_of
+from operators.report_identity import report_origin, report_replaced, time_of
 from operators.report_page import draw_page
 from operators.report_words import WORDS
-from operators.results import Origin, earlier_input, finish, headers_of, models_of, origin_of, save
+from operators.results import Origin, finish, headers_of, save
+from operators.revision import as_predecessors, replaced_by
+from operators.settings_digest import digest_of
 from operators.slice_picture import render_panel
 from operators.stage import Job, StageOperator, needed
 
@@ -40,13 +43,23 @@ def build_page(job: Job, language: Language, data: TrainingData, origin: Origin)
     return draw_page(content_of(job, header, words, language, origin, data), pictures, language, origin)
 
 
-def build_pdf(page: bytes, headers: Sequence[Dataset], language: Language, origin: Origin) -> Dataset:
-    """Wrap a PDF as a DICOM object; `headers` are those of the images that it was made from."""
+def build_pdf(
+    page: bytes,
+    headers: Sequence[Dataset],
+    language: Language,
+    origin: Origin,
+    predecessors: Sequence[Predecessor] = (),
+) -> Dataset:
+    """Wrap a PDF as a DICOM object; `headers` are those of the images that it was made from.
+
+    Of `predecessors`, it names the latest page as what it replaces.
+    """
+    own_uid = origin.uid("instance", "PDF", language)
     result = SOPClass(
         study_instance_uid=headers[0].StudyInstanceUID,
         series_instance_uid=origin.uid("series", "PDF", language),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=origin.uid("instance", "PDF", language),
+        sop_instance_uid=own_uid,
         sop_class_uid=EncapsulatedPDFStorage,
         instance_number=1,
         modality="DOC",
@@ -61,6 +74,9 @@ def build_pdf(page: bytes, headers: Sequence[Dataset], language: Language, origi
     result.BurnedInAnnotation = "YES"
     result.RecognizableVisualFeatures = "NO"
     result.SourceInstanceSequence = [_reference(header) for header in headers]
+    replaced = replaced_by(own_uid, SERIES_NUMBER, predecessors)
+    if replaced is not None:
+        result.PredecessorDocumentsSequence = as_predecessors(replaced)
     result.DocumentTitle = TITLE
     result.ConceptNameCodeSequence = [hd.sr.CodedConcept(*codes.REPORT_TITLE)]
     result.VerificationFlag = "UNVERIFIED"
@@ -81,11 +97,13 @@ def write_pdf(
     job: Job, version: str, made_at: datetime, language: Language = "en", data: TrainingData | None = None
 ) -> None:
     """Write a job's report page into its output folder and list it in its results."""
-    volumes = needed(job.volumes)
-    origin = origin_of(volumes, needed(job.tumour), version, made_at)
-    origin = origin.also(job.engine, *models_of(job.markers), *earlier_input(job.earlier))
+    origin = report_origin(job, version, made_at)
+    if job.replaces is None:
+        job.replaces = report_replaced(job, origin)
+    # What models learnt from is told on the page alone.
+    origin = origin.also(digest_of("training data", sorted((data or {}).items())))
     page = build_page(job, language, data or {}, origin)
-    result = build_pdf(page, headers_of(volumes), language, origin)
+    result = build_pdf(page, headers_of(needed(job.volumes)), language, origin, job.predecessors)
     job.results["PDF"] = save(result, job.output_folder / "report.pdf.dcm")
 
 
@@ -108,4 +126,4 @@ class PdfOperator(StageOperator):
 
     def process(self, job: Job) -> None:
         """Add "PDF" to `job.results`."""
-        write_pdf(job, self._version, self._clock(), self._language, self._data)
+        write_pdf(job, self._version, time_of(job, self._version, self._clock), self._language, self._data)

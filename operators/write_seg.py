@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from models.segments import Segment
 from operators.domain import BoolArray, Contrast, LabelMap, SourceVolume, Stack, TumourMap
 from operators.errors import AnalysisFailed
+from operators.report_identity import time_of
 from operators.results import Origin, earlier_input, origin_of, save
 from operators.segmentation_form import LABELMAP_TWINS
 from operators.stage import Job, StageOperator, needed
@@ -110,7 +111,7 @@ def write_segs(
     `labelmap` adds the same masks as label maps, `probability_map` what the network thought of each voxel of T1C.
     """
     stack, tumour, volumes = needed(job.stack), needed(job.tumour), needed(job.volumes)
-    origin = origin_of(volumes, tumour, version, made_at).also(job.engine, *earlier_input(job.earlier))
+    origin = origin_of(volumes, tumour, version, made_at, job.depends_on).also(job.engine, *earlier_input(job.earlier))
     known = known_tracking_uid(job)
     for contrast in SERIES_NUMBERS:
         kind, name, source = f"SEG {contrast}", f"seg_{contrast.lower()}", volumes[contrast]
@@ -147,4 +148,4 @@ class WriteSegOperator(StageOperator):
 
     def process(self, job: Job) -> None:
         """Add "SEG T1C" and "SEG FLAIR" to `job.results`, and what else is asked for."""
-        write_segs(job, self._version, self._clock(), **self._asked)
+        write_segs(job, self._version, time_of(job, self._version, self._clock), **self._asked)

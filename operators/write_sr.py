@@ -1,5 +1,8 @@
 """Write the report: a Comprehensive 3D SR of what was measured, predicted, and left open.
 
+It is written last, and is the root of the set: its evidence (PS3.3 C.17.2) names every other result beside the images,
+so that whoever has the report finds all of them, as IHE AI Results wants.
+
 TID 1500 with the title of CID 7021 that viewers show as text; one TID 1411 group for each segment, one TID 1501
 group for each marker, as IHE AI Results wants every result under a tracking identifier of its own. TID 1500 and
 1501 are extensible (PS3.16): limits of use, series used and notes are TEXT items under concepts of their own.
@@ -21,17 +24,18 @@ from operators.domain import Check, Marker, MarkerValue, Outcome, Selection
 from operators.earlier import comparable, comparison_sentences
 from operators.headers import calendar_date
 from operators.integrated import read_together
-from operators.results import Origin, anonymous, earlier_input, finish, headers_of, models_of, origin_of, save, writable
+from operators.report_identity import SERIES_NUMBER, report_origin, time_of
+from operators.results import Origin, anonymous, finish, headers_of, save, writable
 from operators.revision import as_previous_version, replaced_by
 from operators.segmentation_form import LABELMAP_TWINS, Form
 from operators.stage import Job, StageOperator, needed
 from operators.statements import LIMITS_OF_USE, MARKER_LABELS, REPLACES, moment
-from operators.write_comparison import SECOND, comparison_group, time_point
+from operators.write_comparison import comparison_group
 from operators.write_labelmap import SERIES_NUMBERS as LABELMAP_SERIES_NUMBERS
 from operators.write_parts import identify, in_english, observer, private_scheme, separate, text_item
 from operators.write_sr_groups import Group, tracking_of, tumour_groups
 
-SERIES_NUMBER = 9003
+_NAMED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 Writable = Callable[[str], str]
 
@@ -136,10 +140,8 @@ def _today(job: Job) -> date:
 def build_report(job: Job, seg: Dataset, lesion: str, origin: Origin, as_text: Writable = str) -> sr.MeasurementReport:
     """Lay the report out in the order in which it is read (TID 1500); `lesion` is the lesion's tracking UID."""
     stack = needed(job.stack)
-    now, then = list(tumour_groups(job, seg, lesion, origin)), list(_earlier_groups(job, lesion))
-    if then:
-        for group in now:
-            group[0].ContentSequence.extend(time_point(_today(job), SECOND))
+    compared_on = None if job.earlier is None else _today(job)
+    now, then = tumour_groups(job, seg, lesion, origin, compared_on), _earlier_groups(job, lesion)
     report = sr.MeasurementReport(
         observer(origin),
         codes.BRAIN_MRI,
@@ -163,7 +165,7 @@ def build_sr(
 ) -> sr.Comprehensive3DSR:
     """Make the report object, and note in the job what it replaces; `segs` are those written, the first on T1C.
 
-    The report on label maps is an object of its own, in a series of its own.
+    What else was written is named as evidence. The report on label maps is an object of its own, in its own series.
     """
     headers = headers_of(needed(job.volumes))
     patient = headers[0]
@@ -173,7 +175,7 @@ def build_sr(
     own_uid = origin.uid("instance", *kind)
     job.replaces = replaced_by(own_uid, number, job.predecessors)
     result = sr.Comprehensive3DSR(
-        evidence=[anonymous(header) for header in headers] + list(segs),
+        evidence=[*map(anonymous, headers), *segs, *_others(job)],
         content=build_report(job, segs[0], lesion, origin, lambda text: writable(text, patient)),
         series_instance_uid=origin.uid("series", *kind),
         series_number=number,
@@ -192,12 +194,11 @@ def build_sr(
 
 
 def write_sr(job: Job, version: str, made_at: datetime) -> None:
-    """Write a job's report into its output folder and list it in its results; the segmentations come first.
+    """Write a job's report into its output folder and list it in its results; all other results come first.
 
     Where there are label maps too, a second report refers to those: a reference resolves only to what a PACS gets.
     """
-    origin = origin_of(needed(job.volumes), needed(job.tumour), version, made_at).also(*earlier_input(job.earlier))
-    origin = origin.also(job.engine, *models_of(job.markers))
+    origin = report_origin(job, version, made_at)
     kinds = ("SEG T1C", "SEG FLAIR")
     binary = _segs(job, *kinds)
     lesion = str(binary[0].SegmentSequence[0].TrackingUID)
@@ -214,8 +215,18 @@ def _segs(job: Job, *kinds: str) -> list[Dataset]:
     return [pydicom.dcmread(job.results[kind], stop_before_pixels=True) for kind in kinds]
 
 
+def _others(job: Job) -> list[Dataset]:
+    """Read who the results are that belong to both forms of the report: not the segmentations in the one or the other.
+
+    What is read is what evidence has of an object.
+    """
+    forms = {*LABELMAP_TWINS, *LABELMAP_TWINS.values()}
+    paths = (path for kind, path in job.results.items() if path.suffix == ".dcm" and kind not in forms)
+    return [pydicom.dcmread(path, specific_tags=list(_NAMED)) for path in paths]
+
+
 class WriteSrOperator(StageOperator):
-    """All findings, and the segmentations written, to the report."""
+    """All findings, and all results written, to the report."""
 
     def __init__(self, fragment: Any, *args: Any, version: str, clock: Callable[[], datetime], **kwargs: Any) -> None:
         self._version, self._clock = version, clock
@@ -223,4 +234,4 @@ class WriteSrOperator(StageOperator):
 
     def process(self, job: Job) -> None:
         """Add "SR" to `job.results`, and "SR labelmap" where label maps were written."""
-        write_sr(job, self._version, self._clock())
+        write_sr(job, self._version, time_of(job, self._version, self._clock))

@@ -7,6 +7,7 @@ there the whole tumour and the core are reported in TID 1501 groups, which say o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Any
 
 from highdicom import sr
@@ -22,34 +23,45 @@ from operators.statements import (
     NO_PART,
     NO_SEGMENT_OF_ITS_OWN,
     NO_TUMOUR,
+    REACHES_EDGE,
     SEVERAL_PARTS,
     SEVERAL_REGIONS,
+    THE_TUMOUR,
+    THIS_PART,
     TRUST_UNKNOWN,
     UNCERTAINTY,
     UNION,
     millilitres,
     tenths,
 )
+from operators.write_comparison import SECOND, time_point
 from operators.write_parts import add_uncertainty, identify, text_item
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
 
 
-def tumour_groups(job: Job, seg: Dataset, lesion: str, origin: Origin) -> Iterator[Group]:
+def tumour_groups(
+    job: Job, seg: Dataset, lesion: str, origin: Origin, compared_on: date | None = None
+) -> Iterator[Group]:
     """Report the whole tumour and then each part, found or not; where there is no tumour, only that.
 
-    `seg` is the segmentation that is referred to, `lesion` the lesion's tracking UID.
+    `seg` is the segmentation that is referred to, `lesion` the lesion's tracking UID. `compared_on` is the date of this
+    examination where the report compares it with an earlier one: then each group is at the second time point.
     """
     stack, tumour, findings = needed(job.stack), needed(job.tumour), needed(job.findings)
     if findings.tumour_mm3 == 0.0:
-        yield no_tumour_group(tumour, origin)
+        yield no_tumour_group(tumour, origin, compared_on)
         return
-    yield segment_group(Segment.WHOLE, findings, stack, tumour, seg, lesion)
+    yield segment_group(Segment.WHOLE, findings, stack, tumour, seg, lesion, compared_on)
     for segment, measured in findings.segments.items():
         if measured.tumour_mm3 > 0.0:
-            yield segment_group(segment, measured, stack, tumour, seg, lesion)
+            yield segment_group(segment, measured, stack, tumour, seg, lesion, compared_on)
         else:
-            yield no_part_group(segment, tumour, lesion)
+            yield no_part_group(segment, tumour, lesion, compared_on)
+
+
+def _second(compared_on: date | None) -> sr.TimePointContext | None:
+    return None if compared_on is None else time_point(compared_on, SECOND)
 
 
 def tracking_of(segment: Segment, lesion: str) -> sr.TrackingIdentifier:
@@ -59,11 +71,18 @@ def tracking_of(segment: Segment, lesion: str) -> sr.TrackingIdentifier:
 
 
 def segment_group(
-    segment: Segment, findings: Findings, stack: Stack, tumour: TumourMap, seg: Dataset, lesion: str
+    segment: Segment,
+    findings: Findings,
+    stack: Stack,
+    tumour: TumourMap,
+    seg: Dataset,
+    lesion: str,
+    compared_on: date | None = None,
 ) -> Group:
     """Report one segment's measurements against it (TID 1411), or a union's that has no segment (TID 1501)."""
     described: dict[str, Any] = {
         "tracking_identifier": tracking_of(segment, lesion),
+        "time_point_context": _second(compared_on),
         "finding_category": codes.ABNORMAL_STRUCTURE,
         "finding_type": SEGMENTS[segment].code,
         "finding_sites": [sr.FindingSite(anatomic_location=codes.BRAIN)],
@@ -109,6 +128,8 @@ def _how_measured(segment: Segment, findings: Findings, stack: Stack, tumour: Tu
     whole = segment is Segment.WHOLE
     if findings.slice_index is not None:
         yield _where_measured(stack, findings.slice_index, "the tumour" if whole else "this part")
+    if findings.reaches_edge:
+        yield REACHES_EDGE.format(what=THE_TUMOUR if whole else THIS_PART)
     if findings.parts > 1:
         # Where the network tells parts apart, "parts" are those.
         yield (SEVERAL_PARTS if tumour.labels is None else SEVERAL_REGIONS).format(count=findings.parts)
@@ -135,10 +156,11 @@ def _union(segment: Segment, tumour: TumourMap, *, has_segment: bool) -> Iterato
         yield NO_SEGMENT_OF_ITS_OWN
 
 
-def no_tumour_group(tumour: TumourMap, origin: Origin) -> Group:
+def no_tumour_group(tumour: TumourMap, origin: Origin, compared_on: date | None = None) -> Group:
     """Report that no tumour was found (TID 1501)."""
     group = sr.MeasurementsAndQualitativeEvaluations(
         sr.TrackingIdentifier(uid=origin.uid("tracking", "detection"), identifier="Tumour detection"),
+        time_point_context=_second(compared_on),
         finding_sites=[sr.FindingSite(anatomic_location=codes.BRAIN)],
         algorithm_id=identify(tumour.model, tumour.model_version),
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.TUMOUR_DETECTION, codes.NOT_DETECTED)],
@@ -147,10 +169,11 @@ def no_tumour_group(tumour: TumourMap, origin: Origin) -> Group:
     return group
 
 
-def no_part_group(segment: Segment, tumour: TumourMap, lesion: str) -> Group:
+def no_part_group(segment: Segment, tumour: TumourMap, lesion: str, compared_on: date | None = None) -> Group:
     """Report that a part which the network can tell was not found in the tumour (TID 1501)."""
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_of(segment, lesion),
+        time_point_context=_second(compared_on),
         finding_category=codes.ABNORMAL_STRUCTURE,
         finding_type=SEGMENTS[segment].code,
         finding_sites=[sr.FindingSite(anatomic_location=codes.BRAIN)],

@@ -78,7 +78,7 @@ def identified_job(
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, folder / "key_image.png")
     write_segs(job, "1.0.0", MADE_AT, labelmap=True, probability_map=True)
-    for write in (write_measurements, write_sr, write_captures, write_pdf):
+    for write in (write_measurements, write_captures, write_pdf, write_sr):
         write(job, "1.0.0", MADE_AT)
     return job
 

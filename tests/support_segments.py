@@ -151,9 +151,10 @@ def write_all(job, language="en", version="1.0.0", **asked):
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, job.output_folder / "key_image.png")
     write_segs(job, version, MADE_AT, **asked)
-    for write in (write_measurements, write_sr, write_captures):
+    for write in (write_measurements, write_captures):
         write(job, version, MADE_AT)
     write_pdf(job, version, MADE_AT, language)
+    write_sr(job, version, MADE_AT)
     return job
 
 

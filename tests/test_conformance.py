@@ -47,7 +47,7 @@ WRITTEN = {
     "Report page": "PDF",
 }
 """Which of a job's results an object of the table is."""
-ALSO_COPIED = {"StudyDescription", "PatientAge"}
+ALSO_COPIED = {"PatientAge"}
 """What else the sources of these tests have of the Patient and Study modules."""
 
 
@@ -62,15 +62,18 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     marker = Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.91, "idh-net", "2")
     job = job_of(folder, markers=(marker,), notes=("T2 was moved by 4 mm",))
+    for source in job.volumes.values():
+        for header in source.headers:
+            header.IssuerOfPatientID = "HOSPITAL"
     before = "20260228113000.000000"
     job.predecessors = tuple(
         Predecessor(number, "1.2", f"1.2.{number}", "1.2.840.10008.5.1.4.1.1.88.34", f"1.2.{number}.1", before, None)
-        for number in (9003, 9005, 9013)
+        for number in (9003, 9004, 9005, 9013)
     )
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, folder / "key_image.png")
     write_segs(job, "1.0.0", MADE_AT, labelmap=True, probability_map=True)
-    for write in (write_measurements, write_sr, write_captures, write_pdf):
+    for write in (write_measurements, write_captures, write_pdf, write_sr):
         write(job, "1.0.0", MADE_AT)
     return {title: pydicom.dcmread(job.results[kind]) for title, kind in WRITTEN.items()}
 

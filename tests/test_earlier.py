@@ -9,17 +9,29 @@ import pytest
 
 from app.config import HistoryConfig
 from app.history import ArchivedReports, History
+from models.segments import Segment
 from operators import codes
 from operators.compare_earlier import CompareEarlierOperator
-from operators.domain import Contrast, Findings
+from operators.domain import Contrast, Earlier, Findings
 from operators.earlier import change_since, comparison_sentences, latest_before, read_earlier, same_patient
 from operators.errors import HistoryUnavailable
+from operators.key_image import render_key_image, save_key_image
+from operators.report_words import WORDS
 from operators.results import headers_of
+from operators.statements import volume_figure
+from operators.validators import Ruling
+from operators.verify import verify_folder
+from operators.write_capture import write_captures
+from operators.write_measurements import write_measurements
+from operators.write_pdf import write_pdf
 from operators.write_seg import write_segs
 from operators.write_sr import write_sr
 from tests.support_results import MADE_AT, iod_errors, job_of, source_of
 
 YEAR = 366
+FOUND = ("121232", *(code.value for code in (codes.COMMENT, codes.TUMOUR_DETECTION, codes.PART_DETECTION)))
+"""The first is the series that was segmented."""
+TIME = tuple(code.value for code in (codes.TIME_POINT, codes.SUBJECT_TIME_POINT, codes.TIME_POINT_ORDER))
 
 
 def study(folder, day, semi_axes_mm=(14, 11, 12), earlier=None, patient="P-1", labelmap=False):
@@ -81,14 +93,42 @@ def test_the_new_report_holds_both_time_points(tmp_path, then, now):
     report = report_of(after)
     assert not iod_errors(after.results["SR"])
     text = _comparison(report)
-    assert f"{earlier.tumour_ml:.1f} ml on 2024-01-02" in text
+    assert f"{volume_figure(1000 * earlier.tumour_ml)} ml on 2024-01-02" in text
     assert f"in {YEAR} days" in text
     change = 100 * (after.findings.tumour_mm3 / before.findings.tumour_mm3 - 1) if then else None
     assert (f"{change:+.0f} %" in text) if then else ("%" not in text)
-    orders = [item.MeasuredValueSequence[0].NumericValue for item in _named(report, "126073")]
-    assert sorted(map(int, orders)) == [1, 2]
+    groups = [_told(group) for group in _named(report, codes.MEASUREMENT_GROUP.value)]
+    assert [(group["order"], group["point"], group["subject"]) for group in groups] == [
+        (2, "2025-01-02", "2025-01-02"), (1, "2024-01-02", "2024-01-02")
+    ]  # fmt: skip
+    assert [group["days"] for group in groups] == [None, YEAR]
+    assert groups[1]["volume"] == earlier.tumour_ml
+    assert groups[0]["volume"] == (pytest.approx(after.findings.tumour_mm3 / 1000, abs=0.01) if now else None)
+    assert groups[0]["percent"] is None
+    assert groups[1]["percent"] == (pytest.approx(change, abs=0.1) if then else None)
+    for group in groups:
+        assert group["places"] == sorted(group["places"]), "its time point comes ahead of what was found"
+        assert {*group["places"]} == {0, 1, 2}
     again = read_earlier(report)
     assert again.tumour_ml == pytest.approx(after.findings.tumour_mm3 / 1000, abs=0.01), "its own, not the earlier one"
+
+
+def _told(group):
+    """What a measurement group says of its time, and where in it: what it is on, time point, then what was found."""
+    found, kinds = {}, []
+    for item in group.ContentSequence:
+        name = item.ConceptNameCodeSequence[0].CodeValue
+        value = item.MeasuredValueSequence[0].NumericValue if item.ValueType == "NUM" else item.get("TextValue")
+        found[name] = float(value) if item.ValueType == "NUM" else value
+        kinds.append(1 if name in TIME else 2 if item.ValueType in ("NUM", "IMAGE") or name in FOUND else 0)
+    named = zip(("point", "subject", "order"), TIME, strict=True)
+    return {
+        **{key: found.get(code) for key, code in named},
+        "days": found.get(codes.DAYS_BETWEEN.value),
+        "percent": found.get(codes.VOLUME_CHANGE.value),
+        "volume": found.get(codes.VOLUME.value),
+        "places": kinds,
+    }
 
 
 def _items(dataset):
@@ -162,6 +202,46 @@ def test_issuers_tell_equal_identifiers_apart():
     assert same_patient(one, other), "what is not there speaks for nothing"
     other.IssuerOfPatientID = "B"
     assert not same_patient(one, other)
+
+
+def lesion(ml, parts=()):
+    return Earlier(date(2024, 1, 2), "1.2", ml, None, None, None, "nasbranet", "0.9", "1.2.3", dict(parts))
+
+
+SAID = [
+    (10.0, 9980.0, "10.0 ml on 2024-01-02, 10.0 ml now, 0 % in 30 days.", "变化 0 %"),
+    (10.0, 10040.0, "10.0 ml on 2024-01-02, 10.0 ml now, 0 % in 30 days.", "变化 0 %"),
+    (0.04, 60.0, "0.04 ml on 2024-01-02, 0.06 ml now, +50 % in 30 days.", "0.04 ml，本次 0.06 ml，变化 +50 %"),
+    (0.005, 0.4, "0.005 ml on 2024-01-02, 0.0004 ml now, -92 % in 30 days.", "变化 -92 %"),
+    (0.0, 60.0, "0 ml on 2024-01-02, 0.06 ml now in 30 days.", "为 0 ml"),
+    (31.44, 0.0, "31.4 ml on 2024-01-02, 0 ml now, -100 % in 30 days.", "变化 -100 %"),
+]
+
+
+@pytest.mark.parametrize(("then_ml", "now_mm3", "english", "chinese"), SAID)
+def test_small_lesions_and_small_changes_are_told_as_they_are(then_ml, now_mm3, english, chinese):
+    (said,) = comparison_sentences(lesion(then_ml), Findings(now_mm3), date(2024, 2, 1), ("nasbranet", "0.9"))
+    assert said == f"Whole tumour {english}"
+    assert chinese in WORDS["zh"].phrases(said)
+
+
+def test_small_parts_are_too():
+    part = Findings(60.0, segments={Segment.ENHANCING: Findings(29.9)})
+    earlier = lesion(0.04, {Segment.ENHANCING: 0.03})
+    said = comparison_sentences(earlier, part, date(2024, 2, 1), ("nasbranet", "0.9"))[1]
+    assert said == "Enhancing part: 0.03 ml then, 0.03 ml now, 0 %."
+    assert WORDS["zh"].phrases(said) == "强化部分：既往 0.03 ml，本次 0.03 ml，变化 0 %。"
+
+
+def test_a_longitudinal_set_passes_every_validator(tmp_path, first):
+    later = study(tmp_path / "later", "20250102", semi_axes_mm=(18, 14, 15), earlier=read_earlier(report_of(first)))
+    picture = render_key_image(later.stack, later.tumour, later.findings)
+    later.results["key image"] = save_key_image(picture, later.output_folder / "key_image.png")
+    for write in (write_measurements, write_captures, write_pdf, write_sr):
+        write(later, "1.0.0", MADE_AT)
+    judged = verify_folder(later.output_folder)
+    assert {j.ruling for j in judged} == {Ruling.PASSED}, [j for j in judged if j.complaints]
+    assert len({j.subject for j in judged if j.kind != "set"}) == 6
 
 
 def test_another_version_is_named_as_a_reason(first):

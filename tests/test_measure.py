@@ -4,8 +4,13 @@ import highdicom as hd
 import numpy as np
 import pytest
 
+from models.segments import Segment
 from operators.domain import Contrast, Findings, Stack, TumourMap
 from operators.measure import measure
+from operators.write_planes import stack_to_planes
+from tests.support_phantom import small_phantom
+from tests.support_segments import layered_job
+from tests.test_write_seg import TILTED, lesion_job
 
 
 def measured(mask, spacing_mm):
@@ -23,6 +28,46 @@ def ellipse(shape, spacing_mm, semi_long, semi_short, degrees, centre=(70.3, 69.
     turn = np.radians(degrees)
     along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     return (along / semi_long) ** 2 + (across / semi_short) ** 2 <= 1
+
+
+EDGES = {
+    "first plane": (0, 5, 5), "last plane": (4, 5, 5), "first row": (2, 0, 5), "last row": (2, 8, 5),
+    "first column": (2, 5, 0), "last column": (2, 5, 10),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_what_the_edge_of_the_images_cuts_is_known(edge):
+    mask = np.zeros((5, 9, 11), bool)
+    mask[1:4, 1:8, 1:10] = True
+    assert not measured(mask, (3.0, 1.0, 1.0)).reaches_edge, "one voxel short of it on every side"
+    mask[EDGES[edge]] = True
+    assert measured(mask, (3.0, 1.0, 1.0)).reaches_edge
+    assert not measured(np.zeros_like(mask), (3.0, 1.0, 1.0)).reaches_edge
+
+
+def test_each_part_is_told_whether_it_is_cut(tmp_path):
+    job = layered_job(tmp_path, semi_axes_mm=(14, 11, 80))
+    assert job.findings.reaches_edge
+    assert {s: part.reaches_edge for s, part in job.findings.segments.items()}[Segment.OEDEMA]
+    assert not layered_job(tmp_path).findings.reaches_edge
+
+
+def test_the_border_of_slices_that_were_put_straight_is_their_own(tmp_path):
+    """Their volume is wider than they are: beside a slice lies what nobody imaged."""
+    job = lesion_job(tmp_path, small_phantom(**TILTED, thickness_mm=4.0, gantry_tilt_degrees=-20.0))
+    t1c = job.volumes[Contrast.T1C]
+    rows = int(t1c.headers[0].Rows)
+    assert t1c.volume.spatial_shape[1] > rows, "it is wider"
+    to_own = stack_to_planes(job.stack, t1c, Contrast.T1C)
+    places = np.indices(job.stack.geometry.spatial_shape).reshape(3, -1).T @ to_own[:3, :3].T + to_own[:3, 3]
+    on_border = (np.abs(places[:, 1] - (rows - 1)) < 0.6) & (np.abs(places[:, 0] - 3) < 0.01)
+    mask = on_border.reshape(job.stack.geometry.spatial_shape)
+    mask[..., :40] = mask[..., 50:] = False
+    assert mask.any()
+    tumour = TumourMap(job.stack.geometry, mask.astype(np.float32), "model", "1")
+    assert measure(job.stack, tumour, t1c=t1c).reaches_edge
+    assert not measure(job.stack, tumour).reaches_edge, "the stack's grid alone does not show it"
 
 
 ELLIPSES = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from monai.deploy.core import Fragment
 
 import models
 from app.phantom import PhantomOptions, make_phantom
@@ -161,12 +162,8 @@ def test_a_network_without_reference_is_warned_of(study):
 def test_a_stop_ends_the_job_as_not_assessed_with_its_code(study, tmp_path):
     job = Job("j", tmp_path, tmp_path)
     job.volumes, job.stack = study[0] | {T1C: altered(study[0][T1C], np.zeros_like)}, study[1]
-    gate = QualityOperator.process
-
-    class Gate:
-        _assess = staticmethod(lambda *images: assess(*images, REFERENCE, QualityLimits()))
-
-    run_stage("quality", lambda j: gate(Gate(), j), job)
+    gate = QualityOperator(Fragment(), name="quality", reference=REFERENCE, limits=QualityLimits())
+    run_stage("quality", gate.process, job)
     assert job.failure.code == "quality-signal"
     assert job.failure.not_assessable
     assert job.failure.message == "T1C is blank"

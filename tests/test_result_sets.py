@@ -6,13 +6,18 @@ import numpy as np
 import pydicom
 import pytest
 
+from app.summary import describe_job
 from models.refine import Spread
 from operators import codes
 from operators.domain import Check, Contrast, Marker, MarkerName, MarkerValue, Outcome, TumourMap
 from operators.key_image import render_key_image, save_key_image
 from operators.measure import measure
-from operators.validators import Ruling
-from operators.verify import verify_folder
+from operators.report_content import content_of
+from operators.report_words import WORDS
+from operators.results import Origin
+from operators.segmentation_form import LABELMAP_TWINS
+from operators.validators import Ruling, references
+from operators.verify import EVIDENCE, verify_folder
 from operators.write_capture import write_captures
 from operators.write_measurements import write_measurements
 from operators.write_pdf import write_pdf
@@ -46,7 +51,7 @@ OUTCOMES = {
 }
 
 
-def result_set(folder, mask, charset="ISO_IR 100", markers=OPEN, checks=()):
+def result_set(folder, mask, charset="ISO_IR 100", markers=OPEN, checks=(), **asked):
     """A job whose tumour is `mask`, with every object of its result set written."""
     folder.mkdir(exist_ok=True)
     sources = [source_of(c, spacing=SPACING, shape=SHAPE, charset=charset) for c in (Contrast.T1C, Contrast.FLAIR)]
@@ -56,7 +61,8 @@ def result_set(folder, mask, charset="ISO_IR 100", markers=OPEN, checks=()):
     job.findings = measure(job.stack, job.tumour, SPREAD, 0.85)
     picture = render_key_image(job.stack, job.tumour, job.findings)
     job.results["key image"] = save_key_image(picture, folder / "key_image.png")
-    for write in (write_segs, write_measurements, write_sr, write_captures, write_pdf):
+    write_segs(job, "1.0.0", MADE_AT, **asked)
+    for write in (write_measurements, write_captures, write_pdf, write_sr):
         write(job, "1.0.0", MADE_AT)
     return job
 
@@ -67,6 +73,12 @@ def objects(job):
 
 def faults(folder):
     return [(j.subject, j.validator, j.complaints) for j in verify_folder(folder) if j.ruling is not Ruling.PASSED]
+
+
+def texts_of(node):
+    """Every text, at any depth."""
+    found = [str(item.TextValue) for item in node.get("ContentSequence", ()) if item.ValueType == "TEXT"]
+    return found + [text for item in node.get("ContentSequence", ()) for text in texts_of(item)]
 
 
 def values_of(report, code):
@@ -99,6 +111,51 @@ def test_every_outcome_is_a_valid_set_that_says_what_was_found(tmp_path, outcome
         assert "Not detected" in str(made["SR"])
 
 
+def reachable(root, made):
+    """UIDs of results that a document's evidence leads to, at however many removes, and its own."""
+    found, waiting = set(), [root]
+    by_uid = {ds.SOPInstanceUID: ds for ds in made}
+    while waiting:
+        ds = waiting.pop()
+        found.add(ds.SOPInstanceUID)
+        named = (r.ReferencedSOPInstanceUID for k in EVIDENCE for r in references(*ds.get(k, ())))
+        waiting += [by_uid[uid] for uid in named if uid in by_uid and uid not in found]
+    return found
+
+
+CUT = ("at the edge of the planes", "on the first and last plane", "all of it")
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_what_the_edge_cuts_is_told_as_a_lower_bound_and_nothing_else_is(tmp_path, outcome):
+    job = result_set(tmp_path / "set", OUTCOMES[outcome])
+    made, cut = objects(job), outcome in CUT
+    assert any(text.endswith("volume and diameters are lower bounds.") for text in texts_of(made["SR"])) is cut
+    if "measurements SR" in made:
+        labels = texts_of(made["measurements SR"])
+        assert any(text.startswith("Whole tumour at least ") for text in labels) is cut
+    assert describe_job(job)["reaches_edge"] is cut
+    header = job.volumes[Contrast.T1C].headers[0]
+    for language, said in (("en", "are lower bounds."), ("zh", "体积和径线均为下限。")):
+        warnings = content_of(job, header, WORDS[language], language, Origin("1", MADE_AT, ()), {}).warnings
+        assert any(warning.endswith(said) for warning in warnings) is cut
+
+
+@pytest.mark.parametrize("form", ["", " labelmap"])
+def test_the_report_is_the_root_from_which_every_object_is_reached(tmp_path, form):
+    job = result_set(tmp_path / "set", OUTCOMES["several lesions"], labelmap=True, probability_map=True)
+    assert not [
+        fault
+        for fault in faults(tmp_path / "set")
+        if "does not know" not in str(fault) and "shown to" not in str(fault)
+    ]
+    twins = {*LABELMAP_TWINS} if form else {*LABELMAP_TWINS.values()}
+    sent = {kind: ds for kind, ds in objects(job).items() if kind not in twins}
+    assert len(sent) == 7
+    assert {kind.split()[0] for kind in sent} == {"SEG", "measurements", "SR", "key", "PDF"}
+    assert reachable(sent[f"SR{form}"], sent.values()) == {ds.SOPInstanceUID for ds in sent.values()}
+
+
 @pytest.mark.parametrize("charset", PATIENTS)
 def test_every_object_carries_the_patient_in_the_sources_own_bytes(tmp_path, charset):
     job = result_set(tmp_path / "set", OUTCOMES["several lesions"], charset)
@@ -113,8 +170,12 @@ def test_every_object_carries_the_patient_in_the_sources_own_bytes(tmp_path, cha
         encoded = job.results[kind].read_bytes()
         plain = {"ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8", "GB18030": "gb18030", None: "ascii"}[charset]
         assert PATIENTS[charset].encode(plain) in encoded, kind
-    frame = source.FrameOfReferenceUID
-    assert made["SEG T1C"].FrameOfReferenceUID == frame
+    for kind, ds in made.items():
+        shown = Contrast.FLAIR if kind == "SEG FLAIR" else Contrast.T1C
+        if "FrameOfReferenceUID" in ds:
+            assert ds.FrameOfReferenceUID == job.volumes[shown].headers[0].FrameOfReferenceUID, kind
+    assert {kind for kind, ds in made.items() if "FrameOfReferenceUID" in ds} == {*SEGS}
+    assert made["SEG T1C"].FrameOfReferenceUID != made["SEG FLAIR"].FrameOfReferenceUID, "told apart above"
 
 
 def test_the_same_input_gives_the_same_bytes_of_every_object(tmp_path):

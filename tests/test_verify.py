@@ -114,6 +114,10 @@ def other_study(ds):
     ds.StudyInstanceUID = generate_uid()
 
 
+def other_issuer(ds):
+    ds.IssuerOfPatientID = "ANOTHER HOSPITAL"
+
+
 def other_uid(ds):
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
 
@@ -138,6 +142,7 @@ SPOILT = [
     ("seg_t1c.dcm", short_pixels, READ, ""),
     ("seg_t1c.dcm", renumbered, REFER, "refers to segment 1"),
     ("seg_flair.dcm", other_study, "one patient and study", "StudyInstanceUID"),
+    ("seg_flair.dcm", other_issuer, "one patient and study", "IssuerOfPatientID"),
     ("seg_t1c.dcm", other_uid, REFER, "refers to a SEG that is not here"),
     ("sr.dcm", no_evidence, REFER, "not among its evidence"),
 ]

@@ -117,6 +117,8 @@ def test_viewers_find_what_they_look_for(tmp_path):
 
 def test_the_label_says_volume_and_limits():
     assert label_of(Findings(31_440.0)) == "Whole tumour 31.4 ml (automatic, research)"
+    assert label_of(Findings(5.4)) == "Whole tumour 0.005 ml (automatic, research)"
+    assert label_of(Findings(31_440.0, reaches_edge=True)) == "Whole tumour at least 31.4 ml (automatic, research)"
 
 
 @pytest.mark.parametrize("charset", PATIENTS)

@@ -2,7 +2,8 @@
 
 import subprocess
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, timedelta
+from itertools import count
 
 import highdicom as hd
 import pydicom
@@ -17,8 +18,8 @@ from operators.domain import Check, Contrast, Marker, MarkerName, MarkerValue, O
 from operators.key_image import KeyImageOperator
 from operators.measure import MeasureOperator, measure
 from operators.results import writable
-from operators.statements import millilitres
-from operators.write_measurements import WriteMeasurementsOperator
+from operators.statements import millilitres, volume_figure
+from operators.write_measurements import WriteMeasurementsOperator, write_measurements
 from operators.write_seg import WriteSegOperator, write_segs
 from operators.write_sr import WriteSrOperator, write_sr
 from tests.support_results import MADE_AT, PATIENTS, as_multi_frame, iod_errors, job_of, source_of
@@ -91,9 +92,18 @@ def test_the_numbers_are_the_findings(tmp_path, case):
     assert found["Short Axis"] == pytest.approx(job.findings.short_axis.millimetres, abs=0.05)
 
 
-@pytest.mark.parametrize(("cubic_mm", "ml"), [(31416.4, 31.42), (123.4, 0.12), (99.6, 0.1), (5.4, 0.005), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("cubic_mm", "ml"), [(31416.4, 31.42), (123.4, 0.12), (99.6, 0.1), (5.4, 0.005), (0.32, 0.0003), (0.0, 0.0)]
+)
 def test_volumes_are_rounded_to_what_can_be_claimed(cubic_mm, ml):
     assert millilitres(cubic_mm) == ml
+
+
+@pytest.mark.parametrize(
+    ("cubic_mm", "said"), [(31416.4, "31.4"), (999.6, "1.0"), (950.0, "0.95"), (43.0, "0.043"), (0.32, "0.0003")]
+)
+def test_a_volume_is_written_alike_everywhere_and_what_was_found_is_never_nothing(cubic_mm, said):
+    assert volume_figure(cubic_mm) == said
 
 
 def test_the_tumour_group_points_at_its_segment(tmp_path):
@@ -337,7 +347,8 @@ def test_no_identity_reaches_a_log_and_a_clock_may_know_its_zone(tmp_path, recwa
 def test_the_operators_write_what_the_functions_do(tmp_path):
     job = job_of(tmp_path, markers=OPEN)
     job.findings = None
-    stamp = {"version": "1.0", "clock": lambda: MADE_AT}
+    minutes = count()
+    stamp = {"version": "1.0", "clock": lambda: MADE_AT + timedelta(minutes=next(minutes))}
     graph = Fragment()
     stages = [
         MeasureOperator(graph, name="measure"),
@@ -351,10 +362,13 @@ def test_the_operators_write_what_the_functions_do(tmp_path):
     assert sorted(job.results) == ["SEG FLAIR", "SEG T1C", "SR", "key image", "measurements SR"]
     names = {"key_image.png", "measurements.dcm", "seg_flair.dcm", "seg_t1c.dcm", "sr.dcm"}
     assert {path.name for path in tmp_path.iterdir()} == names
-    again = tmp_path / "again"
-    again.mkdir()
-    written(again, markers=OPEN)
-    assert (again / "sr.dcm").read_bytes() == (tmp_path / "sr.dcm").read_bytes()
+    folder = tmp_path / "again"
+    folder.mkdir()
+    again = job_of(folder, markers=OPEN)
+    for write in (write_segs, write_measurements, write_sr):
+        write(again, "1.0", MADE_AT)
+    for kind, path in again.results.items():
+        assert path.read_bytes() == job.results[kind].read_bytes(), f"{kind}: as all of them, of the first minute"
 
 
 def test_one_multi_frame_object_as_source(tmp_path):
