@@ -206,10 +206,10 @@ class Node:
             self._go_on()
         try:
             self._retention.step()
-            if self._endings is not None:
-                self._endings.step()
         except (OSError, NodeError) as error:
-            self._storage.failed("what is over could not be removed, or told to the trail", why(error))
+            self._storage.failed("what is over could not be removed", why(error))
+        if self._endings is not None:
+            self._endings.step()
 
     def _go_on(self) -> None:
         """Settle what waits for the disk, and hand over what is complete; none where that could not be written."""
