@@ -273,9 +273,29 @@ def test_verdicts_are_summed_up():
         ["altered", "unaltered", "indeterminate", "altered"], np.array([True, True, False, False])
     )
     assert found == {
-        "said": 0.75, "right_of_said": pytest.approx(1 / 3), "covered": 0.5, "covered_altered": 0.5,
+        "altered_said": 2, "altered_right": 1, "unaltered_said": 1, "unaltered_right": 0, "said": 0.75,
+        "right_of_said": pytest.approx(1 / 3), "covered": 0.5, "covered_altered": 0.5,
         "covered_unaltered": 0.5,
     }  # fmt: skip
+
+
+def test_the_rule_of_a_kept_calibration_is_judged_on_its_own_patients(tmp_path):
+    """Scores that tell the classes apart but for one of ten: nothing is said of what looks like both."""
+    kept, result = tmp_path / "calibration.json", tmp_path / "abstention.json"
+    apart = calibration(
+        coverage=0.8, altered=(-5.0, *np.linspace(3, 4, 9)), unaltered=(*np.linspace(-6, -5, 9), 3.5), intercept=1.0
+    )
+    kept.write_text(apart.model_dump_json())
+    ran = CliRunner().invoke(command.app, ["abstention", "--calibration", str(kept), "--json", str(result)])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(result.read_text())
+    assert (found["patients"], found["coverage"]) == (20, 0.8)
+    assert found["altered_said"] + found["unaltered_said"] == round(20 * found["said"])
+    assert found["altered_said"] - found["altered_right"] <= 1
+    assert found["covered_altered"] >= 0.8
+    kept.write_text("{}")
+    ran = CliRunner().invoke(command.app, ["abstention", "--calibration", str(kept)])
+    assert isinstance(ran.exception, CalibrationError)
 
 
 def test_a_patient_with_two_cases_is_refused():
