@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models import frame
 from models.markers.calibration import Verdict
 from models.markers.figure_model import FigureModel
-from models.markers.image_features import NoTumour
+from models.markers.image_features import NoTumour, describe
 from models.markers.slice_network import SliceNetwork
 from operators.attention import look
 from operators.domain import BoolArray, Check, FloatArray, Marker, MarkerName, MarkerValue, Outcome, TumourMap
@@ -26,6 +30,9 @@ from operators.stage import Job, StageOperator, needed
 DECISIVE_CHECKS = ("segmentation", "input")
 """Checks whose warning takes the ground from under every marker: a wrong outline, or images unlike the training's."""
 
+ADULT_YEARS = 18.0
+"""Children's gliomas are others (WHO CNS 2021 has families of their own for them), and no model has seen any."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -36,6 +43,11 @@ class Evidence:
     tumour: BoolArray
     """(slices, rows, columns), on the same frame."""
     age_years: float | None
+
+    @cached_property
+    def figures(self) -> NDArray[np.float64]:
+        """The tumour in figures, reckoned once for all markers; raises NoTumour where none lies in the brain."""
+        return describe(self.images, self.tumour)
 
 
 class MarkerClassifier(Protocol):
@@ -68,19 +80,19 @@ class FigureClassifier:
         return self._model.calibration
 
     def __call__(self, evidence: Evidence) -> Marker:
-        """Say which answer alone is thinkable, if one is."""
+        """Say which answer alone is thinkable and the likelier, if one is."""
         known = self._model.calibration
         worth = f"AUC {known.auc:.2f}, {known.auc_interval[0]:.2f} to {known.auc_interval[1]:.2f}"
         if not known.beats_chance:
             return not_assessed(self._name, f"no model tells it better than chance on patients it never saw ({worth})")
         try:
-            score = self._model.score(evidence.images, evidence.tumour, evidence.age_years)
+            score = self._model.score(evidence.figures, evidence.age_years)
         except NoTumour:
             return not_assessed(self._name, "no tumour lies within the brain")
         verdict = known.verdict(score)
-        said = "the images leave both answers open" if verdict is Verdict.INDETERMINATE else "suggested by the images"
+        said = "the images do not decide it" if verdict is Verdict.INDETERMINATE else "suggested by the images"
         age = "" if evidence.age_years is not None else "; the patient's age is not known"
-        missed = f"the true answer is ruled out in at most {1.0 - known.coverage:.0%} of patients"
+        missed = f"of patients of either kind about {1.0 - known.coverage:.0%} have their true answer ruled out"
         return Marker(
             self._name,
             MarkerValue(verdict),
@@ -100,8 +112,10 @@ def classify(evidence: Evidence, doubt: str, classifiers: Mapping[MarkerName, Ma
     return tuple(_answer(name, evidence, doubt, classifiers.get(name)) for name in MarkerName)
 
 
-def doubt_of(checks: Sequence[Check]) -> str:
-    """Say why no marker should be read from this study, or nothing."""
+def doubt_of(checks: Sequence[Check], age: float | None) -> str:
+    """Say why no marker should be read from this study of a patient of an age in years, or nothing."""
+    if age is not None and age < ADULT_YEARS:
+        return "the models learnt from adults alone"
     doubts = [c.name for c in checks if c.name in DECISIVE_CHECKS and c.outcome is not Outcome.PASS]
     reasons = {"segmentation": "the outline is doubtful", "input": "the images may be unlike those of training"}
     return " and ".join(reasons[name] for name in dict.fromkeys(doubts))
@@ -143,7 +157,8 @@ class ClassifyOperator(StageOperator):
     def process(self, job: Job) -> None:
         """Add `job.markers`, and `job.attention` where markers may be read and a network is installed."""
         study, view = needed(job.study), needed(job.view)
-        evidence, doubt = evidence_of(view, needed(job.tumour), age_years(study)), doubt_of(job.checks)
+        age = age_years(study)
+        evidence, doubt = evidence_of(view, needed(job.tumour), age), doubt_of(job.checks, age)
         job.markers = classify(evidence, doubt, self._classifiers)
         job.depends_on = (*job.depends_on, self._digest)
         if evidence.tumour.any() and not doubt:

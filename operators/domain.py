@@ -275,7 +275,7 @@ class Marker:
     model: str = ""
     model_version: str = ""
     open_between: tuple[float, float] | None = None
-    """Probabilities between which the model lets both answers stand; none are known of a model that does not say."""
+    """Probabilities between which the model gives no answer; none are known of a model that does not say."""
     coverage: float | None = None
     """Share of patients whose true answer the model's rule does not rule out, 0 to 1; None where nobody measured it."""
 

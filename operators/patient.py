@@ -13,13 +13,20 @@ from operators.headers import calendar_date
 _UNITS = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 """How many of each of PatientAge's units make a year (PS3.5 section 6.2, VR AS)."""
 
+CLASH_YEARS = 2.0
+"""Stated in whole years, and sometimes of another day than the study's: ages this far apart are not one person's."""
+
 
 def age_years(study: Study) -> float | None:
-    """Return the patient's age at the study in years, or None where the header does not say or says the absurd."""
+    """Return the patient's age at the study in years.
+
+    None where the header does not say, says the absurd, or says two things that cannot both be true.
+    """
     for series in study.series:
-        for age in (_stated(series.header), _reckoned(series.header)):
-            if age is not None and AGES[0] <= age <= AGES[1]:
-                return age
+        said = (_stated(series.header), _reckoned(series.header))
+        ages = [age for age in said if age is not None and AGES[0] <= age <= AGES[1]]
+        if ages:
+            return ages[0] if max(ages) - min(ages) < CLASH_YEARS else None
     return None
 
 

@@ -245,6 +245,8 @@ def _suggestion(markers: Sequence[Marker], words: Words) -> Suggestion | None:
     beside = []
     if reading.probability is not None:
         beside.append(words.weakest.format(percent=f"{reading.probability:.0%}"))
+    if reading.grade_probability is not None:
+        beside.append(words.grade.format(hint=say(reading.grade_hint), percent=f"{reading.grade_probability:.0%}"))
     if reading.to_confirm:
         beside.append(words.confirm.format(tests=words.tests.join(map(say, reading.to_confirm))))
     return Suggestion(say(reading.text), " ".join(beside))

@@ -82,6 +82,7 @@ CHINESE = {
     "no model for this marker is installed": "未安装该标志物的模型",
     "no tumour was found": "未检出肿瘤",
     "no tumour lies within the brain": "脑内未见肿瘤",
+    "the models learnt from adults alone": "模型仅由成人患者训练",
     "the outline is doubtful": "肿瘤轮廓不可靠",
     "the images may be unlike those of training": "图像可能与训练数据不同",
     "the outline is doubtful and the images may be unlike those of training": (
@@ -90,11 +91,12 @@ CHINESE = {
     "no model tells it better than chance on patients it never saw (AUC {auc}, {low} to {high})": (
         "在未见过的患者中，尚无模型优于随机猜测（AUC {auc}，{low}–{high}）"
     ),
-    "the true answer is ruled out in at most {share} of patients (AUC {auc}, {low} to {high} on patients never seen)": (
-        "误排除真实结果的患者不超过 {share}（在未见过的患者中 AUC {auc}，{low}–{high}）"
+    "of patients of either kind about {share} have their true answer ruled out "
+    "(AUC {auc}, {low} to {high} on patients never seen)": (
+        "两类患者中各约有 {share} 的真实结果会被误排除（在未见过的患者中 AUC {auc}，{low}–{high}）"
     ),
     "suggested by the images": "影像提示",
-    "the images leave both answers open": "影像不能区分两种结果",
+    "the images do not decide it": "影像不足以判定",
     "the patient's age is not known": "患者年龄未知",
     # operators.integrated
     "The images suggest {kind}": "影像提示：{kind}",
@@ -109,6 +111,9 @@ CHINESE = {
     "IDH wild-type and 1p/19q co-deletion do not go together: no kind of glioma is suggested": (
         "IDH 野生型与 1p/19q 共缺失互相矛盾，不提示胶质瘤类型"
     ),
+    "proliferation is likely high, which is commoner in higher grades": "增殖活性可能偏高，较高级别中更常见",
+    "proliferation is likely low, which is commoner in lower grades": "增殖活性可能偏低，较低级别中更常见",
+    "H3 K27 and H3 G34": "H3 K27 与 H3 G34",
     "IDH is open, so no kind of glioma is suggested": "IDH 状态未定，不提示胶质瘤类型",
     "histology and grade": "组织学类型与分级",
     "IDH1/IDH2 (immunohistochemistry for R132H, then sequencing)": "IDH1/IDH2（先行 R132H 免疫组化，再行测序）",

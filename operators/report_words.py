@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operators.domain import MarkerName, MarkerValue
 from operators.language import Language
 from operators.report_phrases import CHINESE, Phrasebook
-from operators.statements import LIMITS_OF_USE, NO_TUMOUR
+from operators.statements import LIKELY, LIMITS_OF_USE, NO_TUMOUR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ class Words:
     not_assessed: str
     reading: str
     weakest: str
+    grade: str
     confirm: str
     models: str
     outlines: str
@@ -125,7 +126,7 @@ WORDS: Mapping[Language, Words] = {
         no_tumour="No tumour detected",
         markers="Molecular markers, predicted from the images",
         calibrated="Calibrated probability of",
-        open_zone="neither answer can be ruled out",
+        open_zone="no answer is given in this range",
         no_marker="Not assessed: no marker was predicted for this study.",
         alterations={
             MarkerName.IDH: "IDH mutation",
@@ -134,20 +135,12 @@ WORDS: Mapping[Language, Words] = {
             MarkerName.PROLIFERATION: "High proliferation",
         },
         beside={MarkerName.PROLIFERATION: "RNA surrogate of Ki-67"},
-        values={
-            (MarkerName.IDH, MarkerValue.ALTERED): "Mutant",
-            (MarkerName.IDH, MarkerValue.UNALTERED): "Wild-type",
-            (MarkerName.CODEL_1P19Q, MarkerValue.ALTERED): "Codeleted",
-            (MarkerName.CODEL_1P19Q, MarkerValue.UNALTERED): "Not codeleted",
-            (MarkerName.MGMT, MarkerValue.ALTERED): "Methylated",
-            (MarkerName.MGMT, MarkerValue.UNALTERED): "Unmethylated",
-            (MarkerName.PROLIFERATION, MarkerValue.ALTERED): "High",
-            (MarkerName.PROLIFERATION, MarkerValue.UNALTERED): "Low",
-        },
+        values={answer: text.capitalize() for answer, text in LIKELY.items()},
         indeterminate="Indeterminate",
         not_assessed="Not assessed",
         reading="Read together (WHO CNS 2021)",
         weakest="Its weakest marker has {percent}.",
+        grade="Hint of grade: {hint} ({percent}).",
         confirm="Tissue must confirm: {tests}.",
         models="Models, and what they learnt from",
         outlines="outline",
@@ -193,7 +186,7 @@ WORDS: Mapping[Language, Words] = {
         no_tumour="未检出肿瘤",
         markers="分子标志物（影像预测）",
         calibrated="校准后概率",
-        open_zone="两种结果均不能排除",
+        open_zone="此区间内不作判定",
         no_marker="未评估：本检查未作标志物预测。",
         alterations={
             MarkerName.IDH: "IDH 突变",
@@ -203,19 +196,20 @@ WORDS: Mapping[Language, Words] = {
         },
         beside={MarkerName.PROLIFERATION: "Ki-67 的 RNA 替代指标"},
         values={
-            (MarkerName.IDH, MarkerValue.ALTERED): "突变型",
-            (MarkerName.IDH, MarkerValue.UNALTERED): "野生型",
-            (MarkerName.CODEL_1P19Q, MarkerValue.ALTERED): "共缺失",
-            (MarkerName.CODEL_1P19Q, MarkerValue.UNALTERED): "无共缺失",
-            (MarkerName.MGMT, MarkerValue.ALTERED): "甲基化",
-            (MarkerName.MGMT, MarkerValue.UNALTERED): "未甲基化",
-            (MarkerName.PROLIFERATION, MarkerValue.ALTERED): "高",
-            (MarkerName.PROLIFERATION, MarkerValue.UNALTERED): "低",
+            (MarkerName.IDH, MarkerValue.ALTERED): "可能为突变型",
+            (MarkerName.IDH, MarkerValue.UNALTERED): "可能为野生型",
+            (MarkerName.CODEL_1P19Q, MarkerValue.ALTERED): "可能共缺失",
+            (MarkerName.CODEL_1P19Q, MarkerValue.UNALTERED): "可能无共缺失",
+            (MarkerName.MGMT, MarkerValue.ALTERED): "可能甲基化",
+            (MarkerName.MGMT, MarkerValue.UNALTERED): "可能未甲基化",
+            (MarkerName.PROLIFERATION, MarkerValue.ALTERED): "可能偏高",
+            (MarkerName.PROLIFERATION, MarkerValue.UNALTERED): "可能偏低",
         },
         indeterminate="不确定",
         not_assessed="未评估",
         reading="综合判读（WHO CNS 2021）",
         weakest="其中最弱标志物的概率为 {percent}。",
+        grade="分级线索：{hint}（{percent}）。",
         confirm="须经组织学证实：{tests}。",
         models="模型及其训练数据",
         outlines="分割",

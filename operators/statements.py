@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operators.domain import MarkerName
+from operators.domain import MarkerName, MarkerValue
 
 LIMITS_OF_USE = (
     "Research use only; not a medical device. Made automatically and not checked by a person. "
@@ -43,6 +43,17 @@ MARKER_LABELS = {
     MarkerName.PROLIFERATION: ("Proliferation (RNA surrogate of Ki-67)", "high proliferation"),
 }
 """For people: the marker, and what its probability is a probability of."""
+LIKELY = {
+    (MarkerName.IDH, MarkerValue.ALTERED): "likely mutant",
+    (MarkerName.IDH, MarkerValue.UNALTERED): "likely wild-type",
+    (MarkerName.CODEL_1P19Q, MarkerValue.ALTERED): "likely codeleted",
+    (MarkerName.CODEL_1P19Q, MarkerValue.UNALTERED): "likely not codeleted",
+    (MarkerName.MGMT, MarkerValue.ALTERED): "likely methylated",
+    (MarkerName.MGMT, MarkerValue.UNALTERED): "likely unmethylated",
+    (MarkerName.PROLIFERATION, MarkerValue.ALTERED): "likely high",
+    (MarkerName.PROLIFERATION, MarkerValue.UNALTERED): "likely low",
+}
+"""What is said of a marker, in words: never more than likely."""
 
 
 def millilitres(cubic_mm: float) -> float:

@@ -16,9 +16,10 @@ from app.errors import ConfigError
 from app.process import open_classifiers
 from models.markers.calibration import Calibration, Verdict
 from models.markers.figure_model import CALIBRATION, INPUTS, MODEL
+from models.markers.image_features import feature_names
 from operators.classify import Evidence, FigureClassifier, classify, doubt_of
 from operators.domain import Check, Instance, MarkerName, MarkerValue, Outcome, Series, Study
-from operators.patient import age_years
+from operators.patient import age_years, sex
 
 KNOWN = Calibration(
     slope=2.0, intercept=0.5, coverage=0.8, altered=tuple(np.linspace(0.5, 5, 19)),
@@ -39,8 +40,8 @@ class Model:
     def __init__(self, score, calibration=KNOWN):
         self.calibration, self._score, self.ages = calibration, score, []
 
-    def score(self, images, tumour, age):
-        assert images.shape[0] == tumour.shape[0]
+    def score(self, figures, age):
+        assert len(figures) == len(feature_names())
         self.ages.append(age)
         return self._score
 
@@ -55,7 +56,7 @@ def test_only_a_lone_thinkable_answer_is_given(score, value):
     assert found.probability == pytest.approx(1 / (1 + np.exp(-(2 * score + 0.5))))
     assert (found.model, found.model_version) == ("idh figures", "0123456789ab")
     assert "AUC 0.93, 0.87 to 0.98" in found.reason
-    assert ("leave both answers open" in found.reason) == (value is MarkerValue.INDETERMINATE)
+    assert ("do not decide it" in found.reason) == (value is MarkerValue.INDETERMINATE)
 
 
 def test_a_model_no_better_than_chance_says_nothing():
@@ -66,7 +67,7 @@ def test_a_model_no_better_than_chance_says_nothing():
 
 
 @pytest.mark.parametrize("marker", ["idh", "1p19q", "mgmt", "proliferation", None])
-def test_both_answers_are_open_just_where_the_verdict_is_indeterminate(marker):
+def test_the_range_without_an_answer_is_where_the_verdict_is_indeterminate(marker):
     """Also where neither is thinkable, and where a class has too few scores to call anything strange."""
     folder = Path(models.__file__).parent / "weights" / "markers"
     few = KNOWN.model_copy(update={"altered": (1.0, 2.0), "unaltered": (-5.0, -4.0, -3.0), "coverage": 0.7})
@@ -75,6 +76,8 @@ def test_both_answers_are_open_just_where_the_verdict_is_indeterminate(marker):
     assert 0.0 <= low < high <= 1.0
     for score in np.linspace(-8, 8, 801):
         said = known.verdict(score)
+        likelier = Verdict.ALTERED if known.probability(score) >= 0.5 else Verdict.UNALTERED
+        assert said in {likelier, Verdict.INDETERMINATE}, "nothing is said against its own probability"
         if (said is Verdict.INDETERMINATE) != (low <= known.probability(score) <= high):
             assert min(abs(known.probability(score) - edge) for edge in (low, high)) < 1e-9, "an edge alone may differ"
     told = FigureClassifier(MarkerName.IDH, Model(3.0, known))(evidence())
@@ -104,13 +107,25 @@ def check(name, outcome):
     ],
 )
 def test_doubt_about_what_a_marker_is_read_from_silences_it(checks, doubt):
-    assert doubt_of(checks) == doubt
-    markers = classify(evidence(), doubt_of(checks), {MarkerName.IDH: FigureClassifier(MarkerName.IDH, Model(3.0))})
+    assert doubt_of(checks, None) == doubt_of(checks, 18.0) == doubt
+    markers = classify(evidence(), doubt, {MarkerName.IDH: FigureClassifier(MarkerName.IDH, Model(3.0))})
     by_name = {m.name: m for m in markers}
     assert set(by_name) == set(MarkerName)
     assert by_name[MarkerName.IDH].value is (MarkerValue.NOT_ASSESSED if doubt else MarkerValue.ALTERED)
     assert not doubt or by_name[MarkerName.IDH].reason == doubt
     assert by_name[MarkerName.MGMT].reason == "no model for this marker is installed"
+
+
+def test_of_a_child_nothing_is_said():
+    assert doubt_of([check("segmentation", Outcome.WARN)], 17.9) == "the models learnt from adults alone"
+
+
+def test_the_tumour_is_described_once_for_all_markers(monkeypatch):
+    asked = []
+    monkeypatch.setattr("operators.classify.describe", lambda *_: asked.append(1) or np.zeros(len(feature_names())))
+    everyone = {name: FigureClassifier(name, Model(3.0)) for name in MarkerName}
+    assert {m.value for m in classify(evidence(), "", everyone)} == {MarkerValue.ALTERED}
+    assert len(asked) == 1
 
 
 def test_without_a_tumour_no_marker_is_assessed():
@@ -134,6 +149,8 @@ def study(**header):
         ({"PatientBirthDate": "19750301", "StudyDate": "20190301"}, 44.0),
         ({"PatientBirthDate": "1975.03.01", "StudyDate": "20190301"}, 44.0),
         ({"PatientAge": "000Y", "PatientBirthDate": "19750301", "StudyDate": "20190301"}, 44.0),
+        ({"PatientAge": "044Y", "PatientBirthDate": "19740301", "StudyDate": "20190601"}, 44.0),
+        ({"PatientAge": "003Y", "PatientBirthDate": "19750301", "StudyDate": "20190301"}, None),
         ({"PatientAge": "999Y"}, None),
         ({"PatientAge": "forty"}, None),
         ({"PatientBirthDate": "20300101", "StudyDate": "20190301"}, None),
@@ -146,6 +163,23 @@ def study(**header):
 def test_age_comes_from_the_header_and_absurd_ones_are_none(header, age):
     found = age_years(study(**header))
     assert found is None if age is None else found == pytest.approx(age, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({"PatientSex": "F"}, "F"),
+        ({"PatientSex": "m "}, "M"),
+        ({"PatientSex": "O"}, None),
+        ({"PatientSex": "female"}, None),
+        ({"PatientSex": ["M", "F"]}, None),
+        ({"PatientSex": ""}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value", "ignore:Value length")
+def test_sex_comes_from_the_header_and_any_other_is_none(header, expected):
+    assert sex(study(**header)) == expected
 
 
 def test_models_are_opened_where_they_lie_and_damage_is_one_error(tmp_path):

@@ -50,7 +50,9 @@ from operators.write_pdf import content_of as content
 from tests.support_results import MADE_AT, PATIENTS, iod_errors, job_of, source_of
 
 CARDS = Path(models.__file__).parent / "cards"
-WORTH = "the true answer is ruled out in at most 10% of patients (AUC {}, {} to {} on patients never seen)"
+WORTH = (
+    "of patients of either kind about 10% have their true answer ruled out (AUC {}, {} to {} on patients never seen)"
+)
 OPEN = tuple(Marker(n, MarkerValue.NOT_ASSESSED, "no model for this marker is installed") for n in MarkerName)
 ASSESSED = (
     Marker(
@@ -59,7 +61,7 @@ ASSESSED = (
     ),
     Marker(
         MarkerName.CODEL_1P19Q, MarkerValue.INDETERMINATE,
-        f"the images leave both answers open; {WORTH.format(0.77, 0.62, 0.91)}; the patient's age is not known", 0.34,
+        f"the images do not decide it; {WORTH.format(0.77, 0.62, 0.91)}; the patient's age is not known", 0.34,
         "1p19q figures", "7ab4d30a6227", (0.05, 0.36),
     ),
     Marker(
@@ -327,14 +329,24 @@ def test_no_tumour_is_said_and_nothing_measured(tmp_path):
 
 def test_what_is_said_of_markers_and_why_not(tmp_path):
     text = text_of(written(tmp_path, markers=ASSESSED))
-    assert "IDH mutation Mutant" in text.replace("0% 50% 100% ", "")
-    for told in ("Mutant", "91%", "Indeterminate", "34%", "Not assessed", "Low", "21%", "RNA surrogate of Ki-67"):
+    assert "IDH mutation Likely mutant" in text.replace("0% 50% 100% ", "")
+    for told in (
+        "Likely mutant",
+        "91%",
+        "Indeterminate",
+        "34%",
+        "Not assessed",
+        "Likely low",
+        "21%",
+        "RNA surrogate of Ki-67",
+    ):
         assert told in text
     for marker in ASSESSED:
         assert squeezed(marker.reason[1:]) in squeezed(text)
     assert "The images suggest an IDH-mutant diffuse glioma, astrocytoma or oligodendroglioma" in text
     assert "Tissue must confirm: histology and grade" in text
-    assert "neither answer can be ruled out" in text
+    assert "Hint of grade: proliferation is likely low, which is commoner in lower grades (79%)." in text
+    assert "no answer is given in this range" in text
 
 
 def test_open_markers_suggest_nothing_and_no_markers_are_told(tmp_path):
@@ -520,7 +532,7 @@ def test_every_other_reason_is_known_in_chinese():
     ):  # fmt: skip
         reasons.append(alignment._fault(shift, 0.0, at, peak, gap))
     doubted = [Check(name, Outcome.WARN, "") for name in classify.DECISIVE_CHECKS]
-    reasons += [classify.doubt_of(doubted), classify.doubt_of(doubted[:1]), classify.doubt_of(doubted[1:])]
+    reasons += [classify.doubt_of(some, age) for some in (doubted, doubted[:1], doubted[1:]) for age in (None, 3.0)]
     reasons += [m.reason for m in (*OPEN, *ASSESSED) if m.reason] + [
         "no tumour was found",
         "no tumour lies within the brain",
@@ -533,6 +545,7 @@ def test_every_other_reason_is_known_in_chinese():
             ]
             found = integrated.read_together(pair)
             reasons += [found.text, *found.to_confirm]
+    reasons += integrated.GRADE_HINTS.values()
     assert all(reasons)
     assert not {reason for reason in reasons if english(say(reason))}
 

@@ -227,13 +227,18 @@ def test_a_marker_that_is_not_assessed_says_so_and_why(tmp_path):
 
 
 SAID = [
-    ("IDH mutation status", Code("C18093", "NCIt", "Gene Mutation"), [91.0], "Probability of IDH mutation 91%"),
+    (
+        "IDH mutation status",
+        Code("C18093", "NCIt", "Gene Mutation"),
+        [91.0],
+        "Likely mutant. Probability of IDH mutation 91%",
+    ),
     ("1p/19q codeletion status", codes.INDETERMINATE, [], "Probability of 1p/19q codeletion 48%: too close to call"),
     (
         "MGMT promoter methylation",
         Code("C132892", "NCIt", "MGMT unmethylated"),
         [93.0],
-        "Probability of MGMT promoter methylation 7%",
+        "Likely unmethylated. Probability of MGMT promoter methylation 7%",
     ),
 ]
 

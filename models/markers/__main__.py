@@ -1,4 +1,4 @@
-"""Command line of the molecular markers: train, figures, learning-curve, evaluate, compare, export.
+"""Command line of the molecular markers: train, figures, learning-curve, evaluate, abstention, compare, export.
 
 Labels are columns of DATA/labels.csv (idh, codel_1p19q, mgmt, proliferation_score, tert, atrx, grade, or one of
 your own). Splits are by patient; figures are of patients that a network never saw, with intervals.
@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from models.markers.abstention_command import abstention
+from models.markers.calibration import CalibrationError
 from models.markers.compare import compare
 from models.markers.evaluate_command import evaluate
 from models.markers.export_command import export
@@ -42,6 +44,7 @@ app.command()(train)
 app.command()(figures)
 app.command()(learning_curve)
 app.command()(evaluate)
+app.command()(abstention)
 app.command()(compare)
 app.command()(export)
 
@@ -50,7 +53,7 @@ def run() -> None:
     """Run the command line: one line and exit status 2 for what the user can mend."""
     try:
         app()
-    except (data.DataError, OutcomeError, OneClass, OSError) as error:
+    except (data.DataError, OutcomeError, CalibrationError, OneClass, OSError) as error:
         console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
 

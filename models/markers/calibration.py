@@ -2,7 +2,8 @@
 
 The probability is a logistic function of the score (Platt). The verdict is conformal: a class is thinkable when the
 score is not stranger than most held-out patients of that class had, and something is said only where exactly one class
-is thinkable. So of each class at least `coverage` of future patients like those keep their true class thinkable.
+is thinkable, and is the likelier one. So of each class at least `coverage` of future patients like those keep their
+true class thinkable.
 
 Sources: J. Platt, Advances in Large Margin Classifiers, 1999; V. Vovk, "Conditional validity of inductive conformal
 predictors", ACML 2012 (label-conditional validity).
@@ -21,6 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 LIMIT = 0.005
 """Probabilities are held this far from 0 and 1 before they become scores: a forest can say exactly 1."""
+
+
+EVEN = 0.5
+"""A probability at which either answer is as likely."""
 
 
 class CalibrationError(ValueError):
@@ -66,19 +71,22 @@ class Calibration(BaseModel):
         return float(1.0 / (1.0 + np.exp(-(self.slope * score + self.intercept))))
 
     def verdict(self, score: float) -> Verdict:
-        """Say which class alone is thinkable; where both are, or neither, the marker is indeterminate."""
+        """Say which class alone is thinkable; where both are, or neither, or it is the less likely, say neither."""
         as_altered = rank(self.altered, score, low_is_strange=True) > 1.0 - self.coverage
         as_unaltered = rank(self.unaltered, score, low_is_strange=False) > 1.0 - self.coverage
         if as_altered == as_unaltered:
             return Verdict.INDETERMINATE
-        return Verdict.ALTERED if as_altered else Verdict.UNALTERED
+        # Of a rare class few scores rule the common one out, and still most patients who have them are of the common.
+        likelier = Verdict.ALTERED if self.probability(score) >= EVEN else Verdict.UNALTERED
+        lone = Verdict.ALTERED if as_altered else Verdict.UNALTERED
+        return lone if lone is likelier else Verdict.INDETERMINATE
 
     def open_between(self) -> tuple[float, float]:
-        """Give the probabilities of alteration between which both answers stay open; 0 or 1 where there is no end."""
+        """Give the probabilities of alteration between which nothing is said; 0 or 1 where there is no end."""
         lowest = self._last_thinkable(sorted(self.altered))
         highest = -self._last_thinkable(sorted(-score for score in self.unaltered))
-        low, high = sorted((lowest, highest))
-        return self.probability(low), self.probability(high)
+        low, high = (self.probability(score) for score in sorted((lowest, highest)))
+        return min(low, EVEN), max(high, EVEN)
 
     def _last_thinkable(self, scores: Sequence[float]) -> float:
         """Return the strangest score at which a class is still thinkable; `scores` are the class's, strangest first."""

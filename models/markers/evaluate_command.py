@@ -11,7 +11,7 @@ from rich.table import Table
 
 from models.json_file import write_json
 from models.markers.crossval import OUTCOMES
-from models.markers.metrics import Performance, attention_shares, by_site, measure
+from models.markers.metrics import Performance, attention_shares, by_site, measure, paired
 from models.markers.outcomes import Outcome, OutcomeError
 from models.markers.plots import draw_reliability, draw_roc
 
@@ -32,6 +32,9 @@ def evaluate(
     json_file: Annotated[Path, typer.Option("--json", help="result file")],
     plots: Annotated[Path | None, typer.Option(help="folder for roc.png and reliability.png")] = None,
     threshold: Annotated[float, typer.Option(help="probability from which a patient is called positive")] = 0.5,
+    against: Annotated[
+        Path | None, typer.Option(help="outcomes.json of another model: the difference on common patients is told too")
+    ] = None,
 ) -> None:
     """Measure a model on its held-out patients, each figure with its 95 % interval by bootstrap over patients.
 
@@ -48,6 +51,8 @@ def evaluate(
     content = {"marker": marker, "title": title, "model": outcome.model, **performance.content(), "sites": sites}
     attention = attention_shares([p.attention for p in outcome.patients if p.attention])
     content |= {"attention": {name: share.content() for name, share in attention.items()}}
+    pair = None if against is None else paired(outcome, Outcome.load(against))
+    content |= {"against": pair.content()} if pair else {}
     write_json(json_file, content | {"settings": dict(outcome.settings)})
     if plots is not None:
         draw_roc({outcome.model: outcome}, plots / "roc.png", title)
@@ -57,6 +62,8 @@ def evaluate(
         table.add_row(shown, str(performance.figures[name]))
     for name, share in attention.items():
         table.add_row(SHARES[name], str(share))
+    if pair is not None:
+        table.add_row(f"AUC less the other's ({pair.other:.3f}), {pair.patients} patients", str(pair.difference))
     console.print(table)
     by = Table("site", "patients", "positive", "accuracy", "AUC", title="by site")
     for site, figures in sites.items():

@@ -16,7 +16,7 @@ import skops.io
 from numpy.typing import NDArray
 
 from models.markers.calibration import Calibration, CalibrationError, to_score
-from models.markers.image_features import describe, feature_names
+from models.markers.image_features import feature_names
 
 MODEL, CALIBRATION = "model.skops", "calibration.json"
 TRUSTED = ("numpy.dtype", "sklearn.tree._tree.Tree")
@@ -25,9 +25,6 @@ INPUTS = (*feature_names(), "age")
 """What the model reads, in order: figures of the tumour, and age in years (not a number where it is not known)."""
 AGES = (1.0, 110.0)
 """Ages in years outside of these are taken for not known."""
-
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 
 class FigureModelError(ValueError):
@@ -51,18 +48,9 @@ class FigureModel:
         self.name = f"{marker} figures"
         self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
-    def score(self, view: FloatArray, tumour: BoolArray, age_years: float | None) -> float:
-        """Give the log odds that the marker is altered, not yet calibrated.
-
-        `view` is (slices, 2, H, W) as the segmentation network sees the study, `tumour` (slices, H, W) on the same
-        frame. Raises NoTumour where no tumour lies in the brain.
-        """
-        return float(to_score(altered_probability(self._model, inputs(view, tumour, age_years)[None]))[0])
-
-
-def inputs(view: FloatArray, tumour: BoolArray, age_years: float | None) -> NDArray[np.float64]:
-    """Assemble what a model reads of one study."""
-    return with_age(describe(view, tumour), age_years)
+    def score(self, figures: NDArray[np.float64], age_years: float | None) -> float:
+        """Give the log odds that the marker is altered, not yet calibrated, from `describe`'s figures of the tumour."""
+        return float(to_score(altered_probability(self._model, with_age(figures, age_years)[None]))[0])
 
 
 def with_age(figures: NDArray[np.float64], age_years: float | None) -> NDArray[np.float64]:

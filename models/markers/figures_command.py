@@ -120,9 +120,16 @@ def refuse_twins(patients: Sequence[Patient]) -> None:
 
 def said(verdicts: Sequence[str], altered: NDArray[np.bool_]) -> dict[str, Any]:
     """Sum up verdicts: how often something is said, how often rightly, and how often the truth is not ruled out."""
-    spoken = np.array([v != "indeterminate" for v in verdicts])
-    right = np.array([v == "altered" for v in verdicts]) == altered
+    found = np.array(verdicts)
+    spoken = found != "indeterminate"
+    right = (found == "altered") == altered
+    of_each = {
+        f"{answer}_{what}": int(count.sum())
+        for answer in ("altered", "unaltered")
+        for what, count in (("said", found == answer), ("right", (found == answer) & right))
+    }
     return {
+        **of_each,
         "said": float(spoken.mean()),
         "right_of_said": float(right[spoken].mean()) if spoken.any() else 0.0,
         "covered": float((right | ~spoken).mean()),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, roc_auc_score
 
-from models.markers.outcomes import Outcome
+from models.markers.outcomes import Outcome, OutcomeError
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -100,6 +100,46 @@ def attention_shares(patients: Sequence[Mapping[str, float]], draws: int = DRAWS
         low, high = np.percentile(values[rows].mean(axis=1), (tail, 100.0 - tail))
         found[name] = Estimate(float(values.mean()), float(low), float(high))
     return found
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same patients, none of whom either had seen."""
+
+    patients: int
+    one: float
+    """AUC of the first."""
+    other: float
+    difference: Estimate
+    """First minus second; the interval by bootstrap over the common patients."""
+
+    def content(self) -> dict[str, Any]:
+        """Say it as data for JSON."""
+        return {
+            "patients": self.patients, "auc": self.one, "other_auc": self.other,
+            "difference": self.difference.content(),
+        }  # fmt: skip
+
+
+def paired(one: Outcome, other: Outcome, draws: int = DRAWS, seed: int = 0) -> Paired:
+    """Compare the AUC of two models over the patients whom both judged.
+
+    Raises `OutcomeError` where they are of two markers or label a patient differently, `OneClass` where the common
+    patients are of one class.
+    """
+    if one.marker != other.marker:
+        raise OutcomeError(f"one model tells {one.marker}, the other {other.marker}")
+    theirs = {p.patient: p for p in other.patients}
+    common = [(p, theirs[p.patient]) for p in one.patients if p.patient in theirs]
+    if any(p.label != q.label for p, q in common):
+        raise OutcomeError("the two models were judged by different labels")
+    truth = np.array([p.label for p, _ in common], np.int64)
+    first, second = (np.array([pair[i].probability for pair in common]) for i in (0, 1))
+    drawn = [auc(truth[row], first[row]) - auc(truth[row], second[row]) for row in resamples(truth, draws, seed)]
+    tail = 50.0 * (1.0 - LEVEL)
+    low, high = np.percentile(drawn, (tail, 100.0 - tail))
+    areas = auc(truth, first), auc(truth, second)
+    return Paired(len(truth), *areas, Estimate(areas[0] - areas[1], float(low), float(high)))
 
 
 def resamples(labels: Labels, draws: int, seed: int) -> list[NDArray[np.int64]]:

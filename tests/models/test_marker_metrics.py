@@ -20,6 +20,7 @@ from models.markers.metrics import (
     calibration_error,
     kappa,
     measure,
+    paired,
     resamples,
 )
 from models.markers.outcomes import Outcome, OutcomeError, PatientOutcome
@@ -183,3 +184,22 @@ def test_outcomes_and_figures_need_no_torch():
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_two_models_are_compared_on_the_patients_that_both_judged():
+    rng = np.random.default_rng(0)
+    labels = [1, 0] * 30
+    good = [0.8 * y + 0.2 * float(rng.random()) for y in labels]
+    poor = [float(rng.random()) for _ in labels]
+    one, other = outcome(labels, good, "A" * 60), outcome(labels[:40], poor[:40], "A" * 40)
+    found = paired(one, other)
+    assert found.patients == 40
+    assert found.one == pytest.approx(roc_auc_score(labels[:40], good[:40])) == 1.0
+    assert found.other == pytest.approx(roc_auc_score(labels[:40], poor[:40]))
+    assert found.difference.value == pytest.approx(found.one - found.other)
+    assert 0 < found.difference.low < found.difference.value < found.difference.high
+    assert paired(one, one).difference == paired(other, other).difference
+    with pytest.raises(OutcomeError, match="different labels"):
+        paired(one, outcome([1 - y for y in labels], good, "A" * 60))
+    with pytest.raises(OutcomeError, match="codel"):
+        paired(one, Outcome("codel", "early", {}, one.patients))

@@ -355,12 +355,16 @@ def test_train_evaluate_and_export_from_the_command_line(invoke, tmp_path):
     assert "chance" in done.output
 
     judged = ("evaluate", "--run", out, "--json", tmp_path / "judged.json", "--plots", tmp_path / "plots")
+    judged += ("--against", out / "outcomes.json")
     done = invoke(*judged, "--marker", "idh", trains=False)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "judged.json").read_text())
     assert found["auc"]["interval"][0] <= found["auc"]["value"] <= found["auc"]["interval"][1]
     assert found["beats_chance"] == (found["auc"]["interval"][0] > 0.5)
     assert sum(site["patients"] for site in found["sites"].values()) == 8
+    same = found["against"]
+    assert (same["patients"], same["difference"]["value"]) == (8, 0.0), "against itself"
+    assert same["auc"] == same["other_auc"] == found["auc"]["value"]
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"roc.png", "reliability.png"}
     assert "not mgmt" in str(invoke(*judged, "--marker", "mgmt", trains=False).exception)
 
