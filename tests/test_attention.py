@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from models.markers.cells import Cells
 from models.markers.slice_network import About, Answer
 from operators.attention import SHOWN, look, strongest_slices
 from operators.attention_picture import caption, render_attention
@@ -17,8 +18,8 @@ from operators.write_capture import write_captures
 from tests.support_results import MADE_AT, iod_errors, job_of, source_of
 
 ABOUT = About(
-    marker="idh", network="resnest-mix (light)", sequences=("T1", "T1C", "FLAIR"), pixels=56, auc=0.8,
-    auc_interval=(0.7, 0.9),
+    marker="idh", network="resnest-mix (light)", sequences=("T1", "T1C", "FLAIR"), pixels=56,
+    cells=Cells(first=(11.0, 11.0), step=32.0), auc=0.8, auc_interval=(0.7, 0.9),
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Command line of the molecular markers: train, figures, learning-curve, evaluate, abstention, compare, export.
+"""Command line of the molecular markers: train, figures, learning-curve, judge, evaluate, abstention, compare, export.
 
 Labels are columns of DATA/labels.csv (idh, codel_1p19q, mgmt, proliferation_score, tert, atrx, grade, or one of
 your own). Splits are by patient; figures are of patients that a network never saw, with intervals.
@@ -19,6 +19,7 @@ from models.markers.compare import compare
 from models.markers.evaluate_command import evaluate
 from models.markers.export_command import export
 from models.markers.figures_command import figures
+from models.markers.judge_command import judge
 from models.markers.learning_curve_command import learning_curve
 from models.markers.metrics import OneClass
 from models.markers.outcomes import OutcomeError
@@ -43,6 +44,7 @@ def main(
 app.command()(train)
 app.command()(figures)
 app.command()(learning_curve)
+app.command()(judge)
 app.command()(evaluate)
 app.command()(abstention)
 app.command()(compare)

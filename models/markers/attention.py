@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F
 
 from models import frame
 from models.markers.batch import SliceBatch
+from models.markers.cells import Cells
 from models.markers.prediction import Prediction, class_maps
 
 AROUND_MM = 10.0
@@ -32,12 +32,14 @@ class Attention:
     """Share of the brain shown that is inside or around: what a map that knows nothing would reach."""
 
 
-def attention_of(prediction: Prediction, batch: SliceBatch, answer: int) -> Attention | None:
+def attention_of(prediction: Prediction, batch: SliceBatch, answer: int, cells: Cells) -> Attention | None:
     """Measure the map of class number `answer` over all slices; None where nothing speaks for that class."""
-    maps = F.interpolate(class_maps(prediction)[:, [answer]].float(), size=batch.mask.shape[-2:], mode="bilinear")
+    pixels = batch.mask.shape[-1]
+    drawn = cells.draw(class_maps(prediction)[:, answer].float().cpu().numpy(), pixels, pixels)
+    maps = torch.from_numpy(drawn)[:, None]
     shown = (batch.images != 0.0) & batch.present[:, :, None, None]
-    brain = shown.any(dim=1, keepdim=True).float()
-    weight, mask = (maps * brain).cpu(), batch.mask.cpu()
+    brain = shown.any(dim=1, keepdim=True).float().cpu()
+    weight, mask = maps * brain, batch.mask.cpu()
     total = float(weight.sum())
     if total <= 0.0:
         return None
@@ -45,7 +47,7 @@ def attention_of(prediction: Prediction, batch: SliceBatch, answer: int) -> Atte
     return Attention(
         inside=float((weight * mask).sum()) / total,
         around=float((weight * around).sum()) / total,
-        covered=float((brain.cpu() * around).sum() / brain.sum().cpu()),
+        covered=float((brain * around).sum() / brain.sum()),
     )
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from models.json_file import write_json
-from models.markers.crossval import OUTCOMES, Study, gather, run_fold
+from models.markers.crossval import OUTCOMES, Study, gather, kept_outcomes, run_fold
 from models.markers.data import PIXELS
 from models.markers.labels import find_marker, read_subjects
 from models.markers.metrics import OneClass, Performance, measure
@@ -151,7 +151,7 @@ def _mgmt(row: Row, study: Study, folder: Path, out: Path) -> Mgmt:
     outcomes = {epoch: gather(study, folder, str(epoch))[0] for epoch in study.schedule.keep}
     for epoch, outcome in outcomes.items():
         if outcome.patients:
-            outcome.save(folder / f"outcomes_{epoch:03d}.json")
+            outcome.save(folder / kept_outcomes(epoch))
     curves = {f"fold_{n}": log for n in range(study.folds) if (log := read_log(folder / f"fold_{n}"))}
     if curves:
         draw_curves(curves, out / "mgmt_curves.png", f"{study.marker.title}: training, {len(curves)} folds and mean")

@@ -14,16 +14,23 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from models import frame
 from models.json_file import write_json
+from models.markers.cells import Cells
 from models.markers.data import TumourSlices, load_slices
 from models.markers.labels import Marker, Subject, label_of_patients
 from models.markers.outcomes import Outcome, PatientOutcome
 from models.markers.pooling import PatientClassifier
+from models.markers.receptive_field import measure_cells
 from models.markers.recipe import Recipe, Schedule
-from models.markers.trainer import MarkerTrainer, ask_patient, kept_weights, load_weights
+from models.markers.trainer import LAST, MarkerTrainer, ask_patient, kept_weights, load_weights
 from models.training import data
 from models.training.folds import keep_or_refuse
 
 OUTCOMES = "outcomes.json"
+
+
+def kept_outcomes(epoch: int) -> str:
+    """Name the file of what was said after an epoch whose weights are kept."""
+    return f"outcomes_{epoch:03d}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +106,35 @@ def run_fold(study: Study, fold: int, folder: Path, progress: Progress) -> None:
         return
     training, held = study.split(fold)
     classifier = fit(study, training, held, folder, progress)
+    write_json(done, judge_fold(study, classifier, held, fold, folder, progress))
+
+
+def weights_of(schedule: Schedule, folder: Path) -> dict[str, Path]:
+    """Name the weights that a fold in `folder` keeps: "last", and those after each epoch that is kept."""
+    return {"last": folder / LAST} | {str(epoch): kept_weights(folder, epoch) for epoch in schedule.keep}
+
+
+def judge_fold(
+    study: Study, classifier: PatientClassifier, held: Sequence[Subject], fold: int, folder: Path, progress: Progress
+) -> dict[str, list[dict[str, Any]]]:
+    """Ask a fold's weights in `folder`, each in turn, about the held-out patients; returns result.json's content."""
     by_patient: dict[str, list[TumourSlices]] = {}
     for case in load(study, held, progress):
         by_patient.setdefault(case.subject.patient, []).append(case)
-    result = {"last": judge(classifier, by_patient, fold)}
-    for epoch in study.schedule.keep:
-        load_weights(classifier, kept_weights(folder, epoch))
-        result[str(epoch)] = judge(classifier, by_patient, fold)
-    write_json(done, result)
+    result = {}
+    for name, path in weights_of(study.schedule, folder).items():
+        load_weights(classifier, path)
+        cells = measure_cells(classifier.network)
+        result[name] = [
+            _judge_patient(classifier, patient, cases, fold, cells) for patient, cases in sorted(by_patient.items())
+        ]
+    return result
 
 
-def judge(classifier: PatientClassifier, by_patient: dict[str, list[TumourSlices]], fold: int) -> list[dict[str, Any]]:
-    """Ask a network about patients it never saw; returns their outcomes as data for JSON."""
-    return [_judge_patient(classifier, patient, cases, fold) for patient, cases in sorted(by_patient.items())]
-
-
-def _judge_patient(classifier: PatientClassifier, patient: str, cases: list[TumourSlices], fold: int) -> dict[str, Any]:
-    probability, attention = ask_patient(classifier, cases)
+def _judge_patient(
+    classifier: PatientClassifier, patient: str, cases: list[TumourSlices], fold: int, cells: Cells
+) -> dict[str, Any]:
+    probability, attention = ask_patient(classifier, cases, cells)
     first = cases[0].subject
     return {
         "patient": patient, "site": first.case.site, "fold": fold, "label": first.label, "probability": probability,

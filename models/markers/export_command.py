@@ -14,16 +14,18 @@ from rich.console import Console
 
 from models.engine_openvino import core
 from models.json_file import read_json, write_json
+from models.markers.cells import Cells
 from models.markers.crossval import OUTCOMES
 from models.markers.export import WithMaps, export_onnx
 from models.markers.metrics import attention_shares, measure
 from models.markers.network import MarkerNetwork
 from models.markers.outcomes import Outcome
-from models.markers.recipe import Recipe, Schedule
+from models.markers.receptive_field import measure_cells
+from models.markers.recipe import Recipe, Schedule, from_settings
 from models.markers.slice_network import About
 from models.markers.slices import INPUTS, SEQUENCES
 from models.markers.train_command import FINAL
-from models.markers.trainer import load_weights
+from models.markers.trainer import LAST, load_weights
 from models.training import data
 
 TOLERANCE = 1e-3
@@ -47,7 +49,7 @@ def export(
     if recipe.pooling != "mean":
         raise data.DataError("only networks with --pooling mean can be exported")
     folder = run / (FINAL if fold is None else f"fold_{fold}")
-    network = load_weights(recipe.make(schedule), folder / "last.pt").network.eval()
+    network = load_weights(recipe.make(schedule), folder / LAST).network.eval()
     part = to.with_suffix(".part.onnx")
     about = {"marker": settings["title"], "positive": settings["positive"], "network": recipe.network}
     export_onnx(network, part, about, schedule.pixels)
@@ -55,7 +57,7 @@ def export(
         gap = difference(network, part, schedule.pixels)
         if not gap <= TOLERANCE:
             raise data.DataError(f"the exported network differs from the trained one by {gap:.3g}; not usable")
-        described = describe(run, recipe, schedule)
+        described = describe(run, recipe, schedule, measure_cells(network))
         part.replace(to)
         write_json(to.with_suffix(".json"), described)
     finally:
@@ -64,7 +66,7 @@ def export(
     Console(stderr=True).print(f"{to}, {size:.1f} MB, {schedule.pixels} pixels, largest difference {gap:.1e}")
 
 
-def describe(run: Path, recipe: Recipe, schedule: Schedule) -> dict[str, Any]:
+def describe(run: Path, recipe: Recipe, schedule: Schedule, cells: Cells) -> dict[str, Any]:
     """Say what a network is and how its cross-validation did, as `slice_network.About` reads it."""
     outcome = Outcome.load(run / OUTCOMES)
     area = measure(outcome.labels, outcome.probabilities).figures["auc"]
@@ -74,21 +76,12 @@ def describe(run: Path, recipe: Recipe, schedule: Schedule) -> dict[str, Any]:
         network=f"{recipe.network} ({recipe.size})",
         sequences=recipe.sequences,
         pixels=schedule.pixels,
+        cells=cells,
         auc=area.value,
         auc_interval=(area.low, area.high),
         attention={name: share.value for name, share in shares.items()},
     )
     return about.model_dump(mode="json")
-
-
-def from_settings(settings: dict[str, Any]) -> tuple[Recipe, Schedule]:
-    """Return the recipe and schedule that a run's settings.json describes."""
-
-    def only(kind: type[Recipe] | type[Schedule]) -> dict[str, Any]:
-        named = {key: settings[key] for key in kind.__dataclass_fields__ if key in settings}
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in named.items()}
-
-    return Recipe(**only(Recipe)), Schedule(**only(Schedule))
 
 
 def difference(network: MarkerNetwork, exported: Path, pixels: int) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
+from typing import Any
 
 from models.markers.slices import NEGATIVE, POSITIVE
 from models.training import data
@@ -111,6 +112,13 @@ def find_marker(
     if positive is not None:
         return Marker(name, column, positive, "", f"{column}: {positive}")
     return Marker(name, column, "high", "low", f"{column} above {threshold:g}", score=True, threshold=threshold)
+
+
+def marker_from_settings(name: str, settings: Mapping[str, Any]) -> Marker:
+    """Return the marker that a run's settings.json describes, but for its name, which it does not tell."""
+    threshold: float | None = settings["threshold"]
+    column, positive, negative, title = (str(settings[key]) for key in ("column", "positive", "negative", "title"))
+    return Marker(name, column, positive, negative, title, score=threshold is not None, threshold=threshold)
 
 
 def read_subjects(folder: Path, marker: Marker, leave_out: Sequence[str] = ()) -> tuple[Marker, list[Subject]]:

@@ -56,8 +56,12 @@ def total_loss(prediction: Prediction, target: Tensor, class_weights: Tensor | N
 def class_maps(prediction: Prediction) -> Tensor:
     """Return Grad-CAM's map of each class, (B, classes, h, w), not negative; zero where nothing speaks for it."""
     places = prediction.features.shape[-2] * prediction.features.shape[-1]
-    weighed = torch.einsum("bchw,kc->bkhw", prediction.features, prediction.head_weight)
-    return F.relu(weighed) / places
+    return F.relu(class_scores(prediction)) / places
+
+
+def class_scores(prediction: Prediction) -> Tensor:
+    """Return what each place says for and against each class, (B, classes, h, w): `class_maps` before their ReLU."""
+    return torch.einsum("bchw,kc->bkhw", prediction.features, prediction.head_weight)
 
 
 def _cross_entropy(term: Auxiliary, target: Tensor, class_weights: Tensor | None) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from models.frame import FRAME_SIZE
 from models.markers.data import PIXELS, SOURCE
 from models.markers.kinet import Parts
 from models.markers.network import MarkerNetwork
 from models.markers.pooling import PatientClassifier, make_pooling
+from models.markers.slices import FEWEST_PIXELS
 from models.markers.zoo import build
 from models.training.data import DataError
 
@@ -75,12 +77,24 @@ class Schedule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2 or self.slices < 1 or self.pixels < 32:
-            raise DataError("training needs an epoch, two slices a step, a slice a patient, and 32 pixels at least")
+        if self.epochs < 1 or self.batch < 2 or self.slices < 1:
+            raise DataError("training needs an epoch, two slices a step and a slice a patient at least")
+        if not FEWEST_PIXELS <= self.pixels <= FRAME_SIZE:
+            raise DataError(f"a network's input has {FEWEST_PIXELS} to {FRAME_SIZE} pixels a side, not {self.pixels}")
 
     def describe(self) -> dict[str, Any]:
         """Say what changes the weights, as data for JSON."""
         return {key: value for key, value in asdict(self).items() if key not in {"workers", "keep"}}
+
+
+def from_settings(settings: Mapping[str, Any]) -> tuple[Recipe, Schedule]:
+    """Return the recipe and schedule that a run's settings.json describes."""
+
+    def only(kind: type[Recipe] | type[Schedule]) -> dict[str, Any]:
+        named = {key: settings[key] for key in kind.__dataclass_fields__ if key in settings}
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in named.items()}
+
+    return Recipe(**only(Recipe)), Schedule(**only(Schedule))
 
 
 def _in_one_line(make: Callable[[], PatientClassifier]) -> PatientClassifier:

@@ -15,12 +15,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy import ndimage
 
 from models import frame
 from models.engine_openvino import CpuSettings, NamedNetwork
+from models.markers.cells import Cells
 from models.markers.image_features import NoTumour
-from models.markers.slices import INPUTS, OUTPUTS, POSITIVE, SEQUENCES
+from models.markers.slices import FEWEST_PIXELS, INPUTS, OUTPUTS, POSITIVE, SEQUENCES
 
 NETWORK, ABOUT = "network.onnx", "network.json"
 
@@ -41,8 +41,10 @@ class About(BaseModel):
     """Its name in the zoo."""
     sequences: tuple[str, ...] = Field(min_length=1)
     """What it reads; another sequence is not shown to it."""
-    pixels: int = Field(ge=32)
+    pixels: int = Field(ge=FEWEST_PIXELS, le=frame.FRAME_SIZE)
     """Side of its input; the frame is shrunk to it."""
+    cells: Cells
+    """Where the cells of its maps look on that input."""
     auc: float = Field(ge=0, le=1)
     auc_interval: tuple[float, float]
     """95 %, bootstrap by patient."""
@@ -86,8 +88,6 @@ class SliceNetwork:
         path = folder / NETWORK
         if not path.is_file():
             raise SliceNetworkError(f"{path} is missing; export it anew")
-        if frame.FRAME_SIZE % self.about.pixels:
-            raise SliceNetworkError(f"{folder / ABOUT} names {self.about.pixels} pixels, no part of the frame's")
         # On the CPU whatever the engine: a few slices take a tenth of a second, less than a GPU's engine to load.
         self._network = NamedNetwork(f"{self.about.marker} network", path, CpuSettings(precision="f32"))
         self.name = f"{self.about.marker} {self.about.network}"
@@ -106,7 +106,7 @@ class SliceNetwork:
         chances, maps = (found[name] for name in OUTPUTS)
         probability = float(chances[:, POSITIVE].mean())
         answer = POSITIVE if probability >= 0.5 else 1 - POSITIVE
-        return Answer(probability, slices, chances[:, answer], _on_frame(maps[:, answer]))
+        return Answer(probability, slices, chances[:, answer], self._on_frame(maps[:, answer]))
 
     def _inputs(
         self, images: Mapping[str, FloatArray], tumour: BoolArray, slices: NDArray[np.int64],
@@ -122,24 +122,21 @@ class SliceNetwork:
         present = np.array([name in read for name in SEQUENCES], np.float32)
         return shown, mask[:, None], np.tile(present, (count, 1)), np.tile(np.array(metadata, np.float32), (count, 1))
 
+    def _on_frame(self, maps: FloatArray) -> FloatArray:
+        """Draw (S, h, w) maps on the frame, where their cells look, and scale them to a highest value of 1."""
+        large = self.about.cells.draw(maps, self.about.pixels, frame.FRAME_SIZE)
+        return np.asarray(large / max(float(large.max()), 1e-12), np.float32)
+
 
 def _shrunk(planes: FloatArray, side: int) -> FloatArray:
-    """Shrink (S, H, H) to (S, side, side) by area averaging, as training does."""
-    step = planes.shape[-1] // side
-    parts: FloatArray = planes.reshape(len(planes), side, step, side, step).mean(axis=(2, 4), dtype=np.float32)
-    return parts
+    """Shrink (S, H, H) to (S, side, side) by area averaging, as training does: torch's adaptive average pooling.
 
-
-def _on_frame(maps: FloatArray) -> FloatArray:
-    """Enlarge (S, h, w) maps linearly to the frame and scale them to a highest value of 1."""
-    large = np.stack([_enlarged(plane) for plane in maps])
-    return np.asarray(large / max(float(large.max()), 1e-12), np.float32)
-
-
-def _enlarged(plane: FloatArray) -> FloatArray:
-    zoom = plane.shape[0] / frame.FRAME_SIZE
-    # A coarse pixel's value stands at its centre.
-    large: FloatArray = ndimage.affine_transform(
-        plane, (zoom, zoom), (zoom - 1) / 2, (frame.FRAME_SIZE, frame.FRAME_SIZE), np.float32, order=1, mode="nearest"
-    )
-    return large
+    Part i of n covers pixels floor(i H / n) to ceil((i + 1) H / n), so that parts may share a pixel.
+    """
+    whole, part, pixel = planes.shape[-1], np.arange(side)[:, None], np.arange(planes.shape[-1])
+    covers = (pixel >= part * whole // side) & (pixel < -(-(part + 1) * whole // side))
+    inside = covers.astype(np.float32)  # (side, H)
+    count = inside.sum(axis=1)
+    # Sums first: a mask's are whole numbers, and half a part stays exactly one half.
+    shrunk: FloatArray = inside @ planes @ inside.T / np.outer(count, count)
+    return shrunk

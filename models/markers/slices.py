@@ -9,6 +9,8 @@ NEGATIVE, POSITIVE = 0, 1
 INPUTS = ("images", "mask", "present", "metadata")
 OUTPUTS = ("probabilities", "maps")
 """Names of an exported network's inputs and outputs."""
+FEWEST_PIXELS = 32
+"""The smallest side of an input: what the networks halve five times."""
 UNKNOWN_SEX = 0.5
 """Halfway between male (0) and female (1)."""
 UNKNOWN_AGE = 0.45

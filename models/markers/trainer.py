@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from models.markers.attention import Attention, attention_of
 from models.markers.batch import SliceBatch
+from models.markers.cells import Cells
 from models.markers.data import SliceSet, TumourSlices
 from models.markers.labels import Subject, label_of_patients
 from models.markers.pooling import PatientClassifier, in_single_precision
@@ -24,6 +25,8 @@ from models.training.data import DataError
 from models.training.loop import autocast, placed, save_whole
 
 LOGGER = logging.getLogger(__name__)
+LAST = "last.pt"
+"""File of the state after the last whole epoch."""
 LOG_HEAD = ("epoch", "loss", "accuracy", "learning_rate")
 
 
@@ -47,7 +50,7 @@ class MarkerTrainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.classifier = placed(classifier, self.device)
         self.schedule, self.folder = schedule, folder
-        self.state, self.log = folder / "last.pt", folder / "log.csv"
+        self.state, self.log = folder / LAST, folder / "log.csv"
         folder.mkdir(parents=True, exist_ok=True)
         self.bag = classifier.pooling.bag
         self.slices = SliceSet(cases, schedule.slices, schedule.seed, side_by_side=self.bag > 1)
@@ -163,11 +166,13 @@ def load_weights(classifier: PatientClassifier, path: Path) -> PatientClassifier
     return classifier
 
 
-def ask_patient(classifier: PatientClassifier, cases: Sequence[TumourSlices]) -> tuple[float, Attention | None]:
+def ask_patient(
+    classifier: PatientClassifier, cases: Sequence[TumourSlices], cells: Cells
+) -> tuple[float, Attention | None]:
     """Return the positive class's probability of one patient, pooled over all slices of all their cases.
 
-    And where the map of the more probable class lies. In single precision: bfloat16's rounding would tie patients
-    that differ.
+    And where the map of the more probable class lies, by where the network's `cells` look. In single precision:
+    bfloat16's rounding would tie patients that differ.
     """
     device = next(classifier.parameters()).device
     batches = [case.batch() for case in cases]
@@ -176,4 +181,4 @@ def ask_patient(classifier: PatientClassifier, cases: Sequence[TumourSlices]) ->
     with torch.inference_mode():
         prediction = classifier.eval().network(batch)
         answer = classifier.pooling.patient(prediction)
-        return float(answer[POSITIVE]), attention_of(prediction, batch, int(answer.argmax()))
+        return float(answer[POSITIVE]), attention_of(prediction, batch, int(answer.argmax()), cells)

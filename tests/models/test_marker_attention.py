@@ -5,22 +5,28 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from models import frame
 from models.engine_base import ModelError
 from models.markers.attention import attention_of
 from models.markers.batch import SliceBatch
+from models.markers.cells import Cells
 from models.markers.export import WithMaps, export_onnx
 from models.markers.image_features import NoTumour
 from models.markers.metrics import attention_shares
 from models.markers.prediction import Prediction
-from models.markers.slice_network import ABOUT, NETWORK, About, SliceNetwork, SliceNetworkError
+from models.markers.receptive_field import measure_cells
+from models.markers.slice_network import ABOUT, NETWORK, About, SliceNetwork, SliceNetworkError, _shrunk
 from models.markers.slices import SEQUENCES, encode_metadata
 from models.markers.zoo import build
 from tests.models.support_markers import settle
 
 READ = ("T1", "T1C", "FLAIR")
-PIXELS = 56
+PIXELS = 80
+"""No part of the frame's 224."""
+EACH_PIXEL = Cells(first=(0.0, 0.0), step=1.0)
+"""Of maps that are made here, as large as the input."""
 
 
 def prediction_with_map(heat):
@@ -41,7 +47,7 @@ def test_shares_are_those_of_a_map_made_by_hand():
     mask, heat = np.zeros((1, 224, 224)), np.zeros((1, 224, 224))
     mask[0, 100:120, 100:120] = 1.0
     heat[0, 110, 110], heat[0, 110, 124], heat[0, 10, 10] = 2.0, 1.0, 1.0
-    found = attention_of(prediction_with_map(heat), slices_with(mask), 1)
+    found = attention_of(prediction_with_map(heat), slices_with(mask), 1, EACH_PIXEL)
     assert found.inside == pytest.approx(0.5)
     assert found.around == pytest.approx(0.75)
     assert found.covered == pytest.approx(
@@ -54,9 +60,21 @@ def test_heat_outside_the_brain_is_not_counted_and_no_heat_is_no_number():
     mask[0, 20:30, 20:30] = 1.0
     brain = np.zeros((2, 1, 64, 64))
     brain[:, :, 20:30, 20:30] = 1.0
-    found = attention_of(prediction_with_map(heat), slices_with(mask, brain), 1)
+    found = attention_of(prediction_with_map(heat), slices_with(mask, brain), 1, EACH_PIXEL)
     assert found.inside == pytest.approx(0.5), "the second slice has heat on the brain and no tumour"
-    assert attention_of(prediction_with_map(heat), slices_with(mask), 0) is None
+    assert attention_of(prediction_with_map(heat), slices_with(mask), 0, EACH_PIXEL) is None
+
+
+def test_heat_is_counted_where_its_cell_looks():
+    """A tumour of 21 pixels round pixel (96, 107), where cell (3, 3) looks: heat falls to zero over 32 each way."""
+    heat, mask = np.zeros((1, 7, 7)), np.zeros((2, 1, 224, 224))
+    heat[0, 3, 3] = 1.0
+    mask[0, :, 86:107, 97:118] = 1.0
+    mask[1, :, 102:123, 102:123] = 1.0  # round the middle of the fourth of seven parts
+    cells = Cells(first=(0.0, 11.0), step=32.0)
+    there, beside = (attention_of(prediction_with_map(heat), slices_with(m), 1, cells) for m in mask)
+    assert there.inside == pytest.approx(((21 - 2 * sum(range(11)) / 32) / 32) ** 2, rel=1e-5)
+    assert beside.inside < 0.7 * there.inside
 
 
 def test_shares_of_patients_are_averaged_with_an_interval():
@@ -73,8 +91,9 @@ def exported(tmp_path_factory):
     network = settle(build("resnest-mix", sequences=READ), PIXELS)
     export_onnx(network, folder / NETWORK, {}, PIXELS)
     about = About(
-        marker="idh", network="resnest-mix (light)", sequences=READ, pixels=PIXELS, auc=0.8, auc_interval=(0.7, 0.9)
-    )
+        marker="idh", network="resnest-mix (light)", sequences=READ, pixels=PIXELS, cells=measure_cells(network),
+        auc=0.8, auc_interval=(0.7, 0.9),
+    )  # fmt: skip
     (folder / ABOUT).write_text(about.model_dump_json())
     return network, folder
 
@@ -91,15 +110,42 @@ def study(seed=0, slices=5):
 
 def by_torch(network, images, tumour, metadata, read=READ):
     """The same question put to the network itself."""
-    step = frame.FRAME_SIZE // PIXELS
-    shrink = torch.nn.AvgPool2d(step)
+
+    def shrink(planes):
+        return F.interpolate(torch.from_numpy(planes)[:, None], size=(PIXELS, PIXELS), mode="area")
+
     shown = torch.zeros(3, 4, PIXELS, PIXELS)
     for name in read:
-        shown[:, SEQUENCES.index(name)] = shrink(torch.from_numpy(images[name][1:4]))
-    mask = (shrink(torch.from_numpy(tumour[1:4].astype(np.float32))[:, None]) >= 0.5).float()
+        shown[:, SEQUENCES.index(name)] = shrink(images[name][1:4])[:, 0]
+    mask = (shrink(tumour[1:4].astype(np.float32)) >= 0.5).float()
     present = torch.tensor([float(name in read) for name in SEQUENCES]).repeat(3, 1)
     with torch.inference_mode():
         return WithMaps(network)(shown, mask, present, torch.tensor(metadata).repeat(3, 1))
+
+
+def drawn_by_hand(coarse, cells):
+    """Each cell's value at its centre on the frame, linear between them."""
+    scale = frame.FRAME_SIZE / PIXELS
+    rows, columns = (
+        (first + cells.step * np.arange(count) + 0.5) * scale - 0.5
+        for first, count in zip(cells.first, coarse.shape[1:], strict=True)
+    )
+    every = np.arange(frame.FRAME_SIZE)
+    wide = np.apply_along_axis(lambda values: np.interp(every, columns, values), 2, coarse)
+    return np.apply_along_axis(lambda values: np.interp(every, rows, values), 1, wide)
+
+
+@pytest.mark.parametrize("pixels", [32, 80, 100, 112, 223, 224])
+def test_the_node_shrinks_as_training_does(pixels):
+    """Masks too: half a pixel's share is one half on both sides, so that no pixel changes sides."""
+    rng = np.random.default_rng(pixels)
+    planes = rng.standard_normal((3, frame.FRAME_SIZE, frame.FRAME_SIZE)).astype(np.float32)
+    mask = (rng.random(planes.shape) > 0.5).astype(np.float32)
+    for given in (planes, mask):
+        expected = F.interpolate(torch.from_numpy(given)[None], size=(pixels, pixels), mode="area")[0].numpy()
+        np.testing.assert_allclose(_shrunk(given, pixels), expected, rtol=0, atol=2e-6)
+    assert (expected == 0.5).any() == (pixels not in {32, 224}), "ties were tried"
+    assert np.array_equal(_shrunk(mask, pixels) >= 0.5, expected >= 0.5)
 
 
 @pytest.mark.parametrize("missing", [(), ("T1",)])
@@ -117,11 +163,8 @@ def test_the_node_gets_what_the_network_says_of_the_slices_with_tumour(exported,
     np.testing.assert_allclose(found.of_slices, chances[:, answer], atol=1e-3)
     assert found.maps.shape == (3, frame.FRAME_SIZE, frame.FRAME_SIZE)
     assert found.maps.max() == pytest.approx(1.0)
-    # Coarse pixels keep their order: the strongest stays the strongest place.
-    coarse = maps[:, answer].numpy()
-    step = frame.FRAME_SIZE // coarse.shape[-1]
-    middle = found.maps[:, step // 2 :: step, step // 2 :: step]
-    assert np.corrcoef(middle.ravel(), coarse.ravel())[0, 1] > 0.95
+    expected = drawn_by_hand(maps[:, answer].numpy(), SliceNetwork(folder).about.cells)
+    np.testing.assert_allclose(found.maps, expected / expected.max(), atol=2e-3)
 
 
 def test_what_the_network_does_not_read_is_not_shown_to_it(exported):
@@ -148,8 +191,9 @@ def test_damage_is_told_in_a_line(exported, tmp_path):
     (tmp_path / NETWORK).write_bytes(b"no network")
     with pytest.raises(ModelError, match="damaged or not ONNX"):
         SliceNetwork(tmp_path)
-    odd = json.loads((tmp_path / ABOUT).read_text()) | {"pixels": 100}
-    (tmp_path / ABOUT).write_text(json.dumps(odd))
+    told = json.loads((tmp_path / ABOUT).read_text())
     (tmp_path / NETWORK).write_bytes((exported[1] / NETWORK).read_bytes())
-    with pytest.raises(SliceNetworkError, match="100 pixels"):
-        SliceNetwork(tmp_path)
+    for odd in ({"pixels": 16}, {"pixels": 225}, {"cells": {"first": [0.0, 0.0], "step": 0.0}}, {"cells": None}):
+        (tmp_path / ABOUT).write_text(json.dumps(told | odd))
+        with pytest.raises(SliceNetworkError, match="does not describe a marker network"):
+            SliceNetwork(tmp_path)

@@ -67,6 +67,19 @@ def test_every_parameter_learns(name):
     assert still == []
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_takes_a_step_at_depth_50(name):
+    network = build(name, "50", sequences=("T1", "T1C", "FLAIR")).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    batch, target = batch_of(2), torch.tensor([0, 1])
+    loss = total_loss(network(batch), target, torch.tensor([0.4, 0.6]))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
+    optimizer.step()
+    assert all(p.isfinite().all() for p in network.parameters())
+
+
 def test_light_networks_are_light():
     sizes = {name: sum(p.numel() for p in build(name).parameters()) for name in NETWORKS}
     assert all(0.3e6 < size < 1.65e6 for size in sizes.values())

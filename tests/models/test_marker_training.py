@@ -15,15 +15,18 @@ from typer.testing import CliRunner
 
 from models.json_file import read_json
 from models.markers import __main__ as command
+from models.markers.cells import Cells
 from models.markers.crossval import Study, fit, gather, run_fold
 from models.markers.data import SliceSet, load_slices
-from models.markers.export_command import difference, from_settings
+from models.markers.export_command import difference
 from models.markers.labels import MARKERS, find_marker, label_of_patients, read_subjects
 from models.markers.outcomes import Outcome
 from models.markers.pooling import AttentionPooling, MeanPooling, make_pooling
 from models.markers.prediction import Prediction, total_loss
-from models.markers.recipe import Recipe, Schedule
+from models.markers.receptive_field import measure_cells
+from models.markers.recipe import Recipe, Schedule, from_settings
 from models.markers.roster import roster
+from models.markers.slice_network import About
 from models.markers.slices import SEQUENCES
 from models.markers.trainer import MarkerTrainer, ask_patient, class_weights, load_weights, read_log
 from models.markers.zoo import build
@@ -223,8 +226,8 @@ def test_a_missing_sequence_is_masked_whatever_its_channel_holds(study):
         assert label == 0
     garbage = case.images.clone()
     garbage[:, ~case.present] = 7.0
-    classifier = RECIPE.make(SMALL)
-    assert ask_patient(classifier, [case]) == ask_patient(classifier, [replace(case, images=garbage)])
+    classifier, cells = RECIPE.make(SMALL), Cells(first=(0.0, 0.0), step=32.0)
+    assert ask_patient(classifier, [case], cells) == ask_patient(classifier, [replace(case, images=garbage)], cells)
 
 
 def test_sex_and_age_reach_the_network(study):
@@ -374,7 +377,23 @@ def test_train_evaluate_and_export_from_the_command_line(invoke, tmp_path):
     final, fold = (load_weights(recipe.make(schedule), out / name / "last.pt") for name in ("final", "fold_0"))
     assert difference(final.network.eval(), tmp_path / "model.onnx", 32) < 1e-3
     assert difference(fold.network.eval(), tmp_path / "model.onnx", 32) > 1e-3, "it is the one of all patients"
+    about = About.load(tmp_path / "model.json")
+    assert about.cells == measure_cells(final.network), "the node draws maps where this network looks"
     assert not list(tmp_path.glob("*.part*"))
+
+
+def test_a_step_at_depth_50_from_the_command_line(marked, invoke, tmp_path):
+    """The command of the sources' networks, with one step of eight slices: it trains, and the held-out are judged."""
+    asked = ("--out", tmp_path, "--marker", "idh", "--model", "resnet-mix", "--size", 50, "--epochs", 1, "--only", 0)
+    small = ("--data", marked[0], "--cache", marked[1], "--pixels", 32, "--slices", 2, "--batch", 8, "--folds", 2)
+    done = invoke("train", *asked, *small, trains=False)
+    assert done.exit_code == 0, done.output
+    outcome = Outcome.load(tmp_path / "outcomes.json")
+    assert (outcome.settings["size"], len(outcome.patients)) == ("50", 4)
+    weights = tmp_path / "fold_0" / "last.pt"
+    rate = torch.load(weights, map_location="cpu", weights_only=True)["rate"]
+    weights.unlink()  # 280 MB
+    assert rate["last_epoch"] == 1, "one step"
 
 
 def test_a_run_of_other_settings_is_refused(invoke, tmp_path):
@@ -391,6 +410,8 @@ MISTAKES = [
     (["--pooling", "max"], "no pooling 'max'"),
     (["--sequences", "T1,ADC"], "not ADC"),
     (["--batch", "1"], "two slices a step"),
+    (["--pixels", "31"], "32 to 224 pixels a side, not 31"),
+    (["--pixels", "256"], "32 to 224 pixels a side, not 256"),
 ]
 
 
