@@ -24,13 +24,14 @@ from operators.classify import evidence_of
 from operators.domain import Check, Contrast, Earlier, Outcome, Stack, TumourMap
 from operators.errors import AnalysisFailed
 from operators.network_view import view_of
-from operators.report_content import _ml, content_of
+from operators.report_content import content_of
 from operators.report_page import FITTINGS, _above, _below, _foot, _pictures
 from operators.report_pen import PAGE_HEIGHT
 from operators.report_words import WORDS
 from operators.results import Origin, headers_of
 from operators.segment import segment
 from operators.segment_table import SEGMENTS
+from operators.statements import volume_figure
 from operators.validators import Ruling
 from operators.verify import verify_folder
 from operators.write_pdf import write_pdf
@@ -215,7 +216,7 @@ def test_the_page_has_a_row_for_each_part_and_is_still_one_page(analysed, tmp_pa
     for part in ALL[1:]:
         found = job.findings.segments[part]
         assert SEGMENTS[part].label in text
-        assert f"{_ml(found.tumour_mm3)} ml" in text
+        assert f"{volume_figure(found.tumour_mm3)} ml" in text
         assert f"{found.long_axis.millimetres:.1f} mm" in text
     job.output_folder, kept = tmp_path, dict(job.results)
     write_pdf(job, "1.0.0", MADE_AT, "zh")
