@@ -2,6 +2,7 @@
 
 python -m tests.benchmarks.ingest                        medians of three rounds, one and eight senders
 python -m tests.benchmarks.ingest --only ours --senders 1 --rounds 9
+python -m tests.benchmarks.ingest --only ours --only "two of ours" --only Orthanc     what a second process would bring
 
 All run on this machine, one after the other in each round, each begun anew in an empty folder; the senders are DCMTK's
 storescu with TCP_NODELAY=1, and what they send are MR slices of 256 x 256 pixels of 16 bits. Ours and Orthanc's answer
@@ -22,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -50,7 +52,8 @@ class Server:
     """A running one; `held` counts what it has on disk."""
 
     title: str
-    port: int
+    ports: tuple[int, ...]
+    """Senders take them in turns."""
     held: Callable[[], int]
 
 
@@ -68,17 +71,24 @@ def ours(folder: Path, report: Path | None = None) -> Iterator[Server]:
     process.start()
     told.close()
     try:
-        yield Server("GLIOMA_NODE", listening.recv(), lambda: len(list(settings.inbox_dir.glob("*/*.dcm"))))
+        yield Server("GLIOMA_NODE", (listening.recv(),), lambda: len(list(settings.inbox_dir.glob("*/*.dcm"))))
     finally:
         process.terminate()
         process.join()
 
 
 @contextmanager
+def two_of_ours(folder: Path) -> Iterator[Server]:
+    """Two receivers that know nothing of each other, for half of the senders each: the node has one."""
+    with ours(folder / "one") as one, ours(folder / "other") as other:
+        yield Server(one.title, (*one.ports, *other.ports), lambda: one.held() + other.held())
+
+
+@contextmanager
 def orthanc(folder: Path) -> Iterator[Server]:
     server = Orthanc(folder, SyncStorageArea=True, StorageCompression=False)
     with server:
-        yield Server(server.AE_TITLE, server.dicom_port, lambda: len(server.get("/instances")))
+        yield Server(server.AE_TITLE, (server.dicom_port,), lambda: len(server.get("/instances")))
 
 
 @contextmanager
@@ -88,7 +98,7 @@ def _program(folder: Path, title: str, command: Sequence[str]) -> Iterator[Serve
     process = subprocess.Popen(command, env=os.environ | {"TCP_NODELAY": "1"}, **quiet)
     try:
         _wait_for(process)
-        yield Server(title, port, lambda: len(list((folder / "out").iterdir())))
+        yield Server(title, (port,), lambda: len(list((folder / "out").iterdir())))
     finally:
         process.terminate()
         process.wait()
@@ -121,7 +131,10 @@ def dcmtk_storescp(folder: Path) -> Iterator[Server]:
         yield server
 
 
-SERVERS = {"ours": ours, "Orthanc": orthanc, "pynetdicom": pynetdicom, "DCMTK": dcmtk_storescp}
+SERVERS = {
+    "ours": ours, "Orthanc": orthanc, "pynetdicom": pynetdicom, "DCMTK": dcmtk_storescp, "two of ours": two_of_ours,
+}  # fmt: skip
+BY_DEFAULT = ("ours", "Orthanc", "pynetdicom", "DCMTK")
 
 
 def slices(folder: Path, senders: int, each: int) -> list[Path]:
@@ -145,10 +158,11 @@ def slices(folder: Path, senders: int, each: int) -> list[Path]:
 def send(server: Server, folders: Sequence[Path]) -> float:
     """Send each folder by a sender of its own, all at once; returns the seconds until all of it is answered."""
     titles = ["-aet", SENDER, "-aec", server.title, "--max-pdu", str(PDU_BYTES)]
-    command = [dcmtk("storescu"), *titles, "+sd", "127.0.0.1", str(server.port)]
+    command = [dcmtk("storescu"), *titles, "+sd", "127.0.0.1"]
     environment = os.environ | {"TCP_NODELAY": "1"}
+    targets = list(zip(cycle(map(str, server.ports)), map(str, folders), strict=False))
     begun = time.perf_counter()
-    senders = [subprocess.Popen([*command, str(folder)], env=environment) for folder in folders]
+    senders = [subprocess.Popen([*command, *target], env=environment) for target in targets]
     ended = [sender.wait() for sender in senders]
     taken = time.perf_counter() - begun
     expected = sum(len(list(folder.iterdir())) for folder in folders)
@@ -171,10 +185,10 @@ def main() -> int:
     parser.add_argument("--instances", type=int, default=800, help="in one run, of all senders together")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--senders", type=int, action="append", help="may be given again; default 1 and 8")
-    parser.add_argument("--only", choices=SERVERS, action="append", help="may be given again; default all")
+    parser.add_argument("--only", choices=SERVERS, action="append", help="may be given again; default four")
     parser.add_argument("--look", type=int, default=8, help="senders of the round that is looked at; 0: none")
     asked = parser.parse_args()
-    names, counts = asked.only or list(SERVERS), asked.senders or [1, 8]
+    names, counts = asked.only or list(BY_DEFAULT), asked.senders or [1, 8]
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         sent = {}
@@ -192,7 +206,7 @@ def main() -> int:
             for name in names:
                 least, most = min(speeds[name, senders]), max(speeds[name, senders])
                 against = f"   x {median['ours'] / median[name]:.2f}" if "ours" in median and name != "ours" else ""
-                print(f"{senders} senders  {name:10} {median[name]:7.0f} ({least:.0f}, {most:.0f}){against}")
+                print(f"{senders} senders  {name:11} {median[name]:7.0f} ({least:.0f}, {most:.0f}){against}")
         if asked.look:
             with ours(scratch / "server", scratch / "report.json") as server:
                 send(server, sent[asked.look])
