@@ -391,12 +391,10 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         return Settings(**(section | overrides))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"setting node.{key}: {first['msg']}") from error
+        raise ConfigError(f"setting node.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except SettingsError as error:
         # It names the section; its cause quotes the text.
         found = re.search(r'field "(\w+)"', str(error))
         name = f"{PREFIX}{found[1].upper()}" if found else PREFIX
-        raise ConfigError(
-            f"environment: variable {name}, or one that begins so, is not JSON; give JSON, or a variable a setting"
-        ) from None
+        text = f"environment: variable {name}, or one that begins so, is not JSON; give JSON, or a variable a setting"
+        raise ConfigError(text) from None

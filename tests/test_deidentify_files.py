@@ -220,6 +220,7 @@ def test_an_unknown_profile_is_refused(tmp_path):
 
 def test_doctor_looks_at_the_secret(tmp_path):
     settings = node_settings(tmp_path, sender={"destinations": [Destination(**RESEARCH)]})
+    open_deidentifier(settings, "basic")
     found = [check for check in examine(settings) if check.subject == "de-identification"]
     assert [check.ok for check in found] == [True]
     (tmp_path / "deidentification.secret").chmod(0o644)

@@ -165,7 +165,7 @@ def test_what_has_arrived_so_far_is_recognised():
 def test_each_vendors_phantom_is_resolved(vendor, tmp_path):
     job = Job("1", small_phantom(vendor=vendor).folder, tmp_path)
     job.study = load_study(job.study_folder)
-    SelectSeriesOperator.process(SimpleNamespace(_rules=(), _decoder=HERE), job)
+    SelectSeriesOperator.process(SimpleNamespace(_rules=(), _decoder=HERE, _digest=""), job)
     assert {c: v.series.number for c, v in job.selection.chosen.items()} == {"T1": 1, "T2": 2, "FLAIR": 3, "T1C": 4}
 
 

@@ -11,7 +11,7 @@ from app.sender import send_files
 from tests.integration.orthanc import Orthanc
 from tests.support_dicom import save, small_mr
 from tests.support_study import RunningNode
-from tests.torture.kills import RESULTS, Tally, _count
+from tests.torture.kills import RESULTS, Tally, _count, content_of
 
 STUDY, JOB = "1.2.3.4", "job1"
 
@@ -41,7 +41,7 @@ def run(tmp_path, pacs):
     for held in pacs.get("/instances"):
         pacs.delete(f"/instances/{held}")
     send_files(results, pacs.destination(), "GLIOMA_NODE", 10)
-    yield RunningNode(tmp_path), data, journal, results, {str(image.SOPInstanceUID) for image in images}
+    yield RunningNode(tmp_path), data, journal, results, dict(map(content_of, (data / "inbox" / key).iterdir()))
     journal.close()
 
 
@@ -65,6 +65,14 @@ def test_a_run_in_which_all_went_well_is_sound(run, pacs):
 def test_an_instance_that_is_gone_is_lost(run, pacs):
     next((run[1] / "inbox").glob("*/*.dcm")).unlink()
     assert faults(counted(run, pacs)) == {"instances lost": 1}
+
+
+def test_an_instance_of_other_content_is_told(run, pacs):
+    path = next((run[1] / "inbox").glob("*/*.dcm"))
+    ds = pydicom.dcmread(path)
+    ds.InstanceNumber = 77
+    ds.save_as(path)
+    assert faults(counted(run, pacs)) == {"instances whose content is another": 1}
 
 
 def test_a_result_that_orthanc_lacks_is_lost(run, pacs):
@@ -100,12 +108,13 @@ def test_what_is_left_half_made_is_told(run, pacs):
 def test_a_result_of_fewer_images_than_were_accepted_is_told(run, pacs):
     more = small_mr(STUDY, number=9)
     save(more, run[1] / "inbox" / study_key(STUDY) / instance_name(more.SOPInstanceUID))
-    run[4].add(str(more.SOPInstanceUID))
+    instance, digest = content_of(run[1] / "inbox" / study_key(STUDY) / instance_name(more.SOPInstanceUID))
+    run[4][instance] = digest
     assert faults(counted(run, pacs)) == {"studies whose last result lacks images": 1}
 
 
 def test_an_interrupted_tally_goes_on(tmp_path):
-    tally = Tally(seed=3, rounds=7, sent=2, pace_seconds=4.5, accepted={STUDY: {"1.2", "1.3"}})
+    tally = Tally(seed=3, rounds=7, sent=2, pace_seconds=4.5, accepted={STUDY: {"1.2": "ab", "1.3": "cd"}})
     tally.kills["node"] = 4
     tally.save(tmp_path / "tally.json")
     assert Tally.load(tmp_path / "tally.json", 0) == tally
