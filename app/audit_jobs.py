@@ -14,6 +14,7 @@ from sqlalchemy import func, or_, select
 
 from app.audit import AuditTrail
 from app.errors import JournalError
+from app.files import write_whole
 from app.journal import EventRow, JobState, Journal, StudyRow
 
 LOGGER = logging.getLogger(__name__)
@@ -66,9 +67,7 @@ class JobEndings:
         return self._told
 
     def _keep(self) -> None:
-        part = self._file.with_name(f"{self._file.name}.part")
         try:
-            part.write_text(str(self._told), encoding="ascii")
-            part.replace(self._file)
+            write_whole(self._file, str(self._told))
         except OSError as error:
             LOGGER.error("how far the audit trail tells of studies cannot be kept: %s", error.strerror)

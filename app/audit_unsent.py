@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from app.files import write_whole
+
 LOGGER = logging.getLogger(__name__)
 SENT = ".sent"
 """Ends the name of the file that says how far the trail was sent: the inode of one of its files, bytes, and a checksum
@@ -52,9 +54,7 @@ class Unsent:
 
     def keep(self, mark: str) -> None:
         """Remember how far all was sent."""
-        part = self._mark.with_name(self._mark.name + ".part")
-        part.write_text(mark, encoding="ascii")
-        part.replace(self._mark)
+        write_whole(self._mark, mark)
 
     def _hold(self) -> None:
         inode, held = self._trail.stat().st_ino, self._held()

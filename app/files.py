@@ -78,6 +78,13 @@ def fill_synced(path: Path, *parts: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file, in ASCII: whoever reads it meets what was there or all of this."""
+    part = path.with_name(f"{path.name}{PART}")
+    part.write_text(text, encoding="ascii")
+    part.replace(path)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name; where the file system cannot, copy it."""
     try:

@@ -11,8 +11,8 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from app.config_history import HistoryConfig
-from app.requestor import NOT_UNDERSTOOD
 from app.retrieve import fetch_reports
+from app.store import NOT_UNDERSTOOD
 from operators.earlier import latest_before, same_patient
 from operators.revision import predecessors_among
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
-from app.capped_socket import request_seconds
 from app.config import Peer, ReceiverConfig
 from app.config_history import HistoryPacs
 from app.listener import Connections, Listener, handle_close
-from app.receiver import handle_message, handle_open, handle_request
-from app.requestor import NOT_UNDERSTOOD
+from app.receiver import bounded_entity, handle_message, handle_open, handle_request
+from app.store import CANNOT_UNDERSTAND, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS
 from app.upper_layer import Acceptor
 from app.witness import Witness
 from operators.errors import HistoryUnavailable
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-SUCCESS, CANNOT_UNDERSTAND, OUT_OF_RESOURCES = 0x0000, 0xC000, 0xA700
 MOST_REPORTS = 50
 """Taken of one patient; a PACS that sends more is told that there is no room."""
 MOST_REPORT_MB = 4
@@ -101,9 +98,7 @@ def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
         yield reports
     finally:
         server.shutdown()
-        for connection in connections.open():
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        connections.cut_off()
 
 
 def _config(pacs: HistoryPacs, address: str) -> ReceiverConfig:
@@ -121,12 +116,8 @@ def _config(pacs: HistoryPacs, address: str) -> ReceiverConfig:
 
 
 def _application_entity(config: ReceiverConfig) -> AE:
-    ae = AE(config.ae_title)
-    ae.require_called_aet = True
+    ae = bounded_entity(config)
     # `Connections` counts those that are let in; pynetdicom would count the node's other ones too.
     ae.maximum_associations = MOST_ASSOCIATIONS * 100
-    ae.maximum_pdu_size = config.max_pdu_bytes
-    ae.network_timeout = ae.dimse_timeout = config.network_timeout_seconds
-    ae.acse_timeout = request_seconds(config)
     ae.add_supported_context(Comprehensive3DSRStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     return ae

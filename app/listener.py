@@ -8,6 +8,7 @@ import socketserver
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -83,6 +84,12 @@ class Connections:
         """Return the connections that are open now."""
         with self._lock:
             return [one for one in self._known if one.fileno() >= 0]
+
+    def cut_off(self) -> None:
+        """End those that are open without a word."""
+        for connection in self.open():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class Listener(ThreadedAssociationServer):

@@ -260,13 +260,21 @@ class Receiver:
         self._server.shutdown()
         for association in self._server.active_associations:
             association.abort()
-        for connection in self._connections.open():
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self._connections.cut_off()
         self._witness.close()
         if self._journal is not None:
             self._journal.close()
         self._store.settle()
+
+
+def bounded_entity(config: ReceiverConfig) -> AE:
+    """Make an AE that is served under its own title alone, with longest PDU and time-outs, and no context yet."""
+    ae = AE(ae_title=config.ae_title)
+    ae.require_called_aet = True
+    ae.maximum_pdu_size = config.max_pdu_bytes
+    ae.dimse_timeout = ae.network_timeout = config.network_timeout_seconds
+    ae.acse_timeout = request_seconds(config)
+    return ae
 
 
 def application_entity(config: ReceiverConfig, *, reports: bool = False) -> AE:
@@ -274,13 +282,9 @@ def application_entity(config: ReceiverConfig, *, reports: bool = False) -> AE:
 
     With `reports` it takes those of storage commitment, of which the peer asks for the role of SCP (PS3.4 J.3.3).
     """
-    ae = AE(ae_title=config.ae_title)
-    ae.require_called_aet = True
+    ae = bounded_entity(config)
     ae.maximum_associations = _BEYOND_COUNT
-    ae.maximum_pdu_size = config.max_pdu_bytes
     ae.implementation_version_name = f"GLIOMA_{__version__}"
-    ae.dimse_timeout = ae.network_timeout = config.network_timeout_seconds
-    ae.acse_timeout = request_seconds(config)
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(cast("uid.UID", context.abstract_syntax), TRANSFER_SYNTAXES)
     for context in VerificationPresentationContexts:

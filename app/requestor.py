@@ -19,15 +19,12 @@ from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocke
 from app import __version__, steady_timers  # noqa: F401 - the latter for its effect
 from app.capped_socket import Capped, CappedSocket
 from app.errors import PeerError
-from app.store import UNREADABLE
 from app.upper_layer import SoundLayer, SoundMessages
 
 LOGGER = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 """How long a connection may take to be made."""
-NOT_UNDERSTOOD = (*UNREADABLE, LookupError)
-"""What reading a file or an answer raises where it is none; OSError is of the file alone."""
 SMALLEST_PDU_BYTES = 1_024
 """A peer that takes only shorter ones would have each object cut into a flood of them."""
 LARGEST_PDU_BYTES = 131_072
@@ -35,7 +32,7 @@ LARGEST_PDU_BYTES = 131_072
 MOST_UNASKED = 64
 """Messages of one association that are no answers: reports of storage commitment."""
 _LAST_ID = 65_535
-_PENDING = (0xFF00, 0xFF01)
+PENDING = (0xFF00, 0xFF01)
 """Statuses behind which more answers follow (PS3.4 sections C.4.1, C.4.2)."""
 _ANSWERS = 0x8000
 """Bit of a Command Field that says response (PS3.7 section E.1)."""
@@ -154,7 +151,7 @@ class _Messages(SoundMessages):
             with self._guard:
                 return (None, None) if self._awaited else super().get_msg()
         context_id, message = super().get_msg(block=True)
-        self._awaited = getattr(message, "Status", None) in _PENDING
+        self._awaited = getattr(message, "Status", None) in PENDING
         if message is not None and (type(message), message.MessageIDBeingRespondedTo) != self._asked:
             LOGGER.warning("association aborted: what came is no answer to what was asked")
             return None, None

@@ -22,11 +22,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from app.config_history import HistoryPacs
 from app.errors import PeerError
 from app.history_port import listening
-from app.requestor import NOT_UNDERSTOOD, Requestor
+from app.requestor import PENDING, Requestor
+from app.store import NOT_UNDERSTOOD, SUCCESS
 from operators.errors import HistoryUnavailable
 
-SUCCESS = 0x0000
-PENDING = (0xFF00, 0xFF01)
 MOST_MATCHES = 500
 """Of one query."""
 PATIENCE = 6

@@ -26,7 +26,8 @@ from pynetdicom.status import code_to_category
 from app.config import Destination, DestinationTls, SenderConfig
 from app.errors import InputError, KindsRefused, PeerError, TlsError
 from app.refusals import ALREADY_THERE, NO_KIND, is_for_good, why_not
-from app.requestor import NOT_UNDERSTOOD, Requestor
+from app.requestor import Requestor
+from app.store import NOT_UNDERSTOOD
 from app.tls import ClientTls
 
 MAX_CONTEXTS = 128

@@ -75,6 +75,8 @@ UNREADABLE = (
     OverflowError,
 )
 """What pydicom raises at bytes that are no dataset; sequences a thousand deep end in a RecursionError."""
+NOT_UNDERSTOOD = (*UNREADABLE, LookupError)
+"""What reading a file, a command set or an answer raises where it is none; OSError is of the file alone."""
 
 _TELL_SECONDS = 0.1
 _MARK_SECONDS = QUIET_SECONDS / 60

@@ -26,9 +26,9 @@ from app.config import read_secret
 from app.config_delivery import StowConfig
 from app.errors import ConfigError, PeerError, TlsError
 from app.refusals import ALREADY_THERE, UNREACHABLE, is_for_good
-from app.requestor import CONNECT_SECONDS, NOT_UNDERSTOOD
+from app.requestor import CONNECT_SECONDS
 from app.sender import Outcome, Progress, reference_of, unreadable
-from app.store import UNREADABLE
+from app.store import NOT_UNDERSTOOD, UNREADABLE
 from app.tls import explain, web_context
 
 ABOUT_OBJECTS = {

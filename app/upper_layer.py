@@ -32,7 +32,7 @@ from pynetdicom.transport import AssociationSocket, RequestHandler
 
 from app.capped_socket import HEADER_BYTES, Capped
 from app.incoming import Incoming, Memory
-from app.store import UID, UNREADABLE
+from app.store import NOT_UNDERSTOOD, UID
 from app.wire import LAST_OF_COMMAND, file_head, store_answer
 
 if TYPE_CHECKING:
@@ -55,8 +55,6 @@ _COMMAND_BYTES = 65_536
 _ABORT_SOURCES = frozenset({0, 2})
 _ABORT_REASONS = frozenset({0, 1, 2, 4, 5, 6})
 """Who aborts, and why a provider does (PS3.8 table 9-26)."""
-_BROKEN = (*UNREADABLE, LookupError)
-"""What a command set can raise that is none."""
 
 
 class Connection(AssociationSocket):
@@ -216,7 +214,7 @@ class SoundMessages(DIMSEServiceProvider):
     def _ending_what_is_broken(self) -> Iterator[None]:
         try:
             yield
-        except _BROKEN as error:
+        except NOT_UNDERSTOOD as error:
             # pynetdicom's thread would end here, and the peer hear nothing. The error's text may quote what it sent.
             LOGGER.warning("association aborted: a command set that cannot be read (%s)", type(error).__name__)
             self.forget()

@@ -16,8 +16,8 @@ from app.config import Destination
 from app.delivery import Sender
 from app.journal import DeliveryState, Journal
 from app.outbox import Outbox
-from app.requestor import NOT_UNDERSTOOD
 from app.sender import _kind
+from app.store import NOT_UNDERSTOOD
 from tests.support_commitment import Archive
 from tests.support_delivery import Node, started
 from tests.support_dicom import node_settings, result_files, save, small_mr
