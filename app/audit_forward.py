@@ -26,7 +26,8 @@ PRIORITY = 10 * 8 + 5
 """Facility security, severity notice (PS3.15 section A.6)."""
 MESSAGE_ID = "DICOM+RFC3881"
 _FIRST_PAUSE, _LONGEST_PAUSE, _LOOK_SECONDS = 1.0, 300.0, 2.0
-_CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
+"""How long a connection to the collector may take to be made."""
 
 
 class Forwarder:
@@ -47,7 +48,7 @@ class Forwarder:
         """Send what is there if the collector takes it at once, and end."""
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join(_CONNECT_SECONDS + 1.0)
+            self._thread.join(CONNECT_SECONDS + 1.0)
 
     def _run(self) -> None:
         pause, due = _FIRST_PAUSE, 0.0
@@ -67,7 +68,7 @@ class Forwarder:
 
     def _send(self) -> None:
         config = self._config
-        with socket.create_connection((config.host, config.port), _CONNECT_SECONDS) as plain:
+        with socket.create_connection((config.host, config.port), CONNECT_SECONDS) as plain:
             connection = (
                 plain if self._context is None else self._context.wrap_socket(plain, server_hostname=config.host)
             )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from app.audit import TRAIL
-from app.audit_forward import tls_context
+from app.audit_forward import CONNECT_SECONDS, tls_context
 from app.config import Destination, SenderConfig, Settings
 from app.config_history import HistoryPacs
 from app.config_operation import SyslogConfig
@@ -19,7 +19,6 @@ from app.sender import echo
 from app.tls import explain
 from app.tls_health import look_at_client
 
-_CONNECT_SECONDS = 10.0
 _REFUSAL_SECONDS = 1.0
 """Within this time a collector that does not take our certificate says so: with TLS 1.3, after the handshake."""
 
@@ -32,7 +31,7 @@ def look_at_services(settings: Settings) -> Iterator[Check]:
             yield from _collector(settings.audit.syslog)
     if (pacs := settings.history.pacs) is not None:
         yield _history(pacs)
-        yield try_port("history port", "0.0.0.0", pacs.move_port, "node.history.pacs.move_port")  # noqa: S104
+        yield try_port("history port", pacs.move_host, pacs.move_port, "node.history.pacs.move_port")
 
 
 def _trail(settings: Settings) -> Check:
@@ -68,7 +67,7 @@ def _reach(config: SyslogConfig) -> str:
     where = f"{config.host} port {config.port}"
     try:
         context = tls_context(config)
-        with socket.create_connection((config.host, config.port), _CONNECT_SECONDS) as plain:
+        with socket.create_connection((config.host, config.port), CONNECT_SECONDS) as plain:
             if context is None:
                 return f"{where} takes connections, in the clear"
             with context.wrap_socket(plain, server_hostname=config.host) as connection:

@@ -365,6 +365,8 @@ def test_the_pacs_of_history_and_its_port(settings, listen, taken):
     check = of_services(history(settings, port, calling_ae_title=PEER_TITLE, move_port=taken), "history port")
     assert not check.ok
     assert "node.history.pacs.move_port" in check.remedy
+    elsewhere = history(settings, port, move_host="192.0.2.1", move_port=free_port())
+    assert not of_services(elsewhere, "history port").ok, "an address that this machine does not have"
 
 
 # Models
