@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 
 from app.config import InboxConfig, Peer, ReceiverConfig, SenderConfig, Settings
 from app.files import INCOMING, instance_name, study_key
@@ -99,3 +103,20 @@ def arrive(settings: Settings, ds: Dataset) -> Path:
 def result_files(folder: Path, count: int = 2) -> list[Path]:
     """Write what a pipeline might have written."""
     return [save(small_mr(number=number), folder / f"result-{number}.dcm") for number in range(count)]
+
+
+def send_bytes(association: Association, sop_class: UID, instance_uid: str, content: bytes) -> int:
+    """C-STORE bytes as they are, whatever they hold; returns the status."""
+    request = C_STORE()
+    request.MessageID = 1
+    request.Priority = 2
+    request.AffectedSOPClassUID = sop_class
+    request.AffectedSOPInstanceUID = instance_uid
+    request.DataSet = io.BytesIO(content)
+    association._reactor_checkpoint.clear()
+    while not association._is_paused:
+        time.sleep(0.001)
+    association.dimse.send_msg(request, 1)
+    _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    return answer.Status

@@ -278,18 +278,24 @@ def test_each_request_has_an_id_of_its_own(tmp_path):
     server.shutdown()
 
 
-def test_ids_begin_anew_behind_the_last_one(tmp_path):
+@pytest.fixture
+def association():
+    """One with a PACS that answers C-ECHO."""
     ae = AE("PACS")
     ae.add_supported_context("1.2.840.10008.1.1")
     server = ae.start_server(("127.0.0.1", 0), block=False)
     asking = Requestor("NODE", 5.0)
     asking.add_requested_context("1.2.840.10008.1.1")
-    association = asking.associate("127.0.0.1", server.server_address[1])
+    opened = asking.associate("127.0.0.1", server.server_address[1])
+    yield opened
+    opened.release()
+    server.shutdown()
+
+
+def test_ids_begin_anew_behind_the_last_one(association):
     association.dimse._asked = (object, 65_534)
     assert [association.send_c_echo().get("Status") for _ in range(3)] == [0, 0, 0]
     assert association.dimse._asked[1] == 2
-    association.release()
-    server.shutdown()
 
 
 def test_an_echo_counts_only_if_it_is_that_of_ours(speaker):
@@ -313,14 +319,8 @@ def test_a_request_for_commitment_counts_only_if_its_answer_is_its_own(speaker, 
     assert courier.ask("1.2.3", [], lambda _: (0, None), lambda: False, 0.0) == NO_ANSWER
 
 
-def test_an_answer_reaches_who_waits_for_it_though_the_association_looks_for_messages_too(tmp_path):
+def test_an_answer_reaches_who_waits_for_it_though_the_association_looks_for_messages_too(association):
     """pynetdicom's own thread may be late in holding back: it then takes the answer, which nobody waits for there."""
-    ae = AE("PACS")
-    ae.add_supported_context("1.2.840.10008.1.1")
-    server = ae.start_server(("127.0.0.1", 0), block=False)
-    asking = Requestor("NODE", 5.0)
-    asking.add_requested_context("1.2.840.10008.1.1")
-    association = asking.associate("127.0.0.1", server.server_address[1])
     done = threading.Event()
 
     def look():
@@ -332,19 +332,11 @@ def test_an_answer_reaches_who_waits_for_it_though_the_association_looks_for_mes
     assert [association.send_c_echo().get("Status") for _ in range(20)] == [0x0000] * 20
     done.set()
     late.join()
-    association.release()
-    server.shutdown()
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_nobody_waits_for_ever_for_the_association_to_hold_back(ended):
+def test_nobody_waits_for_ever_for_the_association_to_hold_back(association, ended):
     """Its thread ended, or a report that came meanwhile, which is served in another one, took its word back."""
-    ae = AE("PACS")
-    ae.add_supported_context("1.2.840.10008.1.1")
-    server = ae.start_server(("127.0.0.1", 0), block=False)
-    asking = Requestor("NODE", 5.0)
-    asking.add_requested_context("1.2.840.10008.1.1")
-    association = asking.associate("127.0.0.1", server.server_address[1])
     if ended:
         association._kill = True
         association.join(5)
@@ -355,8 +347,6 @@ def test_nobody_waits_for_ever_for_the_association_to_hold_back(ended):
     asked.start()
     asked.join(SLACK)
     assert not asked.is_alive()
-    association.release()
-    server.shutdown()
 
 
 # Anything at all

@@ -7,7 +7,6 @@ import struct
 import threading
 import time
 from contextlib import contextmanager
-from io import BytesIO
 
 import psutil
 import pydicom
@@ -15,7 +14,6 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, build_context, evt
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind as Find,
 )
@@ -28,6 +26,7 @@ from app.history import History
 from app.history_port import MOST_REPORT_MB, MOST_REPORTS, listening
 from app.retrieve import MOST_MATCHES, PATIENCE, _Asked, _associated, fetch_reports
 from operators.errors import HistoryUnavailable
+from tests.support_dicom import send_bytes
 from tests.support_port import free_port
 from tests.support_speaker import Speaker, accept, answer
 from tests.test_earlier import header_of, study
@@ -307,24 +306,9 @@ def test_a_report_that_nests_without_end_is_refused(report):
     closing = end + b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
     with open_port(timeout_seconds=10.0) as (port, reports):
         peer = associate(port)
-        status = send_raw(peer, head, opening * 3_000 + closing * 3_000)
+        content = opening * 3_000 + closing * 3_000
+        status = send_bytes(peer, Comprehensive3DSRStorage, head.MediaStorageSOPInstanceUID, content)
         assert status == 0xC000
         assert reports.taken() == []
         assert peer.send_c_store(report).Status == 0x0000
         peer.release()
-
-
-def send_raw(peer, head, dataset):
-    """Send bytes as the dataset of a report; return the status."""
-    request = C_STORE()
-    request.MessageID, request.Priority = 1, 2
-    request.AffectedSOPClassUID = Comprehensive3DSRStorage
-    request.AffectedSOPInstanceUID = head.MediaStorageSOPInstanceUID
-    request.DataSet = BytesIO(dataset)
-    peer._reactor_checkpoint.clear()
-    while not peer._is_paused:
-        time.sleep(0.001)
-    peer.dimse.send_msg(request, 1)
-    _, answer = peer.dimse.get_msg(block=True)
-    peer._reactor_checkpoint.set()
-    return answer.Status

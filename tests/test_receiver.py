@@ -23,7 +23,6 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate
 from pynetdicom import AE
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode, split_dataset
 from pynetdicom.sop_class import MRImageStorage, Verification
 
@@ -35,7 +34,7 @@ from app.receiver import TRANSFER_SYNTAXES, run_receiver
 from app.sender import send_files
 from app.slots import is_whole
 from app.store import Refused, Store, read_identity
-from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr, with_meta
+from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, send_bytes, small_mr, with_meta
 from tests.support_port import free_port
 
 
@@ -269,20 +268,9 @@ def test_a_dataset_without_its_uids_is_refused(listen, inbox, caplog, change, st
 def send_raw(port, content: bytes, instance_uid: str, sop_class=MRImageStorage) -> int:
     """C-STORE bytes as they are, whatever they hold."""
     association = associate(port)
-    request = C_STORE()
-    request.MessageID = 1
-    request.Priority = 2
-    request.AffectedSOPClassUID = sop_class
-    request.AffectedSOPInstanceUID = instance_uid
-    request.DataSet = io.BytesIO(content)
-    association._reactor_checkpoint.clear()
-    while not association._is_paused:
-        time.sleep(0.001)
-    association.dimse.send_msg(request, 1)
-    _, response = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
+    status = send_bytes(association, sop_class, instance_uid, content)
     association.release()
-    return response.Status
+    return status
 
 
 def test_a_truncated_dataset_is_refused_and_the_next_is_kept(listen, inbox, caplog):
