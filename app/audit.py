@@ -183,7 +183,7 @@ class AuditTrail:
     def _written(self, line: bytes) -> bool:
         """Add a line; False where the file was moved away meanwhile, and another is to be begun."""
         with self._path.open("ab", buffering=0) as trail:
-            self._path.chmod(0o600)
+            os.fchmod(trail.fileno(), 0o600)  # by its name it might be gone by now
             fcntl.flock(trail, fcntl.LOCK_EX)  # whole lines, whoever else writes
             # Whoever has seen that a file was moved, and then had its lock, knows that nothing is added any more.
             if not _is_at(trail, self._path):
