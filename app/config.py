@@ -14,11 +14,12 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from app.config_base import AETitle, Port, Section, hold_address, hold_fingerprint
+from app.config_base import AETitle, Port, Section, hold_address
 from app.config_deidentification import DeidentificationConfig
 from app.config_delivery import CommitmentConfig, StowConfig
 from app.config_history import HistoryConfig
 from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
+from app.config_tls import CertificateBinding, DestinationTls, TlsFiles
 from app.errors import ConfigError
 from models.engine_choice import EngineChoice
 from operators.deidentify_form import Profile
@@ -30,35 +31,6 @@ from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
 
 PREFIX = "GLIOMA_NODE__"
 """Of the environment's variables."""
-
-
-class TlsFiles(Section):
-    """TLS with certificates on both sides (PS3.15 section B.12); docs/security.md tells how."""
-
-    certificate: Path
-    """The node's own certificate, PEM, the certificates between it and its authority behind it."""
-    key: Path
-    """The certificate's private key, PEM, without a password; to be read by the node's user alone."""
-    ca: Path
-    """Certificates, PEM, of the authorities that a peer's certificate must come from."""
-
-
-class CertificateBinding(Section):
-    """Which certificate a peer must show, where one of the right authority is not enough."""
-
-    certificate_common_name: str | None = Field(default=None, min_length=1)
-    """Common name in the subject of its certificate, letter for letter; stays when the certificate is renewed."""
-    certificate_sha256: Annotated[str, AfterValidator(hold_fingerprint)] | None = None
-    """SHA-256 fingerprint of its certificate, hexadecimal; changes when the certificate is renewed."""
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether one certain certificate, or name, is asked for."""
-        return bool(self.certificate_common_name or self.certificate_sha256)
-
-
-class DestinationTls(TlsFiles, CertificateBinding):
-    """TLS to a destination; unless name or fingerprint say which certificate it has, that must name its host."""
 
 
 class Peer(CertificateBinding):

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import app
-from app.config import Destination, SenderConfig, Settings, TlsFiles
+from app.config import Destination, SenderConfig, Settings
+from app.config_tls import TlsFiles
 from app.deidentify_secret import read_secret, secret_path
 from app.doctor_place import Check, look_at_place, told
 from app.doctor_place import attempt as _attempt

@@ -23,7 +23,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from pynetdicom.status import code_to_category
 
-from app.config import Destination, DestinationTls, SenderConfig
+from app.config import Destination, SenderConfig
+from app.config_tls import DestinationTls
 from app.errors import InputError, KindsRefused, PeerError, TlsError
 from app.refusals import ALREADY_THERE, NO_KIND, is_for_good, why_not
 from app.requestor import Requestor

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.capped_socket import CappedTlsSocket
-from app.config import CertificateBinding, DestinationTls, TlsFiles
+from app.config_tls import CertificateBinding, DestinationTls, TlsFiles
 from app.errors import TlsError
 
 LOGGER = logging.getLogger(__name__)

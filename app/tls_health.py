@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.config import TlsFiles
+from app.config_tls import TlsFiles
 from app.errors import TlsError
 from app.tls import common_names, tls_context, web_context
 

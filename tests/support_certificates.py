@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.config import DestinationTls, TlsFiles
+from app.config_tls import DestinationTls, TlsFiles
 
 
 def openssl(*arguments: object, text: str = "") -> None:

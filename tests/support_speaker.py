@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from pydicom.uid import ExplicitVRLittleEndian
 
-from app.config import Destination, DestinationTls
+from app.config import Destination
+from app.config_tls import DestinationTls
 from tests.torture.peers import command, item, part, pdu
 
 ACCEPT, DATA, RELEASED = 2, 4, 6

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import MRImageStorage, Verification
 
-from app.config import Destination, DestinationTls, Peer, ReceiverConfig, SenderConfig
+from app.config import Destination, Peer, ReceiverConfig, SenderConfig
+from app.config_tls import DestinationTls
 from app.errors import PeerError, TlsError
 from app.receiver import Receiver
 from app.sender import echo, parse_peer, send_files
