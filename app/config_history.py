@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from app.config_base import AETitle, Port, Section, hold_address
+from app.config_tls import DestinationTls, PortTls
 
 
 class HistoryPacs(Section):
@@ -20,6 +21,9 @@ class HistoryPacs(Section):
     """Its TCP port."""
     calling_ae_title: AETitle = "GLIOMA_NODE"
     """Title the node calls itself when it asks."""
+    tls: DestinationTls | None = None
+    """With it the PACS is asked over TLS; without it, in plain DICOM. What it sends is another association, for which
+    `move_tls` stands."""
     move_ae_title: AETitle = "GLIOMA_HISTORY"
     """Title to which the PACS sends; it must know it, at `move_port` of this machine."""
     move_port: Port = 11113
@@ -28,11 +32,18 @@ class HistoryPacs(Section):
     """Address to listen on meanwhile."""
     move_from: tuple[Annotated[str, AfterValidator(hold_address)], ...] = ()
     """IP addresses the PACS sends from; none: the one that `host` has."""
+    move_tls: PortTls | None = None
+    """With it `move_port` speaks TLS alone; without it, plain DICOM alone, whatever `tls` says."""
     studies: int = Field(default=3, ge=1)
     """How many of the patient's latest other studies are looked into."""
     timeout_seconds: float = Field(default=20.0, gt=0)
     """A silent PACS is given up after this long, one that keeps us waiting after six times as long; the study goes on
     without the comparison."""
+
+    @property
+    def moved_by(self) -> str:
+        """What `move_port` speaks, in words."""
+        return "TLS" if self.move_tls is not None else "plain DICOM"
 
 
 class HistoryConfig(Section):

@@ -37,3 +37,7 @@ class CertificateBinding(Section):
 
 class DestinationTls(TlsFiles, CertificateBinding):
     """TLS to a destination; unless name or fingerprint say which certificate it has, that must name its host."""
+
+
+class PortTls(TlsFiles, CertificateBinding):
+    """TLS at a port for one peer; with name or fingerprint, for whoever shows that certificate alone."""

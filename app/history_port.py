@@ -14,6 +14,8 @@ from pynetdicom import AE, evt
 
 from app.config import Peer, ReceiverConfig
 from app.config_history import HistoryPacs
+from app.config_tls import CertificateBinding
+from app.errors import TlsError
 from app.listener import Connections, Listener, handle_close
 from app.receiver import bounded_entity, handle_message, handle_open, handle_request
 from app.store import CANNOT_UNDERSTAND, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS
@@ -72,7 +74,10 @@ class Reports:
 
 @contextmanager
 def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
-    """Take reports while open, of the PACS that has this address; raises HistoryUnavailable without the port."""
+    """Take reports while open, of the PACS that has this address.
+
+    Raises HistoryUnavailable without the port, or the certificates to speak TLS there.
+    """
     reports, config = Reports(), _config(pacs, address)
     connections = Connections(config)
     handlers: list[evt.EventHandlerType] = [
@@ -93,6 +98,10 @@ def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
         )
     except OSError as error:
         raise HistoryUnavailable(f"port {config.port} cannot be had: {error.strerror}") from error
+    except TlsError as error:
+        # What it says of the files is for the log: this goes into a report.
+        LOGGER.error("history port: %s", error)
+        raise HistoryUnavailable(f"port {config.port} cannot speak TLS: the node's log tells why") from error
     threading.Thread(target=server.serve_forever, args=(0.1,), name="history", daemon=True).start()
     try:
         yield reports
@@ -103,11 +112,14 @@ def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
 
 def _config(pacs: HistoryPacs, address: str) -> ReceiverConfig:
     known = pacs.move_from or (address.partition("%")[0],)
+    tls = pacs.move_tls
+    bound = tls.model_dump(include=set(CertificateBinding.model_fields)) if tls is not None else {}
     return ReceiverConfig(
         ae_title=pacs.move_ae_title,
         host=pacs.move_host,
         port=pacs.move_port,
-        peers=tuple(Peer(ae_title=pacs.ae_title, address=each) for each in known),
+        peers=tuple(Peer(ae_title=pacs.ae_title, address=each, **bound) for each in known),
+        tls=tls,
         max_associations=MOST_ASSOCIATIONS,
         max_associations_per_peer=MOST_ASSOCIATIONS,
         max_object_mb=MOST_REPORT_MB,

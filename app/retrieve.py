@@ -5,6 +5,7 @@ Whatever the PACS answers, or does not, it ends in time and costs the comparison
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -20,11 +21,14 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from app.config_history import HistoryPacs
-from app.errors import PeerError
+from app.errors import PeerError, TlsError
 from app.history_port import listening
 from app.requestor import PENDING, Requestor
 from app.store import NOT_UNDERSTOOD, SUCCESS
+from app.tls import ClientTls, explain
 from operators.errors import HistoryUnavailable
+
+LOGGER = logging.getLogger(__name__)
 
 MOST_MATCHES = 500
 """Of one query."""
@@ -60,18 +64,37 @@ def _associated(pacs: HistoryPacs) -> Iterator[Any]:
     ae = Requestor(pacs.calling_ae_title, pacs.timeout_seconds)
     ae.add_requested_context(Find)
     ae.add_requested_context(Move)
+    name = f"{pacs.ae_title} at {pacs.host}:{pacs.port}"
     try:
-        association = ae.associate(pacs.host, pacs.port, ae_title=pacs.ae_title)
+        tls = ClientTls.to(pacs.tls) if pacs.tls is not None else None
+    except TlsError as error:
+        # What it says of the files is for the log: this goes into a report.
+        LOGGER.error("history: %s", error)
+        raise HistoryUnavailable(f"{name} cannot be asked by TLS: the node's log tells why") from error
+    tls_args = (tls, pacs.host) if tls is not None else None
+    try:
+        association = ae.associate(pacs.host, pacs.port, ae_title=pacs.ae_title, tls_args=tls_args)
     except (OSError, PeerError):
-        raise HistoryUnavailable(f"{pacs.ae_title} at {pacs.host}:{pacs.port} does not answer") from None
+        raise HistoryUnavailable(f"{name} does not answer") from None
     try:
         if not association.is_established:
-            reason = "refuses the association" if association.is_rejected else "does not answer"
-            raise HistoryUnavailable(f"{pacs.ae_title} at {pacs.host}:{pacs.port} {reason}")
+            raise HistoryUnavailable(f"{name} {_why_not(association, tls)}")
         yield association
     finally:
         if association.is_established:
             association.release()
+
+
+def _why_not(association: Any, tls: ClientTls | None) -> str:
+    """Say why there is no association."""
+    if association.is_rejected:
+        return "refuses the association"
+    if tls is not None and tls.failure is not None:
+        return f"does not answer by TLS ({explain(tls.failure)})"
+    if tls is not None and tls.shaken:
+        # With TLS 1.3 a certificate of ours that is not taken shows only after the handshake.
+        return "does not answer by TLS: does it accept our certificate?"
+    return "does not answer"
 
 
 class _Asked:
@@ -104,7 +127,8 @@ class _Asked:
         if last != SUCCESS:
             raise HistoryUnavailable(
                 f"{pacs.ae_title} does not send to {pacs.move_ae_title}{_coded(last)}; is that title known to it, at "
-                f"port {pacs.move_port} of this machine, and does it send from an address that `move_from` allows?"
+                f"port {pacs.move_port} of this machine, by {pacs.moved_by}, and does it "
+                "send from an address that `move_from` allows?"
             )
 
     def _hold(self, within: bool = True) -> None:

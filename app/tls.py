@@ -156,6 +156,8 @@ class ClientTls(ssl.SSLContext):
     """The context of one connection to a destination; `failure` says afterwards why there is none."""
 
     failure: OSError | None = None
+    shaken = False
+    """Whether the handshake was well, as far as this side knows."""
     binding: CertificateBinding
 
     @classmethod
@@ -182,6 +184,8 @@ class _ClientSocket(CappedTlsSocket):
             if isinstance(context, ClientTls):
                 context.failure = error
             raise
+        if isinstance(context, ClientTls):
+            context.shaken = True
 
 
 def why_not_bound(binding: CertificateBinding, connection: ssl.SSLSocket) -> str:

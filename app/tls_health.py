@@ -34,7 +34,7 @@ def look_at(files: TlsFiles, server_side: bool, now: float) -> list[Finding]:
     try:
         findings = [*look_at_mode(files.key, "key"), *_times(files, server_side, now)]
     except TlsError as error:
-        return [Finding(str(error), "mend the files that node.*.tls names: docs/security.md", grave=True)]
+        return [Finding(str(error), "mend the files that node.*.tls, or move_tls, names: docs/security.md", grave=True)]
     return findings
 
 

@@ -46,6 +46,13 @@ class Issued:
         context.load_cert_chain(self.certificate, self.key)
         return context
 
+    def server_context(self) -> ssl.SSLContext:
+        """The same of a peer that listens, and wants a certificate."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.ca))
+        context.load_cert_chain(self.certificate, self.key)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
 
 class Authority:
     """A certificate authority in a folder."""

@@ -18,6 +18,7 @@ from app.audit import TRAIL
 from app.config import Destination, OperationConfig, SenderConfig, Settings
 from app.config_history import HistoryConfig, HistoryPacs
 from app.config_operation import AuditConfig, SyslogConfig
+from app.config_tls import PortTls
 from app.deidentify_secret import read_secret
 from app.doctor_place import look_at_place
 from app.doctor_services import look_at_services
@@ -367,6 +368,36 @@ def test_the_pacs_of_history_and_its_port(settings, listen, taken):
     assert "node.history.pacs.move_port" in check.remedy
     elsewhere = history(settings, port, move_host="192.0.2.1", move_port=free_port())
     assert not of_services(elsewhere, "history port").ok, "an address that this machine does not have"
+
+
+def test_tls_of_the_pacs_of_history_and_of_its_port(settings, listen, authority, tmp_path):
+    node, peer = authority.issue("node"), authority.issue("pacs")
+    port = listen(tls=peer.files)
+    own = {"calling_ae_title": PEER_TITLE, "move_port": free_port()}
+    move_tls = PortTls(**node.files.model_dump())
+    sound = list(look_at_services(history(settings, port, tls=node.destination(), move_tls=move_tls, **own)))
+    about = {check.subject: check for check in sound if check.subject.startswith("history")}
+    assert set(about) == {"history", "history TLS", "history port", "history port TLS"}
+    assert all(check.ok for check in about.values())
+    assert "by TLS" in about["history"].found
+
+    half = history(settings, port, tls=node.destination(), **own)
+    found = [check for check in look_at_services(half) if not check.ok]
+    assert [(check.subject, check.warns) for check in found] == [("history TLS", True)]
+    assert "reports come in the clear" in found[0].found
+    assert "node.history.pacs.move_tls" in found[0].remedy
+
+    gone = node.trusting(tmp_path / "gone.crt")
+    damaged = history(settings, port, tls=gone.destination(), move_tls=PortTls(**gone.files.model_dump()), **own)
+    found = [check for check in look_at_services(damaged) if not check.ok]
+    assert [check.subject for check in found] == ["history TLS", "history port TLS"], "one clear line for each"
+    assert all("gone.crt cannot be read" in check.found for check in found)
+
+    late = PortTls(**authority.issue("late-port", days=-1).files.model_dump())
+    expired = history(settings, port, tls=node.destination(), move_tls=late, **own)
+    assert "expired on" in of_services(expired, "history port TLS").found
+    plain = of_services(history(settings, port, move_tls=move_tls, **own), "history")
+    assert "and without TLS" in plain.found
 
 
 # Models

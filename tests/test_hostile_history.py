@@ -26,6 +26,7 @@ from app.history import History
 from app.history_port import MOST_REPORT_MB, MOST_REPORTS, listening
 from app.retrieve import MOST_MATCHES, PATIENCE, _Asked, _associated, fetch_reports
 from operators.errors import HistoryUnavailable
+from tests.support_certificates import Issued
 from tests.support_dicom import send_bytes
 from tests.support_port import free_port
 from tests.support_speaker import Speaker, accept, answer
@@ -55,14 +56,17 @@ def report(job):
 class Archive:
     """Answers queries as a test says, and sends what it has to the port that it knows."""
 
-    def __init__(self, reports=()) -> None:
+    def __init__(self, reports=(), *, shown: Issued | None = None, sending: Issued | None = None) -> None:
+        """With `shown` it speaks TLS alone, with `sending` it sends by TLS."""
         self.reports, self.move_port, self.statuses = list(reports), free_port(), []
         self.matches = lambda identifier: [self._match(identifier)]
         ae = AE("PACS")
         ae.add_supported_context(Find)
         ae.add_supported_context(Move)
         handlers = [(evt.EVT_C_FIND, self._find), (evt.EVT_C_MOVE, self._send)]
-        self._server = ae.start_server((HERE, 0), block=False, evt_handlers=handlers)
+        self._sending = sending
+        context = shown.server_context() if shown is not None else None
+        self._server = ae.start_server((HERE, 0), block=False, evt_handlers=handlers, ssl_context=context)
         self.port = self._server.server_address[1]
 
     def config(self, **changes) -> HistoryPacs:
@@ -83,7 +87,8 @@ class Archive:
         yield 0x0000, None
 
     def _send(self, event):
-        yield HERE, self.move_port, {"contexts": [context()]}
+        tls_args = (self._sending.client_context(), HERE) if self._sending is not None else None
+        yield HERE, self.move_port, {"contexts": [context()], "tls_args": tls_args}
         yield len(self.reports)
         for each in self.reports:
             yield 0xFF00, each

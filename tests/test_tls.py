@@ -281,14 +281,13 @@ class Pacs:
 
     def __init__(self, shown: Issued, **context: object) -> None:
         self.got: list[str] = []
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(shown.ca))
-        tls.load_cert_chain(shown.certificate, shown.key)
-        tls.verify_mode = ssl.CERT_REQUIRED
         ae = AE(ae_title="PACS")
         ae.add_supported_context(MRImageStorage)
         ae.add_supported_context(Verification)
         handlers = [(evt.EVT_C_STORE, self._store)]
-        self.server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
+        self.server = ae.start_server(
+            ("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=shown.server_context()
+        )
 
     def _store(self, event) -> int:
         self.got.append(event.request.AffectedSOPInstanceUID)

@@ -1,4 +1,5 @@
-"""TLS with other vendors' software: DCMTK's storescu and echoscu to the receiver, and a real Orthanc as destination."""
+"""TLS with other vendors' software: DCMTK's storescu and echoscu to the receiver, and a real Orthanc as destination and
+as the PACS of earlier reports."""
 
 from __future__ import annotations
 
@@ -10,14 +11,18 @@ import pydicom
 import pytest
 
 from app.config import Destination, Peer
+from app.config_history import HistoryPacs
+from app.config_tls import PortTls
 from app.errors import PeerError
 from app.receiver import Receiver
+from app.retrieve import fetch_reports
 from app.sender import send_files
 from tests.integration.orthanc import Orthanc
 from tests.support_certificates import Authority
 from tests.support_dcmtk import dcmtk
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
 from tests.support_port import free_port
+from tests.test_earlier import header_of, study
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +97,28 @@ def orthanc_with_tls(folder, shown, **settings):
         DicomTlsRemoteCertificateRequired=True,
         **settings,
     )
+
+
+def test_orthanc_is_asked_for_earlier_reports_and_sends_them_over_tls(tmp_path, node, peer):
+    port, job = free_port(), study(tmp_path / "then", "20240102")
+    modalities = {
+        "node": {"AET": "GLIOMA_NODE", "Host": "127.0.0.1", "Port": 11112},
+        "history": {"AET": "GLIOMA_HISTORY", "Host": "127.0.0.1", "Port": port, "UseDicomTls": True},
+    }
+    with orthanc_with_tls(tmp_path, peer, DicomModalities=modalities) as pacs:
+        there = pacs.destination().model_copy(update={"tls": node.destination()})
+        assert all(o.delivered for o in send_files(job.results.values(), there, "GLIOMA_NODE", 10))
+        asked = HistoryPacs(
+            ae_title=there.ae_title,
+            host=there.host,
+            port=there.port,
+            tls=node.destination(),
+            move_port=port,
+            move_tls=PortTls(**node.files.model_dump(), certificate_common_name="peer"),
+            timeout_seconds=10.0,
+        )
+        (found,) = fetch_reports(header_of(study(tmp_path / "now", "20250102")), asked)
+        assert found.SOPInstanceUID == pydicom.dcmread(job.results["SR"]).SOPInstanceUID
 
 
 def test_orthanc_gets_results_over_tls_and_sends_a_study_back(tmp_path, node, peer):
