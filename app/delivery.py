@@ -17,6 +17,7 @@ from app.commitment_report import Reports
 from app.config import Destination, SenderConfig
 from app.config_delivery import CommitmentConfig
 from app.errors import KindsRefused, NodeError, PeerError
+from app.heartbeat import Heartbeat, place_of
 from app.journal import DeliveryRow, Journal
 from app.log import positions
 from app.outbox import Outbox
@@ -39,9 +40,16 @@ class Sender:
         outbox: Outbox,
         now: Callable[[], float] = time.time,
         trail: AuditTrail | None = None,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`now` is in seconds since 1970, as next attempts outlive the process; `trail` is told what went."""
-        self._runs = [_Run(destination, config, journal, outbox, now, trail) for destination in config.destinations]
+        """`now` is in seconds since 1970, as next attempts outlive the process; `trail` is told what went.
+
+        `steady` is in seconds too, and jumps with no clock: by it a thread that is stuck is seen.
+        """
+        self._runs = [
+            _Run(destination, config, journal, outbox, now, trail, Heartbeat(steady))
+            for destination in config.destinations
+        ]
 
     def start(self) -> None:
         """Begin, with what is owed from before."""
@@ -49,15 +57,17 @@ class Sender:
             run.start()
 
     def is_alive(self) -> bool:
-        """Say whether every destination's thread is at work; from any thread."""
-        return all(run.thread.is_alive() for run in self._runs)
+        """Say whether every destination's thread is at work, and none was seen stuck; from any thread."""
+        return all(run.thread.is_alive() and not run.heartbeat.is_stuck for run in self._runs)
 
     def revive(self) -> None:
-        """Start the threads anew that ended by themselves, and tell of each in the log."""
+        """Start the threads anew that ended by themselves, look for stuck ones, and tell of each in the log."""
         for run in self._runs:
             if not run.thread.is_alive():
                 LOGGER.error("%s ended by itself; starting another", run.thread.name)
                 run.start()
+            if run.heartbeat.look():
+                run.tell_stuck()
 
     def wake(self) -> None:
         """Look now: something new is owed."""
@@ -84,8 +94,10 @@ class _Run:
         outbox: Outbox,
         now: Callable[[], float],
         trail: AuditTrail | None,
+        heartbeat: Heartbeat,
     ) -> None:
         self._destination, self._config, self._now = destination, config, now
+        self.heartbeat = heartbeat
         self._journal, self._outbox, self._trail = journal, outbox, trail
         self._reports = Reports(journal, config, trail)
         self._courier: Courier | StowCourier | None = None
@@ -107,7 +119,21 @@ class _Run:
         """Begin; or, after the thread ended by itself, begin again."""
         if self.thread.ident is not None:
             self.thread = self._new_thread()
+        self.heartbeat.step()
         self.thread.start()
+
+    def tell_stuck(self) -> None:
+        """Tell that the thread is stuck, and where; or that it moves again."""
+        name = self.thread.name
+        if not self.heartbeat.is_stuck:
+            LOGGER.warning("%s moves again", name)
+            return
+        seconds, place = self.heartbeat.since_step(), place_of(self.thread)
+        LOGGER.error(
+            "%s is stuck: for %.0f s it has not moved, longer than its time-outs allow, at %s; "
+            "restart the node: what is owed stays owed, and nothing is lost",
+            name, seconds, place,
+        )  # fmt: skip
 
     def stop(self) -> None:
         """Ask the thread to end."""
@@ -120,7 +146,10 @@ class _Run:
     def _loop(self) -> None:
         while not self._stopped.is_set():
             self.wake.clear()
-            self.wake.wait(self._round())
+            self.heartbeat.step()
+            pause = self._round()
+            self.heartbeat.step(pause)
+            self.wake.wait(pause)
 
     def _round(self) -> float:
         """Do what is due, and return how long to wait: whatever goes wrong, the thread goes on."""
@@ -173,6 +202,7 @@ class _Run:
             return None
         waiting = commitment.waiting_jobs(self._journal, peer.name)
         for job_id in before - waiting:
+            self.heartbeat.step()
             self._outbox.forget_delivered(job_id)
         self._uncommitted = waiting
         return commitment.next_ask(self._journal, peer.name)
@@ -180,7 +210,7 @@ class _Run:
     def _ask(self, config: CommitmentConfig, rows: Sequence[DeliveryRow]) -> None:
         peer, sender = self._destination, self._config
         request_uid = generate_uid(prefix=None)
-        self._courier = courier = Courier(peer, sender.calling_ae_title, sender.network_timeout_seconds)
+        self._courier = courier = self._new_courier()
         if self._stopped.is_set():
             return
         commitment.begin(self._journal, rows, request_uid, config.patience)
@@ -208,9 +238,9 @@ class _Run:
         waiting = {self._outbox.path_of(delivery): delivery for delivery in due}
         courier: Courier | StowCourier
         if peer.stow is None:
-            courier = Courier(peer, config.calling_ae_title, config.network_timeout_seconds)
+            courier = self._new_courier()
         else:
-            courier = StowCourier(peer.name, peer.stow, config.network_timeout_seconds)
+            courier = StowCourier(peer.name, peer.stow, config.network_timeout_seconds, self.heartbeat.step)
         self._courier = courier
         # Looked at after the courier is in its place: `stop` either finds it there, or is seen here.
         if self._stopped.is_set():
@@ -219,6 +249,7 @@ class _Run:
         went: dict[str, Transfer] = {}
 
         def settle(outcome: Outcome) -> None:
+            self.heartbeat.step()
             delivery = waiting[outcome.path]
             if self._trail is not None:
                 study = self._journal.study_of(delivery.job_id)
@@ -241,7 +272,12 @@ class _Run:
         self._record_fault = None
         self._alone.difference_update(row.delivery_id for row in due)
         for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
+            self.heartbeat.step()
             self._outbox.forget_delivered(job_id)
+
+    def _new_courier(self) -> Courier:
+        sender = self._config
+        return Courier(self._destination, sender.calling_ae_title, sender.network_timeout_seconds, self.heartbeat.step)
 
     def _failed_unforeseen(self, left: Collection[int], why: str) -> None:
         """Count a failed attempt of what a batch had left; it is never given up for this, as it is no refusal."""

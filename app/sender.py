@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -26,8 +27,9 @@ from pynetdicom.status import code_to_category
 from app.config import Destination, SenderConfig
 from app.config_tls import DestinationTls
 from app.errors import InputError, KindsRefused, PeerError, TlsError
+from app.heartbeat import Step
 from app.refusals import ALREADY_THERE, NO_KIND, is_for_good, why_not
-from app.requestor import Requestor
+from app.requestor import CONNECT_SECONDS, Requestor
 from app.store import NOT_UNDERSTOOD
 from app.tls import ClientTls
 
@@ -103,8 +105,13 @@ def offers_commitment(peer: Destination, config: SenderConfig) -> bool:
 class Courier:
     """Sends to one peer; `stop`, from another thread, ends it at once."""
 
-    def __init__(self, peer: Destination, calling_ae_title: str, timeout: float) -> None:
+    def __init__(
+        self, peer: Destination, calling_ae_title: str, timeout: float, step: Step = lambda seconds: None
+    ) -> None:
+        """`timeout` is how long, in seconds, the peer may be silent; `step` hears of each step that moves."""
         self._peer = peer
+        # The longest wait for the peer: a connection, and an answer to the first that is said.
+        self._step = partial(step, timeout + CONNECT_SECONDS)
         self._name = f"{peer.ae_title} at {peer.host} port {peer.port}"
         self._ae = Requestor(calling_ae_title, timeout)
         self._stopped = threading.Event()
@@ -133,6 +140,7 @@ class Courier:
 
         readable: list[tuple[Path, Kind]] = []
         for path in files:
+            self._step()
             try:
                 readable.append((path, _kind(path)))
             except NOT_UNDERSTOOD as error:
@@ -179,6 +187,7 @@ class Courier:
                 return f"refuses the request for storage commitment (0x{answer.Status:04X})"
             until = time.monotonic() + stay_seconds
             while association.is_established and time.monotonic() < until and waits():
+                self._step()
                 if self._stopped.wait(_LOOK_SECONDS):
                     break
             return ""
@@ -203,6 +212,7 @@ class Courier:
                 if self._stopped.is_set() or not association.is_established:
                     tell(Outcome(path, delivered=False, note="the association ended before it was sent"))
                     continue
+                self._step()
                 outcome = _store(association, path, kind)
                 if outcome.note == NO_ANSWER:
                     # A lost connection shows here first; a further request would wait for its whole timeout.
@@ -217,6 +227,8 @@ class Courier:
         self, contexts: list[PresentationContext], handlers: Sequence[evt.EventHandlerType] = ()
     ) -> Association:
         peer, name = self._peer, self._name
+        self._step()
+        moves = [(evt.EVT_PDU_SENT, self._moved), (evt.EVT_PDU_RECV, self._moved)]
         try:
             tls = ClientTls.to(peer.tls) if peer.tls is not None else None
         except TlsError as error:
@@ -229,7 +241,7 @@ class Courier:
                 peer.port,
                 contexts=contexts,
                 ae_title=peer.ae_title,
-                evt_handlers=[(evt.EVT_CONN_OPEN, self._connected), *handlers],
+                evt_handlers=[(evt.EVT_CONN_OPEN, self._connected), *moves, *handlers],
                 tls_args=(tls, peer.host) if tls is not None else None,
             )
         except OSError as error:
@@ -243,6 +255,10 @@ class Courier:
     def _connected(self, event: evt.Event) -> None:
         """Note the association as soon as `stop` can abort it."""
         self._association = event.assoc
+
+    def _moved(self, event: evt.Event) -> None:
+        """A large object goes in many PDUs, each within its own time."""
+        self._step()
 
 
 def _connection(association: Association) -> socket.socket | None:

@@ -25,6 +25,7 @@ from pydicom import Dataset
 from app.config import read_secret
 from app.config_delivery import StowConfig
 from app.errors import ConfigError, PeerError, TlsError
+from app.heartbeat import Step
 from app.refusals import ALREADY_THERE, UNREACHABLE, is_for_good
 from app.requestor import CONNECT_SECONDS
 from app.sender import Outcome, Progress, reference_of, unreadable
@@ -75,9 +76,9 @@ class _Answer:
 class StowCourier:
     """Sends to one service, in the thread that calls `send`; `stop`, from another, ends it at once."""
 
-    def __init__(self, name: str, stow: StowConfig, timeout: float) -> None:
-        """`timeout` is how long, in seconds, the service may be silent."""
-        self._stow, self._timeout = stow, timeout
+    def __init__(self, name: str, stow: StowConfig, timeout: float, step: Step = lambda seconds: None) -> None:
+        """`timeout` is how long, in seconds, the service may be silent; `step` hears of each step that moves."""
+        self._stow, self._timeout, self._step = stow, timeout, step
         self._name = f"{name} at {stow.url}"
         self._stopped = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,6 +99,7 @@ class StowCourier:
         """
         readable: list[_File] = []
         for path in files:
+            self._step(0.0)
             try:
                 readable.append(_File(path, reference_of(path)[1], path.stat().st_size))
             except NOT_UNDERSTOOD as error:
@@ -167,6 +169,7 @@ class StowCourier:
         body = aiohttp.MultipartWriter("related")
         kind = f'multipart/related; type="application/dicom"; boundary={body.boundary}'
         limit = self._timeout + sum(file.size for file in batch) / SLOWEST_BYTES_PER_SECOND
+        self._step(limit)
         try:
             with ExitStack() as opened:
                 for file in batch:

@@ -222,7 +222,9 @@ def test_what_the_sender_takes_for_a_refusal_for_good_is_as_told(statement):
     assert f"| 0xA9xx, 0xCxxx, {', '.join(f'0x{status:04X}' for status in FOR_GOOD)} | Failure for good |" in statement
 
 
-@pytest.mark.parametrize("absent", ["Storage Commitment as SCP", "Query/Retrieve as SCP", "C-GET", "DICOMweb but for Store"])
+@pytest.mark.parametrize(
+    "absent", ["Storage Commitment as SCP", "Query/Retrieve as SCP", "C-GET", "DICOMweb but for Store"]
+)
 def test_what_is_not_supported_is_said_at_once(statement, absent):
     overview = statement.split("## 2 ")[0]
     assert absent in overview.split("**Not supported as yet**")[1]

@@ -29,7 +29,7 @@ RESULTS = 4
 class Owing:
     """A sender at work on one job's results, in real time; each file's head may be spoilt before."""
 
-    def __init__(self, folder, destination: Destination, spoil=lambda path: None) -> None:
+    def __init__(self, folder, destination: Destination, spoil=lambda path: None, **clocks) -> None:
         sender = {"destinations": (destination,), "first_retry_seconds": 0.1, "longest_retry_seconds": 0.4}
         settings = node_settings(folder / "node", sender=sender | {"network_timeout_seconds": 5.0})
         self.journal = Journal(settings.journal_path)
@@ -41,7 +41,7 @@ class Owing:
         self.folder = settings.outbox_dir / "j1"
         spoil(sorted(self.folder.iterdir())[0])
         trail = AuditTrail(settings.data_dir / TRAIL, "GLIOMA_NODE")
-        self.sender = Sender(settings.sender, self.journal, outbox, trail=trail)
+        self.sender = Sender(settings.sender, self.journal, outbox, trail=trail, **clocks)
         self.sender.start()
 
     @property

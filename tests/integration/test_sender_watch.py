@@ -1,4 +1,4 @@
-"""The node sees that a destination's thread ended: it is not ready meanwhile, and starts another."""
+"""The node sees that a destination's thread ended, and starts another, or is stuck: it is not ready meanwhile."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import threading
 
 from app.config import Destination
+from app.heartbeat import SLACK_SECONDS
 from app.node import Node
 from tests.support_dicom import node_settings
 from tests.support_port import free_port
@@ -27,6 +28,27 @@ def test_the_node_is_not_ready_without_its_sender_and_starts_it_again(tmp_path):
         node._tick()
         assert node.readiness()["sender"]
     finally:
+        node.stop()
+
+
+def test_the_node_is_not_ready_while_its_sender_is_stuck(tmp_path, monkeypatch):
+    there = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port())
+    node = Node(node_settings(tmp_path / "node", sender={"destinations": (there,)}))
+    (run,) = node._sender._runs
+    reached, let_go = threading.Event(), threading.Event()
+    monkeypatch.setattr(run, "_deliver_due", lambda: reached.set() or (let_go.wait(60) and 5.0))
+    try:
+        node._sender.start()
+        assert reached.wait(10)
+        now = run.heartbeat._now()
+        run.heartbeat._now = lambda: now + SLACK_SECONDS + 1
+        node._tick()
+        node._tick()
+        assert not node.readiness()["sender"]
+        assert "\nglioma_ready 0\n" in node.metrics()
+        assert run.thread.is_alive(), "nothing is done to it"
+    finally:
+        let_go.set()
         node.stop()
 
 
