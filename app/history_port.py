@@ -79,11 +79,11 @@ def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
     Raises HistoryUnavailable without the port, or the certificates to speak TLS there.
     """
     reports, config = Reports(), _config(pacs, address)
-    connections = Connections(config)
+    connections, witness = Connections(config), Witness(None)
     handlers: list[evt.EventHandlerType] = [
         (evt.EVT_CONN_OPEN, handle_open),
         (evt.EVT_CONN_CLOSE, handle_close),
-        (evt.EVT_REQUESTED, handle_request, [config, connections, Witness(None)]),
+        (evt.EVT_REQUESTED, handle_request, [config, connections, witness]),
         (evt.EVT_DIMSE_RECV, handle_message),
         (evt.EVT_C_STORE, reports.keep),
     ]
@@ -108,6 +108,7 @@ def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
     finally:
         server.shutdown()
         connections.cut_off()
+        witness.close()
 
 
 def _config(pacs: HistoryPacs, address: str) -> ReceiverConfig:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from app.audit import TRAIL, AuditTrail, Party, Transfer
+from app.audit_flood import Rejections
 from app.config import Settings
 from app.store import UID, Identity
 
@@ -33,6 +34,7 @@ class Witness:
 
     def __init__(self, trail: AuditTrail | None) -> None:
         self.trail = trail
+        self._rejections = Rejections(self._write_rejection)
         self._seen: WeakKeyDictionary[Any, _Seen] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
@@ -60,30 +62,38 @@ class Witness:
             self._seen.setdefault(event.assoc, _Seen()).echoes += 1
         return 0x0000
 
-    def turned_away(self, assoc: Any, reason: str, *, for_now: bool = False) -> None:
-        """Write down that a peer was rejected, for good or `for_now`."""
-        if self.trail is not None:
-            self.trail.turned_away(_peer(assoc), reason, for_now=for_now)
+    def turned_away(self, assoc: Any, reason: str, *, for_now: bool = False) -> bool:
+        """Write down that a peer was rejected, for good or `for_now`; return whether the log is to tell of it too.
+
+        It is not where it is one of a flood, which is told by its count.
+        """
+        return self._rejections.tell(_peer(assoc), reason, for_now=for_now)
 
     def rejected(self, event: Any) -> None:
         """Tell of a peer that pynetdicom rejected for what it calls us."""
         assoc, peer = event.assoc, _peer(event.assoc)
         called, ours = str(assoc.requestor.primitive.called_ae_title).strip(), str(assoc.acceptor.ae_title).strip()
-        LOGGER.warning("association rejected: %r at %s calls %r, not %s", peer.ae_title, peer.address, called, ours)
         with self._lock:
             self._seen.pop(assoc, None)
-        self.turned_away(assoc, f"it calls {called}, not {ours}")
+        kind = f"it calls another title than {ours}"
+        if self._rejections.tell(peer, f"it calls {called}, not {ours}", kind=kind):
+            LOGGER.warning("association rejected: %r at %s calls %r, not %s", peer.ae_title, peer.address, called, ours)
 
     def ended(self, event: Any) -> None:
         """Write down what an association brought."""
         self._end(event.assoc)
 
     def close(self) -> None:
-        """Write down the associations whose end nobody will see any more."""
+        """Write down the associations whose end nobody will see any more, and what was gathered."""
         with self._lock:
             left = list(self._seen)
         for assoc in left:
             self._end(assoc)
+        self._rejections.close()
+
+    def _write_rejection(self, peer: Party, reason: str, for_now: bool) -> None:
+        if self.trail is not None:
+            self.trail.turned_away(peer, reason, for_now=for_now)
 
     def _end(self, assoc: Any) -> None:
         with self._lock:
