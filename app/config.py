@@ -19,6 +19,7 @@ from app.config_deidentification import DeidentificationConfig
 from app.config_delivery import CommitmentConfig, StowConfig
 from app.config_history import HistoryConfig
 from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
+from app.config_series import SeriesConfig
 from app.errors import ConfigError
 from models.engine_choice import EngineChoice
 from operators.deidentify_form import Profile
@@ -26,7 +27,7 @@ from operators.language import Language
 from operators.pixel_limits import PixelLimits
 from operators.quality_limits import QualityLimits
 from operators.segmentation_form import Form
-from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
+from operators.series_rules import Rules
 
 PREFIX = "GLIOMA_NODE__"
 """Of the environment's variables."""
@@ -193,36 +194,6 @@ class SenderConfig(Section):
         """Return the destinations with storage commitment; with a title, those whose reports come under it."""
         found = [each for each in self.destinations if each.commitment is not None]
         return [each for each in found if reporter in {None, each.reporter}]
-
-
-class SeriesRule(Section):
-    """A site's own rule about what its series are called; all such rules that match are weighed."""
-
-    pattern: str = Field(min_length=1)
-    """Regular expression, found anywhere in the field's text; capitals and small letters are one."""
-    kind: str
-    """What such a series is: T1, T1C, T2, FLAIR or a kind that is never taken (`python -m app explain --rules`)."""
-    field: TextField = "description"
-    """Where to look: description, protocol, sequence_name, image_type or body_part."""
-    weight: float = Field(default=SITE_POINTS, gt=0, le=15)
-    """Points in natural log-odds; built-in words have 4 to 9, facts such as a b-value 20 and always win."""
-
-    @model_validator(mode="after")
-    def _is_a_rule(self) -> SeriesRule:
-        self.rule  # noqa: B018 - raises where the pattern or the kind is wrong
-        return self
-
-    @property
-    def rule(self) -> Rule:
-        """The rule as series typing wants it."""
-        return Rule(self.pattern, self.kind, self.field, self.weight)
-
-
-class SeriesConfig(Section):
-    """What a site adds to the built-in rules of series typing; docs/series.md tells how."""
-
-    rules: tuple[SeriesRule, ...] = ()
-    """Rules of this site; none by default."""
 
 
 class PreprocessConfig(Section):
