@@ -31,6 +31,8 @@ from operators.series_rules import Rules
 
 PREFIX = "GLIOMA_NODE__"
 """Of the environment's variables."""
+MOST_PROCESSES = 4
+"""Of the receiver, unless asked for: the disk's syncs bound what more would bring, and each takes its memory."""
 
 
 class TlsFiles(Section):
@@ -88,6 +90,9 @@ class ReceiverConfig(Section):
     """Associations served at once; one more is rejected."""
     max_associations_per_peer: int = Field(default=5, ge=1)
     """Associations served at once from one IP address; one more is rejected, so that no address takes all."""
+    processes: int | None = Field(default=None, ge=1, le=64)
+    """Processes that serve associations behind the one port, under the same limits together; none: one for each CPU
+    that the node may use, at most 4."""
     tls: TlsFiles | None = None
     """With it the port speaks TLS alone; without it, plain DICOM alone."""
     max_pdu_bytes: int = Field(default=131_072, ge=4_096)
@@ -101,6 +106,11 @@ class ReceiverConfig(Section):
     """A silent association is ended after this long, and so is a connection whose PDU takes longer to come."""
     free_space_watermark_mb: int = Field(default=2_000, ge=0)
     """With less free disk than this, instances are refused with 0xA700, in MB."""
+
+    @property
+    def process_count(self) -> int:
+        """How many processes serve."""
+        return self.processes or min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
     @model_validator(mode="after")
     def _largest_object_finds_room(self) -> ReceiverConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import mmap
-import tempfile
+import os
 import threading
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -35,8 +35,8 @@ class ProcessLock:
     """
 
     def __init__(self) -> None:
-        # On no file system of the node's data: some that lack hard links lack locks too.
-        self._file, self._threads = tempfile.TemporaryFile(), threading.Lock()  # noqa: SIM115 - open as long as it is
+        # In memory: a file system that lacks hard links may lack locks too.
+        self._file, self._threads = os.memfd_create("receiver"), threading.Lock()
 
     def __enter__(self) -> None:
         """Wait for it, and take it."""
