@@ -22,7 +22,7 @@ from tests.support_certificates import Authority, renew
 from tests.support_dcmtk import dcmtk
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
 from tests.support_port import free_port
-from tests.support_receiver import RunningReceiver, until
+from tests.support_receiver import PATIENCE_SECONDS, RunningReceiver, until
 from tests.test_upper_layer import association as raw_association
 from tests.test_upper_layer import hear, status_of
 from tests.torture.peers import DATA, command, part, pdu
@@ -260,7 +260,7 @@ def test_while_the_node_stops_no_process_lets_anybody_in(receiver, tmp_path):
     for association in held:
         assert association.send_c_store(small_mr()).Status == 0x0000
         association.release()
-    running.process.join(8)
+    running.process.join(PATIENCE_SECONDS)
     assert running.process.exitcode == 0
     assert len([m for m in audit(tmp_path) if m.find(".//SOPClass") is not None]) == 4
 

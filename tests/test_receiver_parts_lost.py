@@ -22,7 +22,7 @@ from app.config import Destination
 from app.errors import NodeError, PeerError
 from app.files import INCOMING
 from app.places import ProcessLock
-from app.receiver import run_receiver
+from app.receiver import DRAIN_SECONDS, run_receiver
 from app.receiver_parts import LOCK, lock_out
 from app.sender import send_files
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
@@ -171,7 +171,7 @@ def test_whatever_any_process_answered_with_success_survives_the_death_of_one(re
             one.result()
     running.process.join(10)
     assert running.process.exitcode == (3 if victim == "part" else -signal.SIGKILL)
-    assert until(lambda: all(map(is_gone, parts)), 1.0 if victim == "main" else 10.0)
+    assert until(lambda: all(map(is_gone, parts)), 5.0)
     answered = {dataset_bytes(outcome.path) for outcome in outcomes if outcome.delivered}
     assert 30 <= len(answered) < 3 * count
     assert answered <= set(map(dataset_bytes, kept(tmp_path)))
@@ -187,12 +187,12 @@ def test_whatever_any_process_answered_with_success_survives_the_death_of_one(re
 def test_a_part_that_dies_while_the_node_stops_costs_no_wait(receiver):
     running = receiver()
     held = [running.associate() for _ in range(2)]
+    assert all(association.is_established for association in held)
     running.drain()
     assert until(lambda: running.associate().is_rejected)
     running.parts[0].kill()
-    running.process.join(6)
+    running.process.join(DRAIN_SECONDS - 1.0)
     assert running.process.exitcode == 3
-    assert held[0].is_established or held[0].is_aborted
 
 
 def test_no_receiver_begins_before_all_processes_of_the_last_are_gone(receiver, tmp_path):
