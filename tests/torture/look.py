@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -34,11 +35,12 @@ def processes(node: RunningNode) -> dict[str, psutil.Process]:
     main = psutil.Process(node.process.pid)
     found = {"node": main}
     for child in main.children():
-        if "spawn_main" in " ".join(child.cmdline()):
-            listens = any(c.status == psutil.CONN_LISTEN for c in child.net_connections())
-            found[RECEIVER if listens else "worker"] = child
-            if listens:
-                found |= {f"{RECEIVER}_{number}": part for number, part in enumerate(child.children(), 2)}
+        with suppress(psutil.NoSuchProcess):  # dead, and not missed yet
+            if "spawn_main" in " ".join(child.cmdline()):
+                listens = any(c.status == psutil.CONN_LISTEN for c in child.net_connections())
+                found[RECEIVER if listens else "worker"] = child
+                if listens:
+                    found |= {f"{RECEIVER}_{number}": part for number, part in enumerate(child.children(), 2)}
     return found
 
 
