@@ -9,9 +9,11 @@ import socket
 import ssl
 import struct
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from app.config import ReceiverConfig
+from app.places import Place
 
 _PDU_HEADER = struct.Struct(">BxL")
 HEADER_BYTES = _PDU_HEADER.size
@@ -48,8 +50,10 @@ class _Capped(_Base):
 
     address = ""
     """IP address of the peer."""
-    admitted = False
-    """Whether the peer was given an association."""
+    place: Place | None = None
+    """Its place among all that the receiver has open; none on a connection that we made."""
+    at_end: Callable[[], object] | None = None
+    """Called when it is closed."""
     pdu_limit = message_limit = 0
     _pdu_seconds: float | None = None
     _deadline: float | None = None
@@ -103,6 +107,12 @@ class _Capped(_Base):
             self._wait_until(deadline)
             sent += super().send(view[sent:], flags)
         return sent
+
+    def _real_close(self, *args: Any) -> None:
+        # Not `close`: what Python's own file objects still use is open.
+        super()._real_close(*args)  # type: ignore[misc]
+        if self.at_end is not None:
+            self.at_end()
 
     def _wait_until(self, deadline: float) -> None:
         """Let the next call wait so long at most; raises TimeoutError where no time is left."""

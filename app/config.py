@@ -19,6 +19,7 @@ from app.config_deidentification import DeidentificationConfig
 from app.config_delivery import CommitmentConfig, StowConfig
 from app.config_history import HistoryConfig
 from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
+from app.config_series import SeriesConfig
 from app.config_tls import CertificateBinding, DestinationTls, TlsFiles
 from app.errors import ConfigError
 from models.engine_choice import EngineChoice
@@ -27,10 +28,12 @@ from operators.language import Language
 from operators.pixel_limits import PixelLimits
 from operators.quality_limits import QualityLimits
 from operators.segmentation_form import Form
-from operators.series_rules import SITE_POINTS, Rule, Rules, TextField
+from operators.series_rules import Rules
 
 PREFIX = "GLIOMA_NODE__"
 """Of the environment's variables."""
+MOST_PROCESSES = 4
+"""Of the receiver, unless asked for: the disk's syncs bound what more would bring, and each takes its memory."""
 
 
 class Peer(CertificateBinding):
@@ -59,6 +62,9 @@ class ReceiverConfig(Section):
     """Associations served at once; one more is rejected."""
     max_associations_per_peer: int = Field(default=5, ge=1)
     """Associations served at once from one IP address; one more is rejected, so that no address takes all."""
+    processes: int | None = Field(default=None, ge=1, le=64)
+    """Processes that serve associations behind the one port, under the same limits together; none: one for each CPU
+    that the node may use, at most 4."""
     tls: TlsFiles | None = None
     """With it the port speaks TLS alone; without it, plain DICOM alone."""
     max_pdu_bytes: int = Field(default=131_072, ge=4_096)
@@ -72,6 +78,11 @@ class ReceiverConfig(Section):
     """A silent association is ended after this long, and so is a connection whose PDU takes longer to come."""
     free_space_watermark_mb: int = Field(default=2_000, ge=0)
     """With less free disk than this, instances are refused with 0xA700, in MB."""
+
+    @property
+    def process_count(self) -> int:
+        """How many processes serve."""
+        return self.processes or min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
     @model_validator(mode="after")
     def _largest_object_finds_room(self) -> ReceiverConfig:
@@ -165,36 +176,6 @@ class SenderConfig(Section):
         """Return the destinations with storage commitment; with a title, those whose reports come under it."""
         found = [each for each in self.destinations if each.commitment is not None]
         return [each for each in found if reporter in {None, each.reporter}]
-
-
-class SeriesRule(Section):
-    """A site's own rule about what its series are called; all such rules that match are weighed."""
-
-    pattern: str = Field(min_length=1)
-    """Regular expression, found anywhere in the field's text; capitals and small letters are one."""
-    kind: str
-    """What such a series is: T1, T1C, T2, FLAIR or a kind that is never taken (`python -m app explain --rules`)."""
-    field: TextField = "description"
-    """Where to look: description, protocol, sequence_name, image_type or body_part."""
-    weight: float = Field(default=SITE_POINTS, gt=0, le=15)
-    """Points in natural log-odds; built-in words have 4 to 9, facts such as a b-value 20 and always win."""
-
-    @model_validator(mode="after")
-    def _is_a_rule(self) -> SeriesRule:
-        self.rule  # noqa: B018 - raises where the pattern or the kind is wrong
-        return self
-
-    @property
-    def rule(self) -> Rule:
-        """The rule as series typing wants it."""
-        return Rule(self.pattern, self.kind, self.field, self.weight)
-
-
-class SeriesConfig(Section):
-    """What a site adds to the built-in rules of series typing; docs/series.md tells how."""
-
-    rules: tuple[SeriesRule, ...] = ()
-    """Rules of this site; none by default."""
 
 
 class PreprocessConfig(Section):

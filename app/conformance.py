@@ -23,9 +23,9 @@ from app import (
     __version__,
     commitment,
     commitment_report,
+    entity,
     history_port,
-    listener,
-    receiver,
+    places,
     requestor,
     retrieve,
     sender,
@@ -89,7 +89,7 @@ def conformance_statement() -> str:
     environment.filters["num"] = "{:g}".format
     # Without validation: a deployment's environment must not change the defaults told.
     settings = Settings.model_construct()
-    scp = receiver.application_entity(settings.receiver)
+    scp = entity.application_entity(settings.receiver)
     scu = requestor.Requestor(settings.sender.calling_ae_title, settings.sender.network_timeout_seconds)
     accepted = {uid.UID(str(c.abstract_syntax)): c.transfer_syntax for c in scp.supported_contexts}
     verification = accepted.pop(VERIFICATION)
@@ -106,8 +106,8 @@ def conformance_statement() -> str:
         requestor=requestor,
         history_port=history_port,
         retrieve=retrieve,
-        spare_connections=listener.SPARE_CONNECTIONS,
-        spare_per_peer=listener.SPARE_PER_PEER,
+        spare_connections=places.SPARE_CONNECTIONS,
+        spare_per_peer=places.SPARE_PER_PEER,
         tls_profile=tls.PROFILE,
         tls_ciphers=" ".join(tls.CIPHERS),
         most_contexts=sender.MAX_CONTEXTS,
@@ -130,7 +130,7 @@ def conformance_statement() -> str:
         classes_analysed=table(
             ("SOP class", "SOP class UID"), (_named(u) for u in storage if u.keyword in IMAGE_CLASSES)
         ),
-        transfer_syntaxes=table(("Transfer syntax", "UID"), map(_named, receiver.TRANSFER_SYNTAXES)),
+        transfer_syntaxes=table(("Transfer syntax", "UID"), map(_named, entity.TRANSFER_SYNTAXES)),
         verification_syntaxes=table(("Transfer syntax", "UID"), map(_named, verification)),
         statuses=table(
             ("Status", "Meaning", "When"),

@@ -15,9 +15,10 @@ from pynetdicom import AE, evt
 from app.config import Peer, ReceiverConfig
 from app.config_history import HistoryPacs
 from app.config_tls import CertificateBinding
+from app.entity import bounded_entity
 from app.errors import TlsError
 from app.listener import Connections, Listener, handle_close
-from app.receiver import bounded_entity, handle_message, handle_open, handle_request
+from app.receiver import handle_message, handle_open, handle_request
 from app.store import CANNOT_UNDERSTAND, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS
 from app.upper_layer import Acceptor
 from app.witness import Witness

@@ -8,29 +8,40 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import MutableSequence
 from typing import Any
 
 
 class Memory:
-    """What all associations together may hold of what is being received; for any thread."""
+    """What all associations together may hold of what is being received; for any thread.
 
-    def __init__(self, limit_bytes: int) -> None:
+    Each process counts for itself, in a row of its own of what all can see. As they take no lock between them, each may
+    go beyond the limit by one fragment, at most a PDU, that it takes in the very moment in which another does.
+    """
+
+    def __init__(self, limit_bytes: int, taken: MutableSequence[int] | None = None, process: int = 0) -> None:
+        """`taken` is shared by the processes; without it there is but this one."""
         self._limit, self._guard = limit_bytes, threading.Lock()
-        self.used = 0
+        self._taken: MutableSequence[int] = [0] if taken is None else taken
+        self._mine = process
+
+    @property
+    def used(self) -> int:
         """Bytes that are taken now."""
+        return sum(self._taken)
 
     def take(self, size: int) -> bool:
         """Take so many bytes, if there is room."""
         with self._guard:
             if self.used + size > self._limit:
                 return False
-            self.used += size
+            self._taken[self._mine] += size
             return True
 
     def give_back(self, size: int) -> None:
         """Return what was taken."""
         with self._guard:
-            self.used -= size
+            self._taken[self._mine] -= size
 
 
 class Incoming(io.BytesIO):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import socket
 import socketserver
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Any, cast
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from pynetdicom import evt
 from pynetdicom.transport import ThreadedAssociationServer
@@ -20,82 +23,76 @@ from app.capped_socket import Capped, CappedSocket, CappedTlsSocket, request_sec
 from app.config import ReceiverConfig
 from app.incoming import Memory
 from app.log import positions
+from app.places import Place, Places
+from app.receiver_parts import HandOver, receive
 from app.tls import ServerTls, explain
 
 LOGGER = logging.getLogger(__name__)
 
-SPARE_CONNECTIONS = 16
-"""Room to tell a peer properly that there are too many."""
-SPARE_PER_PEER = 4
-"""The same for one address: what is beyond is closed at once, so that the others find room."""
 _TELL_SECONDS = 10.0
+_TICK_SECONDS = 0.1
+"""Between two looks for what connections left behind."""
 
 
 class Connections:
-    """Those that are open, and what each address has of them.
+    """Those that are open in this process, and their places among all that the receiver has.
 
     A connection that was closed, or lost and forgotten by pynetdicom, drops out by itself.
     """
 
-    def __init__(self, config: ReceiverConfig) -> None:
-        self._config = config
+    def __init__(self, config: ReceiverConfig, places: Places | None = None) -> None:
+        """Without `places` there is but this process."""
+        self.places = Places(config) if places is None else places
         self._known: WeakSet[Capped] = WeakSet()
         self._lock = threading.RLock()
         self._told = -_TELL_SECONDS
-        self.draining = False
-        """No further association is to be admitted: the node stops."""
 
-    def take(self, connection: Capped) -> bool:
+    @property
+    def draining(self) -> bool:
+        """Whether no further association is to be admitted: the node stops."""
+        return self.places.draining
+
+    def take(self, address: str) -> Place | None:
         """Count a new connection, unless far more are open than can become associations."""
-        config = self._config
-        with self._lock:
-            everywhere = self.open()
-            here = [one for one in everywhere if one.address == connection.address]
-            if (
-                len(everywhere) >= config.max_associations + SPARE_CONNECTIONS
-                or len(here) >= config.max_associations_per_peer + SPARE_PER_PEER
-            ):
-                self._tell(connection.address, len(here), len(everywhere))
-                return False
-            self._known.add(connection)
-            return True
+        place = self.places.take(address)
+        if place is None:
+            self._tell(address)
+        return place
 
-    def _tell(self, address: str, here: int, everywhere: int) -> None:
+    def _tell(self, address: str) -> None:
         # A flood of connections must not become one of the log.
         if time.monotonic() - self._told >= _TELL_SECONDS:
             self._told = time.monotonic()
-            LOGGER.warning("a connection from %s is cut off: %d of its, %d in all are open", address, here, everywhere)
+            told = "a connection from %s is cut off: %d of its, %d in all are open"
+            LOGGER.warning(told, address, *self.places.open(address))
+
+    def keep(self, connection: Capped, place: Place) -> None:
+        """Serve a connection that was counted; its place is free when it is closed, or is no more."""
+        connection.place, connection.at_end = place, (end := finalize(connection, self.places.free, place))
+        end.atexit = False
+        with self._lock:
+            self._known.add(connection)
 
     def admit(self, connection: Capped) -> bool:
         """Give a connection one of the associations that may be open at once; False where none is left for it."""
-        with self._lock:
-            everywhere = [one for one in self.open() if one.admitted]
-            here = [one for one in everywhere if one.address == connection.address]
-            connection.admitted = (
-                len(everywhere) < self._config.max_associations and len(here) < self._config.max_associations_per_peer
-            )
-        return connection.admitted
+        return connection.place is not None and self.places.admit(connection.place)
 
     def remembered(self) -> bool:
         """Say whether any connection, closed or not, still takes memory."""
         return len(self._known) > 0
 
-    def open(self) -> list[Capped]:
-        """Return the connections that are open now."""
-        with self._lock:
-            return [one for one in self._known if one.fileno() >= 0]
-
     def cut_off(self) -> None:
         """End those that are open without a word."""
-        for connection in self.open():
+        with self._lock:
+            left = [one for one in self._known if one.fileno() >= 0]
+        for connection in left:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-class Listener(ThreadedAssociationServer):
-    """Accepts connections as capped sockets, over TLS where that is configured."""
+class Server(ThreadedAssociationServer):
+    """Serves connections as capped sockets, over TLS where that is configured."""
 
-    request_queue_size = 64
     # A handshake that is under way must not hold up the end.
     daemon_threads = True
 
@@ -107,7 +104,7 @@ class Listener(ThreadedAssociationServer):
         memory: Memory | None = None,
         **kwargs: Any,
     ) -> None:
-        """Listen; raises OSError where the address cannot be had, TlsError where certificates cannot.
+        """Be ready to serve; raises OSError where the address cannot be had, TlsError where certificates cannot.
 
         With `memory`, what associations receive is held to it, and comes as `app.incoming.Incoming`.
         """
@@ -115,23 +112,22 @@ class Listener(ThreadedAssociationServer):
         self._tls = ServerTls(config.tls, CappedTlsSocket) if config.tls is not None else None
         super().__init__(*args, **kwargs)
 
-    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Accept one; a TLS handshake is left to its own thread."""
-        accepted, address = super().get_request()
-        connection: Capped
-        if self._tls is None:
-            connection = CappedSocket.around(accepted)
-        else:
-            connection = cast(
-                "CappedTlsSocket",
-                self._tls.context().wrap_socket(accepted, server_side=True, do_handshake_on_connect=False),
-            )
+    def capped(self, accepted: socket.socket, address: Any, place: Place) -> Capped:
+        """Hold a connection that has a place to the limits; a TLS handshake is left to its own thread."""
+        with ExitStack() as otherwise:
+            otherwise.callback(self._connections.places.free, place)
+            connection: Capped
+            if self._tls is None:
+                connection = CappedSocket.around(accepted)
+            else:
+                connection = cast(
+                    "CappedTlsSocket",
+                    self._tls.context().wrap_socket(accepted, server_side=True, do_handshake_on_connect=False),
+                )
+            self._connections.keep(connection, place)
+            otherwise.pop_all()
         connection.guard(address[0], self._config)
-        return connection, address
-
-    def verify_request(self, request: object, client_address: object) -> bool:
-        """Drop a connection that is far beyond the limits; each costs two threads."""
-        return self._connections.take(cast("Capped", request))
+        return connection
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands where TLS is spoken, then serve; in the connection's own thread."""
@@ -156,10 +152,80 @@ class Listener(ThreadedAssociationServer):
         if self._connections.remembered():
             super().service_actions()
 
+
+class Listener(Server):
+    """Accepts connections, and serves those that it hands over to nobody."""
+
+    request_queue_size = 64
+
+    def __init__(self, *args: Any, hand_over: HandOver | None = None, **kwargs: Any) -> None:
+        """Listen; raises as `Server`."""
+        self._hand_over = hand_over
+        super().__init__(*args, **kwargs)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Have a connection served, or drop one that is far beyond the limits: each costs two threads."""
+        place = self._connections.take(client_address[0])
+        if place is None:
+            self.shutdown_request(request)
+            return
+        if place.process and self._hand_over is not None:
+            if self._hand_over(place, request, client_address):
+                request.close()
+                return
+            place = self._connections.places.move(place, 0)
+        try:
+            connection = self.capped(request, client_address, place)
+        except OSError:
+            self.shutdown_request(request)  # the peer is gone again
+            return
+        super().process_request(connection, client_address)
+
     def shutdown(self) -> None:
         """Stop listening; pynetdicom's own would also take the server off a list that it is not on."""
         socketserver.BaseServer.shutdown(self)
         self.server_close()
+
+
+class PartServer(Server):
+    """Listens nowhere: the process that does hands connections over through a channel."""
+
+    def __init__(self, *args: Any, channel: socket.socket, **kwargs: Any) -> None:
+        """Be ready to serve; raises TlsError where certificates cannot be had."""
+        self._channel = channel
+        self._stopped = False
+        super().__init__(*args, **kwargs)
+
+    def server_bind(self) -> None:
+        """Wait for the channel in the port's place."""
+        cast("socket.socket", self.socket).close()
+        self.socket = self._channel
+
+    def server_activate(self) -> None:
+        """Nothing is to be done."""
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take one connection over; OSError where there is none to be had."""
+        handed = receive(self._channel)
+        if handed is None:
+            self._stopped = True
+            raise ConnectionAbortedError("there is none any more: the receiver stops")
+        if handed.connection is None:
+            self._connections.places.free(handed.place)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self.capped(handed.connection, handed.address, handed.place), handed.address
+
+    def serve_until_stopped(self, catch_up: Callable[[], bool]) -> None:
+        """Serve; `catch_up` does once more what a failing disk left to be done, and says whether any is left still.
+
+        While none is, nor any connection, nor another thread that could leave some, only the channel is waited for.
+        """
+        while not self._stopped:
+            at_rest = threading.active_count() == 1 and not self._connections.remembered()
+            # Asked after that: a thread that ended meanwhile may have left some.
+            self.timeout = _TICK_SECONDS if catch_up() or not at_rest else None
+            self.handle_request()
+            self.service_actions()
 
 
 def handle_close(event: evt.Event) -> None:

@@ -84,6 +84,15 @@ def look_at_process(pid: int | None) -> Process | None:
         return None
 
 
+def processes_of(name: str, pid: int | None) -> dict[str, int | None]:
+    """Return a process by its name, and those that it forked, in this order, as NAME_2, NAME_3 (Linux)."""
+    try:
+        forked = (Path("/proc") / str(pid) / "task" / str(pid) / "children").read_text().split()
+    except OSError:
+        forked = []
+    return {name: pid} | {f"{name}_{number}": int(child) for number, child in enumerate(forked, 2)}
+
+
 def write_metrics(
     found: Figures,
     destinations: Iterable[str],

@@ -61,7 +61,8 @@ class Node:
         """
         self._settings, self._start_anew = settings, start_anew
         self._spawn = multiprocessing.get_context("spawn")
-        self._tally, self._times = Tally(self._spawn), metrics.StageTimes()
+        self._tally = Tally(self._spawn, settings.receiver.process_count)
+        self._times = metrics.StageTimes()
         self._watch = Watch(settings.pipeline.timeout_seconds, self._end_hung)
         self._lock = DataLock(settings.data_dir, wait_seconds)
         self._journal = Journal(settings.journal_path)
@@ -171,7 +172,7 @@ class Node:
             self._times,
             {
                 "node": os.getpid(),
-                "receiver": receiver,
+                **metrics.processes_of("receiver", receiver),
                 "worker": self._pipeline.worker_pid,
                 "decoder": self._pipeline.decoder_pid,
             },

@@ -17,24 +17,24 @@ import threading
 import time
 import warnings
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pydicom import uid
-from pynetdicom import AE, AllStoragePresentationContexts, VerificationPresentationContexts, _config, evt
+from pynetdicom import _config, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
-from app import __version__
-from app.capped_socket import request_seconds
 from app.config import Peer, ReceiverConfig, Settings
-from app.errors import JournalError, TlsError
+from app.entity import application_entity
+from app.errors import JournalError, NodeError, TlsError
 from app.files import private_folder
 from app.incoming import Incoming, Memory
-from app.listener import Connections, Listener, connection_of, handle_close
+from app.listener import Connections, Listener, PartServer, Server, connection_of, handle_close
 from app.log import ToldByPlace, positions, set_up_log
+from app.places import Shared
+from app.receiver_parts import Parts, lock_out, wait_to_begin
 from app.store import (
     CANNOT_UNDERSTAND,
     COERCED,
@@ -55,29 +55,15 @@ if TYPE_CHECKING:
     from app.journal import Journal
 
 LOGGER = logging.getLogger(__name__)
-
-TRANSFER_SYNTAXES = [
-    uid.ExplicitVRLittleEndian,
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-    uid.JPEG2000Lossless,
-    uid.JPEG2000,
-    uid.JPEGLSLossless,
-    uid.JPEGLSNearLossless,
-    uid.RLELossless,
-    uid.JPEGLossless,
-    uid.JPEGLosslessSV1,
-    uid.JPEGBaseline8Bit,
-    uid.JPEGExtended12Bit,
-]
-"""Deflated is left out: it inflates without a bound (pynetdicom issue 1086)."""
+AnyServer = TypeVar("AnyServer", bound=Server)
 
 DRAIN_SIGNAL = signal.SIGUSR1
 """Asks this process to take no new association; the node sends it when it stops."""
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, DRAIN_SIGNAL}
+"""Those that the receiver waits for."""
+CATCH_UP_SECONDS = 0.9
 DRAIN_SECONDS = 10.0
 """How long associations that are open when the node has finished its studies may take to end."""
-_BEYOND_COUNT = 1_000_000
-"""As pynetdicom's own limit: it counts connections that have not asked for anything; `Connections` counts here."""
 
 
 def handle_store(event: evt.Event, store: Store, witness: Witness, tally: Tally | None = None) -> int:
@@ -139,16 +125,16 @@ def handle_request(event: evt.Event, config: ReceiverConfig, connections: Connec
         return
     calling = cast("A_ASSOCIATE", event.assoc.requestor.primitive).calling_ae_title.strip()
     if not config.allow_any_peer and (why := _why_unknown(calling, address, connection, config)):
-        LOGGER.warning("association rejected: %r at %s is not a known peer%s", calling, address, why)
-        witness.turned_away(event.assoc, f"not a known peer{why}")
+        if witness.turned_away(event.assoc, f"not a known peer{why}"):
+            LOGGER.warning("association rejected: %r at %s is not a known peer%s", calling, address, why)
         event.assoc.acse.send_reject(0x01, 0x01, 0x03)
     elif connections.draining:
-        LOGGER.info("association rejected: the node stops; %r at %s may come again", calling, address)
-        witness.turned_away(event.assoc, "the node stops", for_now=True)
+        if witness.turned_away(event.assoc, "the node stops", for_now=True):
+            LOGGER.info("association rejected: the node stops; %r at %s may come again", calling, address)
         event.assoc.acse.send_reject(0x02, 0x03, 0x01)
     elif not connections.admit(connection):
-        LOGGER.warning("association rejected: as many as may be are open; %r at %s was one more", calling, address)
-        witness.turned_away(event.assoc, "as many associations as may be are open", for_now=True)
+        if witness.turned_away(event.assoc, "as many associations as may be are open", for_now=True):
+            LOGGER.warning("association rejected: as many as may be are open; %r at %s was one more", calling, address)
         event.assoc.acse.send_reject(0x02, 0x03, 0x02)
     else:
         witness.let_in(event.assoc)
@@ -191,46 +177,35 @@ def handle_end(event: evt.Event, store: Store) -> None:
     store.settle()
 
 
-class Receiver:
-    """A listening SCP; `port` is the one it got."""
+class Serving:
+    """What one of the receiver's processes serves associations with."""
 
-    def __init__(self, settings: Settings, tally: Tally | None = None) -> None:
-        """Listen; raises OSError, TlsError or JournalError where address, certificates or journal cannot be had."""
+    def __init__(self, settings: Settings, shared: Shared, process: int = 0, tally: Tally | None = None) -> None:
+        """Open what is needed; raises OSError or JournalError where folders or journal cannot be had."""
         config = settings.receiver
-        private_folder(settings.data_dir)
-        store = Store(settings.inbox_dir, config.free_space_watermark_mb)
+        self._config = config
+        self.store = store = Store(settings.inbox_dir, config.free_space_watermark_mb, shared.lock)
         self._ae = application_entity(config, reports=bool(settings.sender.held_to_commitment()))
         self._journal: Journal | None = None
+        self._tried = -CATCH_UP_SECONDS
         # pynetdicom's own logging of every message costs time, and shows what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
 
-        self.memory = Memory(config.memory_mb * 1_000_000)
-        self._connections, witness, self._store = Connections(config), Witness.of(settings), store
-        self._witness = witness
-        self._server = self._ae.make_server(
-            (config.host, config.port),
-            server_class=Listener,
-            request_handler=Acceptor,
-            evt_handlers=[
-                (evt.EVT_CONN_OPEN, handle_open),
-                (evt.EVT_CONN_CLOSE, handle_close),
-                (evt.EVT_REJECTED, witness.rejected),
-                (evt.EVT_CONN_CLOSE, witness.ended),
-                (evt.EVT_CONN_CLOSE, handle_end, [store]),
-                (evt.EVT_REQUESTED, handle_request, [config, self._connections, witness]),
-                (evt.EVT_DIMSE_RECV, handle_message),
-                (evt.EVT_C_ECHO, witness.echoed),
-                (evt.EVT_C_STORE, handle_store, [store, witness, tally]),
-                *self._report_handlers(settings, witness),
-            ],
-            config=config,
-            connections=self._connections,
-            memory=self.memory,
-        )
-        # Only once the port is ours: a second node on the same folder must not sweep the first one's files.
-        store.sweep()
-        self.port = int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True).start()
+        self.memory = Memory(config.memory_mb * 1_000_000, shared.memory_taken, process)
+        self.connections, self._witness = Connections(config, shared.places), Witness.of(settings)
+        witness, counted = self._witness, tally.of(process) if tally is not None else None
+        self._handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_CONN_OPEN, handle_open),
+            (evt.EVT_CONN_CLOSE, handle_close),
+            (evt.EVT_REJECTED, witness.rejected),
+            (evt.EVT_CONN_CLOSE, witness.ended),
+            (evt.EVT_CONN_CLOSE, handle_end, [store]),
+            (evt.EVT_REQUESTED, handle_request, [config, self.connections, witness]),
+            (evt.EVT_DIMSE_RECV, handle_message),
+            (evt.EVT_C_ECHO, witness.echoed),
+            (evt.EVT_C_STORE, handle_store, [store, witness, counted]),
+            *self._report_handlers(settings, witness),
+        ]
 
     def _report_handlers(self, settings: Settings, witness: Witness) -> list[evt.EventHandlerType]:
         """Return what takes reports of storage commitment, where a destination is held to it."""
@@ -243,96 +218,169 @@ class Receiver:
         self._journal = Journal(settings.journal_path)
         return [(evt.EVT_N_EVENT_REPORT, Reports(self._journal, settings.sender, witness.trail).handle)]
 
-    def catch_up(self) -> None:
-        """Try once more what a failing disk left to be done."""
-        if self._store.is_behind:
-            self._store.settle()
+    def server(self, kind: type[AnyServer], port: int, **more: Any) -> AnyServer:
+        """Make what serves; raises OSError or TlsError where address or certificates cannot be had."""
+        server = self._ae.make_server(
+            (self._config.host, port),
+            server_class=kind,
+            request_handler=Acceptor,
+            evt_handlers=self._handlers,
+            config=self._config,
+            connections=self.connections,
+            memory=self.memory,
+            **more,
+        )
+        return cast("AnyServer", server)
 
-    def drain(self) -> None:
-        """Let the associations that are open go on, and tell whoever asks for another to come again later."""
-        self._connections.draining = True
+    def catch_up(self) -> bool:
+        """Try once more, once a second at most, what a failing disk left to be done; say whether any is left still."""
+        if self.store.is_behind and time.monotonic() - self._tried >= CATCH_UP_SECONDS:
+            self._tried = time.monotonic()
+            self.store.settle()
+        return self.store.is_behind
 
-    def close(self) -> None:
-        """Stop listening and end the associations that are open; after `drain` they have a while to end themselves."""
-        until = time.monotonic() + (DRAIN_SECONDS if self._connections.draining else 0.0)
-        while any(one.admitted for one in self._connections.open()) and time.monotonic() < until:
-            time.sleep(0.1)
-        self._server.shutdown()
-        for association in self._server.active_associations:
+    def end(self, server: Server) -> None:
+        """End the associations that are open, and put everything away."""
+        for association in server.active_associations:
             association.abort()
-        self._connections.cut_off()
+        self.connections.cut_off()
         self._witness.close()
         if self._journal is not None:
             self._journal.close()
-        self._store.settle()
+        self.store.settle()
 
 
-def bounded_entity(config: ReceiverConfig) -> AE:
-    """Make an AE that is served under its own title alone, with longest PDU and time-outs, and no context yet."""
-    ae = AE(ae_title=config.ae_title)
-    ae.require_called_aet = True
-    ae.maximum_pdu_size = config.max_pdu_bytes
-    ae.dimse_timeout = ae.network_timeout = config.network_timeout_seconds
-    ae.acse_timeout = request_seconds(config)
-    return ae
+class Receiver:
+    """A listening SCP; `port` is the one it got."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tally: Tally | None = None,
+        shared: Shared | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        """Listen; raises OSError, TlsError or JournalError where address, certificates or journal cannot be had.
+
+        With `parts`, which have `shared` too, they serve beside it; it never forks any itself.
+        """
+        config = settings.receiver
+        private_folder(settings.data_dir)
+        self._parts, self._places = parts, (shared := shared or Shared(config)).places
+        self._serving = Serving(settings, shared, tally=tally)
+        self.memory = self._serving.memory
+        self._server = self._serving.server(Listener, config.port, hand_over=parts and parts.hand_over)
+        # Only once the port is ours: a second node on the same folder must not sweep the first one's files.
+        self._serving.store.sweep()
+        self.port = int(self._server.server_address[1])
+        if parts is not None:
+            parts.begin(self.port)
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True).start()
+
+    def catch_up(self) -> None:
+        """Try once more what a failing disk left to be done."""
+        self._serving.catch_up()
+
+    def drain(self) -> None:
+        """Let the associations that are open go on, and tell whoever asks for another to come again later."""
+        self._places.drain()
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Stop listening and end the associations that are open.
+
+        After `drain` they have a while to end themselves, unless all must go `at_once`.
+        """
+        until = time.monotonic() + (DRAIN_SECONDS if self._places.draining and not at_once else 0.0)
+        while self._places.any_admitted() and time.monotonic() < until:
+            time.sleep(0.1)
+        self._server.shutdown()
+        if self._parts is not None:
+            self._parts.stop()
+        self._serving.end(self._server)
 
 
-def application_entity(config: ReceiverConfig, *, reports: bool = False) -> AE:
-    """Make the AE that is served: its titles, limits, time-outs and the contexts it accepts.
-
-    With `reports` it takes those of storage commitment, of which the peer asks for the role of SCP (PS3.4 J.3.3).
-    """
-    ae = bounded_entity(config)
-    ae.maximum_associations = _BEYOND_COUNT
-    ae.implementation_version_name = f"GLIOMA_{__version__}"
-    for context in AllStoragePresentationContexts:
-        ae.add_supported_context(cast("uid.UID", context.abstract_syntax), TRANSFER_SYNTAXES)
-    for context in VerificationPresentationContexts:
-        ae.add_supported_context(cast("uid.UID", context.abstract_syntax))
-    if reports:
-        ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
-    return ae
+def serve_part(
+    process: int, channel: socket.socket, settings: Settings, shared: Shared, tally: Tally | None = None
+) -> None:
+    """Be one of the processes that serve beside the one that listens, until it says to stop."""
+    port = wait_to_begin(channel)
+    if port is None:
+        return
+    try:
+        serving = Serving(settings, shared, process, tally)
+        server = serving.server(PartServer, port, channel=channel)
+    except NodeError as error:
+        LOGGER.error("cannot serve: %s", error)
+        sys.exit(2)
+    serving.store.prepare()
+    server.serve_until_stopped(serving.catch_up)
+    serving.end(server)
 
 
 @ToldByPlace()
 def run_receiver(settings: Settings, started: Connection | None = None, tally: Tally | None = None) -> None:
     """Receive until SIGTERM or SIGINT, or until the node that spawned this process is gone; drain from SIGUSR1 on.
 
-    Sends the port over `started` once it listens; when it cannot, `started` ends and the exit status is 2.
+    Sends the port over `started` once it listens; when it cannot, `started` ends and the exit status is 2. It is 3
+    where one of the processes that serve beside this one has died: whoever started the receiver is to start another.
     """
     set_up_log(settings.log.format)
     warnings.simplefilter("ignore")
-    # Blocked before any thread starts, so that no thread but this one ever takes them.
-    signals = {signal.SIGTERM, signal.SIGINT, DRAIN_SIGNAL}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    # Blocked before any thread or process starts, so that no thread but this one ever takes them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    config = settings.receiver
+    # The tally has a row for each: what CPUs may be used can have changed since it was made.
+    shared = Shared(config, config.process_count if tally is None else tally.processes)
+    try:
+        lock_out(settings.data_dir)
+    except (OSError, NodeError) as error:
+        LOGGER.error("cannot receive: %s", error.strerror if isinstance(error, OSError) else error)
+        sys.exit(2)
+    serve = partial(serve_part, settings=settings, shared=shared, tally=tally)
+    with Parts(shared.processes - 1, serve, started) as parts:
+        receiver = _listening(settings, tally, shared, parts)
+        spoken = "TLS" if config.tls is not None else "plain DICOM"
+        LOGGER.info("%s listens on %s port %d for %s", config.ae_title, config.host, receiver.port, spoken)
+        if started is not None:
+            # A node that was killed meanwhile does not hear it; the loop below notices.
+            with suppress(BrokenPipeError):
+                started.send(receiver.port)
+            started.close()
+        is_whole = _wait_for_the_end(receiver, parts)
+        # What a part that died had open would never end.
+        receiver.close(at_once=not is_whole)
+    if not is_whole:
+        sys.exit(3)
+
+
+def _listening(settings: Settings, tally: Tally | None, shared: Shared, parts: Parts) -> Receiver:
+    """Listen, or end the process with a line that says why it cannot."""
     config = settings.receiver
     try:
-        receiver = Receiver(settings, tally)
+        return Receiver(settings, tally, shared, parts)
     except OSError as error:
         LOGGER.error(
             "cannot listen on %s port %d: %s; does another node run?", config.host, config.port, error.strerror
         )
-        sys.exit(2)
     except TlsError as error:
         LOGGER.error("cannot speak TLS: %s", error)
-        sys.exit(2)
     except JournalError as error:
         LOGGER.error("cannot take reports of storage commitment: %s", error)
-        sys.exit(2)
-    spoken = "TLS" if config.tls is not None else "plain DICOM"
-    LOGGER.info("%s listens on %s port %d for %s", config.ae_title, config.host, receiver.port, spoken)
-    if started is not None:
-        # A node that was killed meanwhile does not hear it; the loop below notices.
-        with suppress(BrokenPipeError):
-            started.send(receiver.port)
-        started.close()
+    sys.exit(2)
+
+
+def _wait_for_the_end(receiver: Receiver, parts: Parts) -> bool:
+    """Wait until the receiver is asked to end, or has no node any more; False where a part of it has died."""
     # As it was told at birth: a node killed by now is no longer this process's parent.
     node = multiprocessing.parent_process()
-    while (got := signal.sigtimedwait(signals, 1.0)) is None or got.si_signo == DRAIN_SIGNAL:
+    while (got := signal.sigtimedwait(SIGNALS, 1.0)) is None or got.si_signo in {DRAIN_SIGNAL, signal.SIGCHLD}:
         receiver.catch_up()
-        if got is not None:
+        if got is not None and got.si_signo == DRAIN_SIGNAL:
             receiver.drain()
+        if parts.lost():
+            LOGGER.error("a part of the receiver is lost; the receiver ends, to be started anew as a whole")
+            return False
         if node is not None and os.getppid() != node.pid:
             LOGGER.error("the node that started the receiver is gone; the receiver ends too")
             break
-    receiver.close()
+    return True

@@ -12,9 +12,10 @@ import struct
 import threading
 import time
 import zlib
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom import uid
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -155,13 +156,18 @@ def _read_thoroughly(content: bytes) -> tuple[list[str], bool]:
 
 
 class Store:
-    """Where received instances are kept."""
+    """Where received instances are kept; each process of a receiver has one, on the same folder.
 
-    def __init__(self, inbox_dir: Path, watermark_mb: int) -> None:
+    A name is given by the kernel, to one of those that want it; slots and what is not settled are a process's own.
+    """
+
+    def __init__(self, inbox_dir: Path, watermark_mb: int, moving: AbstractContextManager[Any] | None = None) -> None:
+        """`moving` keeps processes apart where the file system has no hard links; without it there is but this one."""
         self._inbox = private_folder(inbox_dir)
         self._slots = Slots(inbox_dir / INCOMING)
         self._watermark = watermark_mb * 1_000_000
-        self._settling, self._moving = threading.Lock(), threading.Lock()
+        self._settling = threading.Lock()
+        self._moving: AbstractContextManager[Any] = threading.Lock() if moving is None else moving
         self._told = -_TELL_SECONDS
         self._unsettled: list[_Filed] = []
         """Slots whose instance has a name in its study's folder that is not synced yet, with that name."""
@@ -169,7 +175,10 @@ class Store:
         """Names could not be synced; `settle` is to be called again."""
 
     def sweep(self) -> None:
-        """File what an earlier process had whole in its slots when it ended, and remove the rest; raises OSError."""
+        """File what an earlier process had whole in its slots when it ended, and remove the rest; raises OSError.
+
+        Once, before any process of this receiver keeps anything, and when none of an earlier one is left.
+        """
         for slot, content in self._slots.left():
             if content is None:
                 slot.unlink(missing_ok=True)
@@ -187,6 +196,10 @@ class Store:
             # Named before, now or later: the name may not be synced yet.
             self._unsettled.append((slot, target))
         self.settle()
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make slots ahead, so that the first instance does not wait for them."""
         self._slots.fill()
 
     def keep(self, identity: Identity, content: bytes) -> int:

@@ -68,6 +68,7 @@ def test_libraries_stay_where_they_belong(module):
     if "pynetdicom" in tops(module):
         assert name in {
             "app/receiver.py",
+            "app/entity.py",
             "app/listener.py",
             "app/upper_layer.py",
             "app/wire.py",

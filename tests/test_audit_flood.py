@@ -207,5 +207,6 @@ def test_a_receiver_that_is_flooded_writes_few_lines_and_the_count_at_its_end(tm
     assert len(trail) == 2 * (FIRST + 1)
     assert sum(f"further rejections within a minute: {3 * FIRST}, of" in line for line in trail) == 2
     assert sum(" calls 'OTHER" in message for message in caplog.messages) == FIRST
+    assert sum("is not a known peer" in message for message in caplog.messages) == FIRST
     sums = [message for message in caplog.messages if "associations rejected at 127.0.0.1: further" in message]
     assert len(sums) == 2

@@ -19,8 +19,8 @@ from app.commitment_report import STATUSES as REPORT_STATUSES
 from app.config import Settings
 from app.conformance import TEMPLATE, all_codes, conformance_statement, name_of, setting_sections, table
 from app.conformance_objects import COMMON, CREATED
+from app.entity import TRANSFER_SYNTAXES
 from app.errors import InputError
-from app.receiver import TRANSFER_SYNTAXES
 from app.refusals import FOR_GOOD, is_for_good
 from app.store import STATUSES
 from operators import codes

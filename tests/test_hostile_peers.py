@@ -18,7 +18,7 @@ from pynetdicom.sop_class import MRImageStorage, Verification
 
 from app.capped_socket import REQUEST_SECONDS, CappedSocket
 from app.config import ReceiverConfig
-from app.listener import SPARE_CONNECTIONS, SPARE_PER_PEER
+from app.places import SPARE_CONNECTIONS, SPARE_PER_PEER
 from app.receiver import run_receiver
 from tests.support_certificates import Authority
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings
@@ -37,7 +37,7 @@ def certificates(tmp_path_factory):
 
 
 class Victim:
-    """A receiver in a process of its own, so that its threads and descriptors can be counted."""
+    """A receiver in processes of its own, so that its threads and descriptors can be counted."""
 
     def __init__(self, folder, tls=None, **receiver) -> None:
         self._client_tls = tls[1] if tls else None
@@ -77,8 +77,9 @@ class Victim:
         return self.load() <= self._rested
 
     def load(self) -> tuple[int, int]:
-        """Threads and descriptors in use."""
-        return self._process.num_threads(), self._process.num_fds()
+        """Threads and descriptors in use, by all of its processes."""
+        processes = [self._process, *self._process.children()]
+        return sum(one.num_threads() for one in processes), sum(one.num_fds() for one in processes)
 
     def _wait_for_rest(self) -> tuple[int, int]:
         seen = [self.load()]

@@ -28,9 +28,10 @@ from pynetdicom.sop_class import MRImageStorage, Verification
 
 import app.store
 from app.config import Destination, Peer
+from app.entity import TRANSFER_SYNTAXES
 from app.errors import PeerError
 from app.files import INCOMING, instance_name, study_key
-from app.receiver import TRANSFER_SYNTAXES, run_receiver
+from app.receiver import run_receiver
 from app.sender import send_files
 from app.slots import is_whole
 from app.store import Refused, Store, read_identity

@@ -2,8 +2,10 @@
 
 python -m tests.benchmarks.ingest                        medians of three rounds, one and eight senders
 python -m tests.benchmarks.ingest --only ours --senders 1 --rounds 9
-python -m tests.benchmarks.ingest --only ours --only "two of ours" --only Orthanc     what a second process would bring
+python -m tests.benchmarks.ingest --only ours --only "one process" --only "two of ours"     what its processes bring
 
+"ours" has as many processes as the node's receiver has by default; "one process" has one; "two of ours" are two such
+that know nothing of each other, which is what two processes behind one port could come to at best.
 All run on this machine, one after the other in each round, each begun anew in an empty folder; the senders are DCMTK's
 storescu with TCP_NODELAY=1, and what they send are MR slices of 256 x 256 pixels of 16 bits. Ours and Orthanc's answer
 when an instance is on disk (fsync; Orthanc's SyncStorageArea), the other two when it is written. In the end one more
@@ -57,14 +59,14 @@ class Server:
     held: Callable[[], int]
 
 
-def settings_in(folder: Path) -> Settings:
-    return node_settings(folder / "data", max_associations=16, max_associations_per_peer=16)
+def settings_in(folder: Path, processes: int | None) -> Settings:
+    return node_settings(folder / "data", max_associations=16, max_associations_per_peer=16, processes=processes)
 
 
 @contextmanager
-def ours(folder: Path, report: Path | None = None) -> Iterator[Server]:
-    """The node's receiver, in a process of its own as the node starts it; `report` has it looked at from within."""
-    spawn, settings = get_context("spawn"), settings_in(folder)
+def ours(folder: Path, report: Path | None = None, processes: int | None = None) -> Iterator[Server]:
+    """The node's receiver, in processes of its own as the node starts it; `report` has it looked at from within."""
+    spawn, settings = get_context("spawn"), settings_in(folder, processes)
     listening, told = spawn.Pipe(duplex=False)
     target, arguments = (run_receiver, (settings, told)) if report is None else (look_on, (settings, told, report))
     process = spawn.Process(target=target, args=arguments)
@@ -78,9 +80,15 @@ def ours(folder: Path, report: Path | None = None) -> Iterator[Server]:
 
 
 @contextmanager
+def one_process(folder: Path) -> Iterator[Server]:
+    with ours(folder, processes=1) as server:
+        yield server
+
+
+@contextmanager
 def two_of_ours(folder: Path) -> Iterator[Server]:
-    """Two receivers that know nothing of each other, for half of the senders each: the node has one."""
-    with ours(folder / "one") as one, ours(folder / "other") as other:
+    """Two receivers that know nothing of each other, of one process and for half of the senders each."""
+    with one_process(folder / "one") as one, one_process(folder / "other") as other:
         yield Server(one.title, (*one.ports, *other.ports), lambda: one.held() + other.held())
 
 
@@ -132,7 +140,8 @@ def dcmtk_storescp(folder: Path) -> Iterator[Server]:
 
 
 SERVERS = {
-    "ours": ours, "Orthanc": orthanc, "pynetdicom": pynetdicom, "DCMTK": dcmtk_storescp, "two of ours": two_of_ours,
+    "ours": ours, "Orthanc": orthanc, "pynetdicom": pynetdicom, "DCMTK": dcmtk_storescp,
+    "one process": one_process, "two of ours": two_of_ours,
 }  # fmt: skip
 BY_DEFAULT = ("ours", "Orthanc", "pynetdicom", "DCMTK")
 

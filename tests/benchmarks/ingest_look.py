@@ -1,4 +1,7 @@
-"""Looks at the receiver from within while it takes instances: where the threads of its connections stand."""
+"""Looks at the receiver from within while it takes instances: where the threads of its connections stand.
+
+At those of the process that listens; the others have the like.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 from app.config import Settings
 from app.receiver import run_receiver
@@ -43,14 +47,27 @@ def look_on(settings: Settings, started: Connection, report: Path) -> None:
     seen: Counter[str] = Counter()
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(seen, ended), name="watcher", daemon=True)
-    watcher.start()
     try:
-        run_receiver(settings, started)
+        run_receiver(settings, cast("Connection", _Started(started, watcher)))
     finally:
         ended.set()
         watcher.join()
         used = resource.getrusage(resource.RUSAGE_SELF)
         report.write_text(json.dumps({"seen": seen, "user": used.ru_utime, "system": used.ru_stime}))
+
+
+class _Started:
+    """Begins to look when the receiver listens: it forks its other processes before, when there is no thread yet."""
+
+    def __init__(self, told: Connection, watcher: threading.Thread) -> None:
+        self._told, self._watcher = told, watcher
+
+    def send(self, port: int) -> None:
+        self._watcher.start()
+        self._told.send(port)
+
+    def close(self) -> None:
+        self._told.close()
 
 
 def _watch(seen: Counter[str], ended: threading.Event) -> None:
@@ -80,4 +97,4 @@ def tell(report: Path) -> None:
     total = sum(found["seen"].values())
     for place, times in sorted(found["seen"].items(), key=lambda item: -item[1]):
         print(f"{100 * times / total:5.1f} %  {place}")
-    print(f"processor time of its whole process: {found['user']:.2f} s user, {found['system']:.2f} s system")
+    print(f"processor time of the process that listens: {found['user']:.2f} s user, {found['system']:.2f} s system")

@@ -102,7 +102,7 @@ def kills(
         Path | None, typer.Option(help="kept where it is given, and gone on with; else a temporary one")
     ] = None,
 ) -> None:
-    """Kill node, receiver or worker at random under a stream of studies to a real Orthanc, and count what was lost."""
+    """Kill processes of the node at random under a stream of studies to a real Orthanc, and count what was lost."""
     with tempfile.TemporaryDirectory() as temporary:
         tally = torture(folder or Path(temporary), count, seed, console.print)
     console.print(f"kills: {dict(tally.kills)}, {tally.kills.total()} in all")

@@ -37,13 +37,16 @@ from app.phantom import PhantomOptions, make_phantom
 from app.sender import send_files
 from tests.integration.orthanc import Orthanc
 from tests.support_study import ROOT, RunningNode
+from tests.torture.look import processes
 
 SMALL = PhantomOptions(slices=12, rows=96, columns=96, pixel_mm=2.4, spacing_mm=11.0, thickness_mm=10.0)
 RESULTS = 6
 """Objects of one result set: two segmentations, two reports, key image, page."""
 DATASET_AT = 144
 """Preamble, "DICM" and the group length's own element; the File Meta Information's length is counted from there."""
-VICTIMS = ("node", "receiver", "worker", "all of it")
+VICTIMS = ("node", "receiver", "receiver part", "worker", "all of it")
+ROLES = {"receiver": "receiver", "receiver part": "receiver_2", "worker": "worker"}
+"""Of victims that are one process of the node."""
 AHEAD = 5
 """Studies under way at once: the stream waits for the node, so that the kills meet all of a study's stages."""
 PATIENCE_SECONDS = 600.0
@@ -144,7 +147,12 @@ def torture(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) ->
     if not source.exists():
         make_phantom(source, SMALL)
     with Orthanc(folder) as pacs:
-        node = RunningNode(folder, destinations=[pacs.destination().model_dump()], start_seconds=PATIENCE_SECONDS)
+        node = RunningNode(
+            folder,
+            destinations=[pacs.destination().model_dump()],
+            receiver={"processes": 2},  # a part must be there to be killed, on a machine of one CPU too
+            start_seconds=PATIENCE_SECONDS,
+        )
         node.start()
         sender = threading.Thread(target=_send, args=(folder, source, node, tally, stop), daemon=True)
         sender.start()
@@ -227,13 +235,11 @@ def _kill(node: RunningNode, victim: str) -> bool:
     with suppress(psutil.NoSuchProcess):
         main = psutil.Process(node.process.pid)
         children = main.children(recursive=True)
-        if victim in {"receiver", "worker"}:
-            spawned = [c for c in children if "spawn_main" in " ".join(c.cmdline())]
-            listening = [c for c in spawned if any(k.status == psutil.CONN_LISTEN for k in c.net_connections())]
-            chosen = listening if victim == "receiver" else [c for c in spawned if c not in listening]
-            for process in chosen[:1]:
-                process.kill()
-            return bool(chosen)
+        if victim in ROLES:
+            chosen = processes(node).get(ROLES[victim])
+            if chosen is not None:
+                chosen.kill()
+            return chosen is not None
         for process in [main, *(children if victim == "all of it" else ())]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

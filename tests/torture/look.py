@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 
 from tests.support_study import RunningNode
 
-ROLES = ("node", "receiver", "worker")
+RECEIVER = "receiver"
 JOURNAL = "journal."
 """How the names of the journal's files begin."""
 
@@ -27,13 +28,19 @@ class Look:
 
 
 def processes(node: RunningNode) -> dict[str, psutil.Process]:
-    """Find the node's processes by their roles; one that is being started anew is missing."""
+    """Find the node's processes by their roles; one that is being started anew is missing.
+
+    A receiver's parts, the processes that serve beside the one that listens, are receiver_2, receiver_3.
+    """
     main = psutil.Process(node.process.pid)
     found = {"node": main}
     for child in main.children():
-        if "spawn_main" in " ".join(child.cmdline()):
-            listens = any(c.status == psutil.CONN_LISTEN for c in child.net_connections())
-            found["receiver" if listens else "worker"] = child
+        with suppress(psutil.NoSuchProcess):  # dead, and not missed yet
+            if "spawn_main" in " ".join(child.cmdline()):
+                listens = any(c.status == psutil.CONN_LISTEN for c in child.net_connections())
+                found[RECEIVER if listens else "worker"] = child
+                if listens:
+                    found |= {f"{RECEIVER}_{number}": part for number, part in enumerate(child.children(), 2)}
     return found
 
 
