@@ -70,6 +70,7 @@ def test_libraries_stay_where_they_belong(module):
             "app/receiver.py",
             "app/listener.py",
             "app/upper_layer.py",
+            "app/connection.py",
             "app/wire.py",
             "app/requestor.py",
             "app/sender.py",
