@@ -5,6 +5,7 @@ What comes is read into one buffer that is used again and again: a PDU that fits
 
 from __future__ import annotations
 
+import mmap
 import select
 import socket
 import ssl
@@ -36,8 +37,9 @@ class Connection(AssociationSocket):
         super().__init__(assoc, client_socket=client_socket)
         self._is_plain = not isinstance(client_socket, ssl.SSLSocket)
         self._whole = socket.MSG_WAITALL if self._is_plain else 0
-        # What was read and not taken is between the two. Memory that is never written to is never taken.
-        self._buffer = memoryview(bytearray(READ_BYTES))
+        # Of the system, and back to it at the end: Python's own memory would be left with a hole for each thread.
+        self._buffer = memoryview(mmap.mmap(-1, READ_BYTES))
+        # What was read and not taken is between the two.
         self._start = self._end = 0
         # `recv` is to tell of it.
         self._is_over = False
@@ -115,6 +117,11 @@ class Connection(AssociationSocket):
     def skip(self, size: int) -> None:
         """Go on behind a PDU that `pdu` returned."""
         self._start += size
+
+    def forget(self) -> None:
+        """Let go of the buffer: Python may be long in finding that a connection has ended."""
+        self._buffer = memoryview(b"")
+        self._start = self._end = 0
 
     def _fill(self, wanted: int | None, *, patient: bool) -> int | None:
         """Read so many bytes behind those that are there, or as many as come at once; returns as `Capped.receive`."""

@@ -119,6 +119,8 @@ class UpperLayer(SoundLayer):
 
     def _wake(self) -> None:
         cast("Messages", self.assoc.dimse).forget()
+        if self.socket is not None:
+            cast("Connection", self.socket).forget()
         self.assoc._reactor_checkpoint.set()
 
     def _is_transport_event(self) -> bool:
