@@ -10,16 +10,17 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
 from app.config import ReceiverConfig
 from app.places import Place
 
-_PDU_HEADER = struct.Struct(">BxL")
-HEADER_BYTES = _PDU_HEADER.size
+PDU_HEADER = struct.Struct(">BxL")
+HEADER_BYTES = PDU_HEADER.size
 """A PDU's type and length (PS3.8 section 9.3.1)."""
-_TIMEVAL = struct.Struct("@ll")
-"""Seconds and microseconds, as SO_RCVTIMEO wants them."""
+_MOMENT = struct.pack("@ll", 0, 20_000)
+"""Seconds and microseconds, as SO_RCVTIMEO wants them: so long each call on a plain connection waits at most."""
 ASSOCIATE_BYTES = 262_144
 """Longest PDU of any kind. An A-ASSOCIATE-RQ of 128 contexts with every transfer syntax stays below 200 KB."""
 ANSWER_BYTES = 8_000_000
@@ -69,6 +70,7 @@ class _Capped(_Base):
         self._header = bytearray()
         self._pdu_seconds = config.network_timeout_seconds
         self._deadline = time.monotonic() + request_seconds(config)
+        self._wait_by_moments()
 
     def guard_answers(self, address: str, seconds: float) -> None:
         """Begin on a connection that we made: a PDU, once begun, must be whole in `seconds`.
@@ -79,23 +81,41 @@ class _Capped(_Base):
         self.pdu_limit, self.message_limit = ASSOCIATE_BYTES, ANSWER_BYTES
         self._header = bytearray()
         self._pdu_seconds = seconds
+        self._wait_by_moments()
 
     def recv(self, bufsize: int = 1024, flags: int = 0, /) -> bytes:
         """Receive as a socket does, within the limits."""
         if self._pdu_seconds is None:
             # ssl itself looks for early bytes while it takes a socket over.
             return super().recv(bufsize, flags)
+        into = memoryview(bytearray(bufsize))
+        got = self.receive(into, flags, patient=True)
+        return bytes(into[:got])
+
+    def receive(self, into: memoryview, flags: int = 0, *, patient: bool) -> int | None:
+        """Receive into a buffer, within the limits; returns how many bytes, nought at the peer's end.
+
+        Who is not `patient` waits, where no PDU has begun, but a moment for one, and then gets None.
+        """
         # pynetdicom reads once more before it acts on a failure.
         if self._failed:
             raise OSError("the connection has failed")
-        if self._deadline is None:
-            self._deadline = time.monotonic() + self._pdu_seconds
+        if patient and self._deadline is None:
+            self._deadline = time.monotonic() + cast("float", self._pdu_seconds)
         self._failed = True
-        self._wait_until(self._deadline)
-        received = super().recv(bufsize, flags)
-        self._watch(received)
+        got: int | None = None
+        while got is None:
+            if self._deadline is not None:
+                self._wait_until(self._deadline)
+            try:
+                got = self.recv_into(into, len(into), flags)
+            except BlockingIOError:
+                if not patient:
+                    self._failed = False
+                    return None
+        self._watch(into[:got])
         self._failed = False
-        return received
+        return got
 
     def send(self, data: bytes, flags: int = 0, /) -> int:  # type: ignore[override]
         """Send all of it, or raise OSError when the peer does not take it in time."""
@@ -105,7 +125,8 @@ class _Capped(_Base):
         view, sent = memoryview(data), 0
         while sent < len(view):
             self._wait_until(deadline)
-            sent += super().send(view[sent:], flags)
+            with suppress(BlockingIOError):
+                sent += super().send(view[sent:], flags)
         return sent
 
     def _real_close(self, *args: Any) -> None:
@@ -118,15 +139,17 @@ class _Capped(_Base):
         """Let the next call wait so long at most; raises TimeoutError where no time is left."""
         self.settimeout(_seconds_left(deadline))
 
+    def _wait_by_moments(self) -> None:
+        """Prepare for calls that raise BlockingIOError after a moment, where the connection can."""
+
     def message_done(self) -> None:
         """Start counting anew."""
         self._message_bytes = 0
 
-    def _watch(self, received: bytes) -> None:
-        self._message_bytes += len(received)
+    def _watch(self, view: memoryview) -> None:
+        self._message_bytes += len(view)
         if self._message_bytes > self.message_limit:
             raise OSError(f"a message of more than {self.message_limit} bytes")
-        view = memoryview(received)
         while view:
             if self._left:
                 step = min(self._left, len(view))
@@ -142,7 +165,7 @@ class _Capped(_Base):
                 self._deadline = None
 
     def _begin_pdu(self) -> None:
-        _, self._left = _PDU_HEADER.unpack(self._header)
+        _, self._left = PDU_HEADER.unpack(self._header)
         self._header.clear()
         if self._left > self.pdu_limit:
             raise OSError(f"a PDU of {self._left} bytes is over the limit of {self.pdu_limit}")
@@ -159,7 +182,8 @@ class CappedSocket(_Capped, socket.socket):
     """A plain connection within the limits.
 
     The kernel keeps the time: with a time-out of Python's own each read is several calls, and MSG_WAITALL, by which a
-    PDU is read in one, does nothing. At each call the interpreter's lock is given away, and waited for.
+    PDU is read in one, does nothing. At each call the interpreter's lock is given away, and waited for. The kernel's
+    time-out is set once, to a moment: who waits longer asks again, as long as there is time.
     """
 
     @classmethod
@@ -169,12 +193,14 @@ class CappedSocket(_Capped, socket.socket):
         connection.settimeout(None)
         return connection
 
-    def _wait_until(self, deadline: float) -> None:
-        """As the base; the call that has waited long enough raises BlockingIOError, or returns what it has."""
-        seconds, rest = divmod(_seconds_left(deadline), 1.0)
-        limit = _TIMEVAL.pack(int(seconds), max(1, int(rest * 1_000_000)))
+    def _wait_by_moments(self) -> None:
+        """As the base; a call that has waited long enough may also return what it has."""
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self.setsockopt(socket.SOL_SOCKET, option, limit)
+            self.setsockopt(socket.SOL_SOCKET, option, _MOMENT)
+
+    def _wait_until(self, deadline: float) -> None:
+        """See that there is time; a moment more or less does not count."""
+        _seconds_left(deadline)
 
 
 class CappedTlsSocket(_Capped, ssl.SSLSocket):  # type: ignore[misc]

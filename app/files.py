@@ -67,15 +67,19 @@ def sync_folder(path: Path) -> None:
 
 def fill_synced(path: Path, *parts: bytes | memoryview) -> None:
     """Write parts, one behind the other, into an empty file that is there, and make its content survive a power cut."""
-    with path.open("r+b", buffering=0) as file:
+    # A file object would look at it once more, and give the interpreter's lock away for that.
+    handle = os.open(path, os.O_WRONLY)
+    try:
         left = [memoryview(part) for part in parts]
         while left:
-            written = os.writev(file.fileno(), left)
+            written = os.writev(handle, left)
             while left and written >= len(left[0]):
                 written -= len(left.pop(0))
             if left:
                 left[0] = left[0][written:]
-        os.fsync(file.fileno())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_whole(path: Path, text: str) -> None:

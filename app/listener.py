@@ -230,7 +230,7 @@ class PartServer(Server):
 
 def handle_close(event: evt.Event) -> None:
     """Let go of a peer that left before it asked for anything: pynetdicom would wait on till time is up."""
-    assoc = event.assoc
+    assoc: Any = event.assoc
     if assoc.requestor.primitive is None and assoc.dul.to_user_queue.empty():
         assoc.dul.to_user_queue.put(None)
 

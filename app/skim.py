@@ -33,23 +33,24 @@ def skim(content: bytes, wanted: Container[int]) -> tuple[dict[int, str], bool] 
     if content.find(_PLAIN, _META_LENGTH, at) < 0:
         return None
     found: dict[int, str] = {}
-    tag, has_pixels = 0, False
-    while at < end:
-        if at + 12 > end:
-            return None
-        group, number, vr, length = _ELEMENT.unpack_from(content, at)
-        at += 8
-        if vr in LONG:
-            (length,) = _LONG_LENGTH.unpack_from(content, at)
-            at += 4
-        elif vr not in _SHORT:
+    tag, has_pixels, element, last = 0, False, _ELEMENT.unpack_from, end - 12
+    while at <= last:
+        group, number, vr, length = element(content, at)
+        if vr in _SHORT:
+            at += 8
+        elif vr in LONG:
+            (length,) = _LONG_LENGTH.unpack_from(content, at + 8)
+            at += 12
+        else:
             return None
         before, tag = tag, group << 16 | number
-        # An undefined length is the greatest there is, and so ends beyond the file.
-        if tag <= before or at + length > end:
+        if tag <= before:
             return None
-        has_pixels |= group == _PIXELS
+        if group == _PIXELS:
+            has_pixels = True
         if tag in wanted:
             found[tag] = content[at : at + length].rstrip(b"\0 ").decode("latin-1")
+        # An undefined length is the greatest there is, and so ends beyond the file.
         at += length
-    return found, has_pixels
+    # Not so where an element ends beyond the file, or is too short to be looked at.
+    return (found, has_pixels) if at == end else None

@@ -14,6 +14,7 @@ import time
 import zlib
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,14 @@ def read_identity(content: bytes) -> Identity:
         values, has_pixels = [quick[0][tag] for tag in _IDENTITY], quick[1]
     else:
         values, has_pixels = _read_thoroughly(content)
-    if "Image Storage" in uid.UID(values[0]).name and not has_pixels:
+    if not has_pixels and _is_of_images(values[0]):
         raise Refused(CANNOT_UNDERSTAND, "truncated: an image without Pixel Data (7FE0,0010)")
     return Identity(values[0], values[1], values[2])
+
+
+@lru_cache(64)
+def _is_of_images(sop_class: str) -> bool:
+    return "Image Storage" in uid.UID(sop_class).name
 
 
 def _read_thoroughly(content: bytes) -> tuple[list[str], bool]:

@@ -9,11 +9,7 @@ negotiation, release, abort, the end of time.
 from __future__ import annotations
 
 import logging
-import select
-import socket
-import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -28,25 +24,21 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
-from pynetdicom.transport import AssociationSocket, RequestHandler
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
+from pynetdicom.transport import RequestHandler
 
-from app.capped_socket import HEADER_BYTES, Capped
+from app.capped_socket import Capped
+from app.connection import Connection
 from app.incoming import Incoming, Memory
+from app.short_way import Asked, Begun, ShortWay, StoreEvent
 from app.store import NOT_UNDERSTOOD, UID
-from app.wire import LAST_OF_COMMAND, file_head, store_answer
+from app.wire import LAST_OF_COMMAND, file_head, store_answer, store_answer_pdu
 
 if TYPE_CHECKING:
     from app.listener import Listener
 
 LOGGER = logging.getLogger(__name__)
-
-READ_BYTES = 262_144
-_TICK_SECONDS = 0.001
-"""Between two looks where another thread may want something sent: in negotiation and release. pynetdicom's own."""
-_QUIET_SECONDS = 0.02
-"""The same where only a rare abort from within can come: while a request is waited for."""
-_WAITING_FOR_PEER = frozenset({"Sta2", "Sta6"})
-"""States of PS3.8 table 9-10 in which the peer has the word: before its request, and while the association stands."""
 
 _ANSWER_BYTES = 512
 """Longer than any answer to a C-STORE; a peer that takes no PDU of this length gets it in parts."""
@@ -55,59 +47,6 @@ _COMMAND_BYTES = 65_536
 _ABORT_SOURCES = frozenset({0, 2})
 _ABORT_REASONS = frozenset({0, 1, 2, 4, 5, 6})
 """Who aborts, and why a provider does (PS3.8 table 9-26)."""
-
-
-class Connection(AssociationSocket):
-    """A connection that is waited for, and read in one go."""
-
-    def __init__(self, assoc: Association, client_socket: Capped) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-        self._ahead = bytearray()
-        self._whole = 0 if isinstance(client_socket, ssl.SSLSocket) else socket.MSG_WAITALL
-
-    @property
-    def ready(self) -> bool:
-        """Wait a little for data, and say whether there is any."""
-        connection, dul = self.socket, self.assoc.dul
-        if connection is None or not self._is_connected:
-            time.sleep(_TICK_SECONDS)
-            return False
-        if self._ahead:
-            return True
-        if isinstance(connection, ssl.SSLSocket) and connection.pending():
-            return True
-        try:
-            readable, _, _ = select.select([connection], [], [], _patience(dul))
-        except (OSError, ValueError):
-            self.event_queue.put("Evt17")
-            return False
-        return bool(readable)
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read this many bytes, or fewer where the peer ends the connection.
-
-        With a PDU's header comes what lies behind it: each read that is spared is one wait less for the
-        interpreter's lock.
-        """
-        ahead = self._ahead
-        while self.socket is not None and (left := nr_bytes - len(ahead)) > 0:
-            if nr_bytes == HEADER_BYTES:
-                some = self.socket.recv(READ_BYTES)
-            else:
-                some = self.socket.recv(min(left, READ_BYTES), self._whole)
-            if not some:
-                break
-            ahead += some
-        received = ahead[:nr_bytes]
-        del ahead[:nr_bytes]
-        return received
-
-
-def _patience(dul: DULServiceProvider) -> float:
-    """Return how long nothing but the peer can have work for the thread, in seconds."""
-    if not dul.event_queue.empty() or not dul.to_provider_queue.empty():
-        return 0.0
-    return _QUIET_SECONDS if dul.state_machine.current_state in _WAITING_FOR_PEER else _TICK_SECONDS
 
 
 class SoundLayer(DULServiceProvider):
@@ -175,11 +114,13 @@ class UpperLayer(SoundLayer):
 
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
-        # `Connection.ready` waits in its place.
+        # `Connection` waits in its place.
         self._run_loop_delay = 0.0
 
     def _wake(self) -> None:
         cast("Messages", self.assoc.dimse).forget()
+        if self.socket is not None:
+            cast("Connection", self.socket).forget()
         self.assoc._reactor_checkpoint.set()
 
     def _is_transport_event(self) -> bool:
@@ -191,11 +132,35 @@ class UpperLayer(SoundLayer):
             and assoc.dimse.msg_queue.empty()
             and not self.idle_timer_expired()
         )
-        if quiet:
-            assoc._reactor_checkpoint.clear()
-        else:
+        if not quiet:
             assoc._reactor_checkpoint.set()
+            return super()._is_transport_event()
+        assoc._reactor_checkpoint.clear()
+        connection = cast("Connection | None", self.socket)
+        if connection is not None and cast("Served", assoc).may_take_short_way:
+            if self._take_plain(connection):
+                return True
+            if not connection.has_more:
+                return False
         return super()._is_transport_event()
+
+    def _take_plain(self, connection: Connection) -> bool:
+        """Take PDUs by the short way while they are plain and nobody else wants anything; say whether any was."""
+        messages = cast("Messages", self.assoc.dimse)
+        came = False
+        while not (self._kill_thread or self.to_provider_queue.queue or self.event_queue.queue):
+            pdu = connection.pdu() if self.assoc.is_established else None
+            if pdu is None or not messages.take_plain(pdu):
+                break
+            connection.skip(len(pdu))
+            # The peer is not to blame for the time that serving took.
+            self._idle_timer.restart()
+            came = True
+        return came
+
+    def _read_pdu_data(self) -> None:
+        cast("Messages", self.assoc.dimse).leave_short_way()
+        super()._read_pdu_data()
 
 
 class SoundMessages(DIMSEServiceProvider):
@@ -223,6 +188,42 @@ class SoundMessages(DIMSEServiceProvider):
 
 class Messages(SoundMessages):
     """Serves a request as soon as it is whole."""
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__(assoc)
+        self._short_way: ShortWay | None = None
+
+    def take_plain(self, pdu: memoryview) -> bool:
+        """Take a P-DATA-TF by the short way; False where it must go the long one, and nothing is done."""
+        if self._short_way is None:
+            assoc = cast("Served", self.assoc)
+            self._short_way = ShortWay(cast("Memory", assoc.memory), _storage_contexts(assoc))
+        return self.message is None and self._short_way.take(pdu, self._serve_plain)
+
+    def _serve_plain(self, begun: Begun, dataset: Incoming) -> None:
+        """Do as pynetdicom's StorageServiceClass does."""
+        assoc, layer, request = self.assoc, self.dul, begun.request
+        connection = cast("Capped | None", layer.socket.socket if layer.socket is not None else None)
+        if connection is not None:
+            # As `app.receiver.handle_message` does, the one handler of EVT_DIMSE_RECV.
+            connection.message_done()
+        handler, more = cast("tuple[Any, Any]", assoc.get_handlers(evt.EVT_C_STORE))
+        status = handler(StoreEvent(assoc, Asked(request.sop_class, request.instance, dataset)), *(more or ()))
+        if assoc.is_established and layer.socket is not None:
+            layer.socket.send(store_answer_pdu(begun.context, request, status))
+
+    def leave_short_way(self) -> None:
+        """Go on the long way with a message that has begun on the short one."""
+        begun = self._short_way.let_go() if self._short_way is not None else None
+        if begun is None:
+            return
+        said = P_DATA()
+        said.presentation_data_value_list = []
+        said.presentation_data_value_list.append((begun.context, LAST_OF_COMMAND + begun.command))
+        self._receive(said)
+        if self.message is not None:
+            cast("Incoming", self.message.data_set).close()
+            self.message.data_set = begun.dataset
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take parts of a message, and serve what is whole; what comes before the association stands must wait."""
@@ -272,6 +273,8 @@ class Messages(SoundMessages):
         if self.message is not None and self.message.data_set is not None:
             self.message.data_set.close()
         super().forget()
+        if self._short_way is not None:
+            self._short_way.forget()
         while not self.msg_queue.empty():
             _, message = self.get_msg()
             _close_dataset(message)
@@ -291,6 +294,15 @@ class Messages(SoundMessages):
         self.dul.send_pdu(parts)
 
 
+def _storage_contexts(assoc: Association) -> dict[int, tuple[str, str]]:
+    """Return abstract and transfer syntax of those contexts that pynetdicom would serve as storage, by number."""
+    return {
+        number: (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        for number, context in assoc._accepted_cx.items()
+        if uid_to_service_class(str(context.abstract_syntax)) is StorageServiceClass
+    }
+
+
 def _close_dataset(message: Any) -> None:
     dataset = getattr(message, "_dataset", None)
     if isinstance(dataset, Incoming):
@@ -299,6 +311,14 @@ def _close_dataset(message: Any) -> None:
 
 class Served(Association):
     """An association of a peer that sends to us."""
+
+    takes_short_way = True
+    """Whether plain C-STOREs are taken by `app.short_way`; tests compare."""
+
+    @property
+    def may_take_short_way(self) -> bool:
+        """Whether it has the memory for whole files, and a peer that takes a whole answer."""
+        return self.takes_short_way and self.memory is not None and not 0 < self.dimse.maximum_pdu_size < _ANSWER_BYTES
 
     def __init__(self, *args: Any, memory: Memory | None) -> None:
         """With `memory` a message's dataset is an `Incoming`, that of a C-STORE a whole file."""

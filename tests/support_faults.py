@@ -163,7 +163,7 @@ class _File(io.RawIOBase):
 def on(disk: Disk, monkeypatch: Any) -> Iterator[Disk]:
     """Let every call under the disk's root pass through it."""
     moving_names = ("rename", "replace", "link", "mkdir", "unlink", "rmdir")
-    real = {name: getattr(os, name) for name in ("fsync", "writev", "listdir", *moving_names)}
+    real = {name: getattr(os, name) for name in ("open", "fsync", "writev", "listdir", *moving_names)}
     real_open = io.open
 
     def path_of(handle: int) -> str:
@@ -211,6 +211,11 @@ def on(disk: Disk, monkeypatch: Any) -> Iterator[Disk]:
             disk.step("list")
         return real["listdir"](path)
 
+    def opened_bare(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        if disk.within(path) and flags & (os.O_WRONLY | os.O_RDWR) and not flags & os.O_CREAT:
+            disk.step("open")
+        return real["open"](path, flags, *args, **kwargs)
+
     def opened(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
         if disk.within(file) and set(mode) & {"w", "+"}:
             disk.step("open")
@@ -219,7 +224,7 @@ def on(disk: Disk, monkeypatch: Any) -> Iterator[Disk]:
         return real_open(file, mode, buffering, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        for name, function in (("fsync", fsync), ("writev", writev), ("listdir", listdir)):
+        for name, function in (("open", opened_bare), ("fsync", fsync), ("writev", writev), ("listdir", listdir)):
             patched.setattr(os, name, function)
         for name in moving_names:
             patched.setattr(os, name, moving(name))

@@ -71,6 +71,7 @@ def test_libraries_stay_where_they_belong(module):
             "app/entity.py",
             "app/listener.py",
             "app/upper_layer.py",
+            "app/connection.py",
             "app/wire.py",
             "app/requestor.py",
             "app/sender.py",
