@@ -338,11 +338,15 @@ class Attention:
     slices: tuple[int, ...]
     """The stack's slices, strongest first."""
     heat: FloatArray
-    """(slices, rows, columns) on the stack's grid; 1 is the highest of the study."""
+    """(slices, rows, columns) on the stack's grid, zero outside the brain; 1 is the highest of the study within it."""
     worth: str
     """How the network did on patients it never saw."""
     model: str
     model_version: str
+    read: tuple[str, ...]
+    """The sequences that it was shown."""
+    cell_mm: float
+    """How far apart its map's cells look: nothing finer is told by it."""
 
 
 @dataclass(frozen=True)
