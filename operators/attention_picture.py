@@ -101,8 +101,8 @@ def caption(attention: Attention) -> list[tuple[str, str, int]]:
             12,
         ),
         (
-            f"{attention.model}, version {attention.model_version}, shown {', '.join(attention.read)} and "
-            f"the outline (yellow). Map held to the brain, its cells {attention.cell_mm:.0f} mm apart, so coarse; "
+            f"{attention.model}, version {attention.model_version}, shown {', '.join(attention.read)}; "
+            f"outline yellow. Map held to the brain, cells {attention.cell_mm:.0f} mm apart, so coarse; "
             "strongest slice first",
             INK,
             12,
