@@ -82,6 +82,7 @@ def _look(
         network.version,
         tuple(sequence for sequence in SEQUENCES if sequence in about.sequences and sequence in images),
         network.cell_mm,
+        about.attention.get("around"),
     )
 
 

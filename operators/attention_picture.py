@@ -29,6 +29,7 @@ HEAT = ListedColormap(
 HALF, HALF_COLOUR = 0.5, "#ffffff"
 """Where the map is half as high as at its highest a line is drawn: colours alone leave open where it ends."""
 LEGEND_INCHES = (3.2, 0.2)
+LIMITS = "A map shows what weighed, not why, and not where tumour is"
 MID_GREY = 0.45
 """Under the legend's colours, as brain is under those of the map."""
 
@@ -92,6 +93,9 @@ def caption(attention: Attention) -> list[tuple[str, str, int]]:
     """Say what is seen and what it is worth: (words, colour, size in points) of each line."""
     label, alteration = MARKER_LABELS[attention.name]
     answer = "for" if attention.altered else "against"
+    near = (
+        f"; of patients never seen, {attention.near:.0%} of it lay within 10 mm of the tumour" if attention.near else ""
+    )
     return [
         (f"{label}: where a network looked that does NOT make the reported answer", INK, 15),
         (
@@ -107,9 +111,5 @@ def caption(attention: Attention) -> list[tuple[str, str, int]]:
             INK,
             12,
         ),
-        (
-            "Research use only; tissue diagnosis confirms. A map shows what weighed, not why, and not where tumour is.",
-            FAINT,
-            12,
-        ),
+        (f"Research use only; tissue diagnosis confirms. {LIMITS}{near}.", FAINT, 12),
     ]

@@ -347,6 +347,8 @@ class Attention:
     """The sequences that it was shown."""
     cell_mm: float
     """How far apart its map's cells look: nothing finer is told by it."""
+    near: float | None = None
+    """Of patients it never saw: mean share of the map in the brain that lay in the outline or within 10 mm of it."""
 
 
 @dataclass(frozen=True)

@@ -282,6 +282,8 @@ def test_the_caption_keeps_the_network_apart_from_the_reported_answer(job):
     assert "idh resnest-mix (light), version 0123456789ab, shown T1C, FLAIR" in words
     assert "held to the brain" in words
     assert "Research use only" in words
+    assert "10 mm" not in words, "nobody measured it"
+    assert "49% of it lay within 10 mm of the tumour" in caption(replace(found, near=0.4947))[3][0]
     assert "Grad-CAM against IDH mutation" in caption(replace(found, altered=False))[1][0]
 
 
