@@ -319,7 +319,7 @@ def _show(summary: dict[str, Any]) -> None:
         told = f"{part['volume_ml']:.1f} ml, {axes} mm" if axes else "none found"
         out.print(f"  {name} {told}", highlight=False)
     for name, marker in summary["markers"].items():
-        out.print(f"{name}: {marker['value']}{' - ' + marker['reason'] if marker['reason'] else ''}", highlight=False)
+        out.print(f"{name}: {marker['said']}{' - ' + marker['reason'] if marker['reason'] else ''}", highlight=False)
     for kind, path in summary["files"].items():
         out.print(f"{kind}: {path}", highlight=False, soft_wrap=True)
 

@@ -19,12 +19,12 @@ from app.config_deidentification import DeidentificationConfig
 from app.config_delivery import CommitmentConfig, StowConfig
 from app.config_history import HistoryConfig
 from app.config_operation import AuditConfig, LogConfig, OperationConfig, RetentionConfig
+from app.config_results import ReportConfig, ResultsConfig
 from app.config_series import SeriesConfig
 from app.config_tls import CertificateBinding, DestinationTls, TlsFiles
 from app.errors import ConfigError
 from models.engine_choice import EngineChoice
 from operators.deidentify_form import Profile
-from operators.language import Language
 from operators.pixel_limits import PixelLimits
 from operators.quality_limits import QualityLimits
 from operators.segmentation_form import Form
@@ -202,20 +202,6 @@ class PipelineConfig(Section):
     engine: EngineChoice = "auto"
     """What runs the networks: auto (TensorRT where a CUDA device and the package are present, else OpenVINO), openvino
     (CPU) or tensorrt (NVIDIA GPU; an error where it cannot be); docs/engines.md."""
-
-
-class ReportConfig(Section):
-    """The report page."""
-
-    language: Language = "en"
-    """Of its words: en (English) or zh (simplified Chinese)."""
-
-
-class ResultsConfig(Section):
-    """Results that are written only where they are asked for."""
-
-    probability_map: bool = False
-    """The probability of tumour at each voxel of T1C, as a FRACTIONAL segmentation; docs/results.md."""
 
 
 class Settings(BaseSettings):

@@ -18,7 +18,7 @@ from app.errors import NodeError
 from app.process import (
     open_channels,
     open_classifiers,
-    open_networks,
+    open_network,
     open_reference,
     open_refinement,
     open_segmenter,
@@ -26,6 +26,7 @@ from app.process import (
 from app.sender import echo, offers_commitment
 from app.stow import StowCourier
 from app.tls_health import look_at, look_at_client, look_at_mode
+from operators.domain import MarkerName
 
 CARDS = Path(app.__file__).parents[1] / "models" / "cards"
 
@@ -35,6 +36,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _cuda_runtime()
     yield _model(settings)
     yield _markers(settings)
+    yield from _networks(settings)
     yield from look_at_place(settings)
     yield from look_at_services(settings)
     yield _peers(settings)
@@ -155,14 +157,26 @@ def _markers(settings: Settings) -> Check:
         opened = open_classifiers(settings)
         for name, classifier in opened.items():
             _check_card(CARDS / "markers.md", classifier.version, f"the model of marker {name}")
-        networks = open_networks(settings)
-        for name, network in networks.items():
-            _check_card(CARDS / "markers.md", network.version, f"the network of marker {name}")
         told = [f"{name} {classifier.version}" for name, classifier in opened.items()]
-        told += [f"{name} network {network.version}" for name, network in networks.items()]
         return f"{', '.join(told) or 'none'} open"
 
     return _attempt("marker models", look, "restore models/weights from the repository, or see docs/markers.md")
+
+
+def _networks(settings: Settings) -> Iterator[Check]:
+    """Look at the networks that show where they looked; without one, studies go without its picture."""
+    remedy = "restore models/weights from the repository, or set node.results.attention_maps to false"
+    if not settings.results.attention_maps:
+        yield Check("attention maps", True, "none are drawn (node.results.attention_maps is false)")
+    for name in MarkerName:
+        subject = f"attention map of {name}"
+        try:
+            network = open_network(settings, name)
+            if network is not None:
+                _check_card(CARDS / "markers.md", network.version, f"the network of marker {name}")
+                yield Check(subject, True, f"{network.name} {network.version} opens")
+        except NodeError as error:
+            yield Check(subject, False, str(error), remedy, warns=True)
 
 
 def _check_card(card: Path, version: str, subject: str) -> None:

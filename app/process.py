@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from app.pipeline import GliomaPipeline
 from app.worker import prepare_worker
 from models.engine import Model, ModelError, open_model
 from models.markers.figure_model import FigureModel, FigureModelError
-from models.markers.slice_network import ABOUT, SliceNetwork, SliceNetworkError
+from models.markers.slice_network import ABOUT, NETWORK, SliceNetwork, SliceNetworkError
 from models.novelty import NoveltyError, Reference, load_reference
 from models.provenance import TrainingDataError, load_training_data
 from models.refine import Refinement, RefinementError, load_refinement
@@ -29,6 +30,8 @@ from operators.domain import MarkerName
 from operators.native import Worker
 from operators.report_content import TrainingData
 from operators.stage import Job
+
+LOGGER = logging.getLogger(__name__)
 
 
 def open_segmenter(settings: Settings) -> Model:
@@ -91,16 +94,31 @@ def open_classifiers(settings: Settings) -> dict[MarkerName, FigureClassifier]:
     return found
 
 
+def open_network(settings: Settings, name: MarkerName) -> SliceNetwork | None:
+    """Open the network that shows where it looked for a marker; None where there is none, or none is wanted.
+
+    Raises ConfigError with the remedy where it is damaged.
+    """
+    folder = settings.models_dir / "markers" / name.value
+    if not settings.results.attention_maps or not any((folder / part).is_file() for part in (ABOUT, NETWORK)):
+        return None
+    try:
+        return SliceNetwork(folder)
+    except SliceNetworkError as error:
+        raise ConfigError(f"{error}, or restore models/weights from the repository") from error
+
+
 def open_networks(settings: Settings) -> dict[MarkerName, SliceNetwork]:
-    """Open the network of each marker that has one; raises ConfigError with the remedy where one is damaged."""
+    """Open what networks can be opened: they explain, and answer nothing, so a damaged one keeps no node from work."""
     found: dict[MarkerName, SliceNetwork] = {}
     for name in MarkerName:
-        folder = settings.models_dir / "markers" / name.value
-        if (folder / ABOUT).is_file():
-            try:
-                found[name] = SliceNetwork(folder)
-            except (SliceNetworkError, ModelError) as error:
-                raise ConfigError(f"{error}, or restore models/weights from the repository") from error
+        try:
+            network = open_network(settings, name)
+        except ConfigError as error:
+            LOGGER.warning("studies go without a map of marker %s: %s; `python -m app doctor` tells more", name, error)
+            continue
+        if network is not None:
+            found[name] = network
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from models.segments import Segment
 from operators.domain import Attention, Check, Findings, Marker, Selection
 from operators.integrated import read_together
+from operators.report_words import WORDS
 from operators.segment_table import SEGMENTS
 from operators.stage import Job
 from operators.statements import millilitres
@@ -158,6 +159,7 @@ def _describe_attention(found: Attention) -> dict[str, Any]:
         "version": found.model_version,
         "probability": round(found.probability, 4),
         "worth": found.worth,
+        "sequences": list(found.read),
         "slices": [index + 1 for index in found.slices],
     }
 
@@ -165,6 +167,7 @@ def _describe_attention(found: Attention) -> dict[str, Any]:
 def _describe_marker(marker: Marker) -> dict[str, Any]:
     return {
         "value": str(marker.value),
+        "said": WORDS["en"].value_of(marker.name, marker.value).lower(),
         "probability": marker.probability,
         "reason": marker.reason,
         "model": marker.model or None,

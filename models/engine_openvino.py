@@ -110,14 +110,18 @@ class NamedNetwork:
 
     def __init__(self, name: str, path: Path, settings: CpuSettings) -> None:
         """Raises ModelError where the file cannot be read."""
+        self._name = name
         self._compiled, _ = _compile(name, path, settings)
         self._request = self._compiled.create_infer_request()
         self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """Map arrays by input name to arrays by output name."""
+        """Map arrays by input name to arrays by output name; raises ModelError where the network does not run."""
         with self._lock:
-            found = self._request.infer({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+            try:
+                found = self._request.infer({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+            except RuntimeError as error:
+                raise ModelError(f"model {self._name} does not run on what it is given") from error
             # One tensor may have several names: the exporter's own beside the one it was told.
             return {name: np.array(found[o], np.float32) for o in self._compiled.outputs for name in o.get_names()}
 

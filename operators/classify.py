@@ -20,7 +20,7 @@ from models.markers.calibration import Verdict
 from models.markers.figure_model import FigureModel
 from models.markers.image_features import NoTumour, describe
 from models.markers.slice_network import SliceNetwork
-from operators.attention import look
+from operators.attention import asked_for, look
 from operators.domain import BoolArray, Check, FloatArray, Marker, MarkerName, MarkerValue, Outcome, TumourMap
 from operators.network_view import NetworkView
 from operators.patient import age_years, sex
@@ -155,13 +155,15 @@ class ClassifyOperator(StageOperator):
         super().__init__(fragment, *args, **kwargs)
 
     def process(self, job: Job) -> None:
-        """Add `job.markers`, and `job.attention` where markers may be read and a network is installed."""
+        """Add `job.markers`, and `job.attention` of those that are assessed and have a network."""
         study, view = needed(job.study), needed(job.view)
         age = age_years(study)
         evidence, doubt = evidence_of(view, needed(job.tumour), age), doubt_of(job.checks, age)
         job.markers = classify(evidence, doubt, self._classifiers)
         job.depends_on = (*job.depends_on, self._digest)
-        if evidence.tumour.any() and not doubt:
-            patient = (sex(study), evidence.age_years)
-            job.attention = look(self._networks, needed(job.stack), view, evidence.tumour, patient)
+        networks, patient = asked_for(self._networks, job.markers), (sex(study), evidence.age_years)
+        job.attention, notes = look(networks, needed(job.stack), view, evidence.tumour, patient)
+        job.notes += notes
+        # A result that says why there is no map is another than one that came with it.
+        job.depends_on += notes
         job.view = None  # tens of MB that no later stage needs

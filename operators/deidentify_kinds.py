@@ -12,6 +12,7 @@ from operators.segmentation_form import LABEL_MAP_STORAGE
 DESCRIPTIONS = frozenset({
     "AI whole tumour on T1C (research)", "AI whole tumour on FLAIR (research)",
     "AI tumour probability on T1C (research)", "AI diameters on T1C (research)", "AI glioma report (research)",
+    "AI attention maps, not the reported answer (research)",
     "AI key images (research)",
 })  # fmt: skip
 """Series Descriptions of this node's own; every other goes."""

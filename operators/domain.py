@@ -338,11 +338,17 @@ class Attention:
     slices: tuple[int, ...]
     """The stack's slices, strongest first."""
     heat: FloatArray
-    """(slices, rows, columns) on the stack's grid; 1 is the highest of the study."""
+    """(slices, rows, columns) on the stack's grid, zero outside the brain; 1 is the highest of the study within it."""
     worth: str
     """How the network did on patients it never saw."""
     model: str
     model_version: str
+    read: tuple[str, ...]
+    """The sequences that it was shown."""
+    cell_mm: float
+    """How far apart its map's cells look: nothing finer is told by it."""
+    near: float | None = None
+    """Of patients it never saw: mean share of the map in the brain that lay in the outline or within 10 mm of it."""
 
 
 @dataclass(frozen=True)

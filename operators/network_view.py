@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models import frame
-from operators.domain import Contrast, FloatArray, Stack
+from operators.domain import BoolArray, Contrast, FloatArray, Stack
 from operators.errors import UnusableImage
 
 CHANNELS = (Contrast.T1C, Contrast.FLAIR)
@@ -19,6 +19,11 @@ class NetworkView:
     images: FloatArray
     """(slices, channels, rows, columns), zero outside the brain."""
     placement: frame.Placement
+
+
+def shown_of(stack: Stack) -> BoolArray:
+    """Say which voxels of a stack a network is shown: the brain and a margin in-plane."""
+    return frame.widen(stack.brain, stack.spacing_mm[1:], _margin_mm(stack))
 
 
 def channel_of(stack: Stack, contrast: Contrast, placement: frame.Placement) -> FloatArray:

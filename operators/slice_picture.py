@@ -32,6 +32,9 @@ INSET = 0.8
 PANEL_INCHES = 6.4
 """Side of a panel; letters and lines are sized for it."""
 
+HALO = withStroke(linewidth=3, foreground="black")
+"""Round letters on an image, which may be as light as they are."""
+
 Picture = NDArray[np.uint8]
 Field = tuple[float, float, float, float]
 """(left, right, bottom, top) in pixels of the slice."""
@@ -84,9 +87,16 @@ def render_panel(stack: Stack, tumour: TumourMap, findings: Findings, contrast: 
 
 
 def picture_of(canvas: FigureCanvasAgg) -> Picture:
-    """Draw a figure and return it as uint8 RGB (rows, columns, 3)."""
+    """Draw a figure and return it as uint8 RGB (rows, columns, 3); the figure is empty afterwards.
+
+    Its parts know one another, so it would keep some 20 MB until Python looks for such circles, which a node does once
+    in a dozen studies, and heaps up 300 MB meanwhile.
+    """
     canvas.draw()
-    return np.array(np.asarray(canvas.buffer_rgba())[..., :3])
+    picture = np.array(np.asarray(canvas.buffer_rgba())[..., :3])
+    canvas.figure.clear()
+    vars(canvas.renderer).clear()  # texts keep the renderer, which holds the pixels
+    return picture
 
 
 def _draw_slice(axes: Axes, stack: Stack, index: int, contrast: Contrast, field: Field) -> None:
@@ -98,10 +108,9 @@ def _draw_slice(axes: Axes, stack: Stack, index: int, contrast: Contrast, field:
     axes.set_xlim(field[0], field[1])
     axes.set_ylim(field[2], field[3])
     axes.set_axis_off()
-    halo = [withStroke(linewidth=3, foreground="black")]
     write: dict[str, Any] = {
         "transform": axes.transAxes,
-        "path_effects": halo,
+        "path_effects": [HALO],
         "color": INK,
         "va": "center",
         "ha": "center",

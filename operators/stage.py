@@ -78,6 +78,7 @@ class Job:
     """What ran the segmenting network: engine, version, device and precision."""
     markers: tuple[Marker, ...] = ()
     attention: tuple[Attention, ...] = ()
+    """Where the networks of assessed markers looked; they do not make the answers in `markers`."""
     earlier: Earlier | None = None
     depends_on: tuple[str, ...] = ()
     """What else than images and models the results depend on: digests of the settings that stages worked by."""
@@ -89,8 +90,9 @@ class Job:
     """When the results were made, once one of them is."""
     findings: Findings | None = None
     results: dict[str, Path] = field(default_factory=dict)
-    """Files written, by what they are: "SEG T1C", "SEG FLAIR", "measurements SR", "SR", "PDF", "key image"; those of
-    `segmentation_form.LABELMAP_TWINS` and "SEG T1C probability" where they are asked for."""
+    """Files written, by what they are: "SEG T1C", "SEG FLAIR", "measurements SR", "SR", "PDF", "key image" and, of a
+    marker's network, "attention NAME", each picture also as "... SC"; those of `segmentation_form.LABELMAP_TWINS` and
+    "SEG T1C probability" where they are asked for."""
     failure: Failure | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage by its name."""

@@ -7,7 +7,7 @@ Sources: PS3.3 A.8.1 (Secondary Capture Image IOD), C.8.6.1 and C.7.6.1.1.1 (ori
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,13 @@ from operators.results import Origin, anonymous, finish, models_of, origin_of, s
 from operators.slice_picture import key_slice
 from operators.stage import Job, StageOperator, needed
 
-SERIES_NUMBER = 9006
+KEY_IMAGE, ATTENTION = "key image", "attention"
+SERIES_NUMBERS = {KEY_IMAGE: 9006, ATTENTION: 9008}
+DESCRIPTIONS = {
+    KEY_IMAGE: "AI key images (research)",
+    ATTENTION: "AI attention maps, not the reported answer (research)",
+}
+"""Of the series: what explains another answer than the reported one does not lie beside what illustrates that."""
 ORIENTATION = ("L", "P")
 """Rows of the picture run to the patient's left, columns to the back (PS3.3 C.7.6.1.1.1)."""
 
@@ -38,28 +44,33 @@ Picture = NDArray[np.uint8]
 class Drawn:
     """A picture to be written, and what is told of it."""
 
+    series: str
+    """Which of the series of pictures it belongs to."""
     kind: str
     """Its name among the job's results."""
     number: int
-    """Instance Number in the series of pictures."""
+    """Instance Number in its series."""
     description: str
-    index: int
-    """The stack's slice that it shows first."""
+    slices: tuple[int, ...]
+    """The stack's slices that it shows."""
 
 
 def drawn_of(job: Job) -> Iterator[Drawn]:
     """List a job's pictures: the key image, and where each marker's network looked."""
     first = key_slice(needed(job.stack), needed(job.findings))
-    yield Drawn("key image", 1, "T1C and FLAIR with the outline of the tumour and its diameters", first)
-    for number, found in enumerate(job.attention, 2):
-        told = f"Grad-CAM of {found.model} {found.model_version} on T1C with the outline of the tumour"
-        yield Drawn(f"attention {found.name}", number, told, found.slices[0])
+    yield Drawn(KEY_IMAGE, KEY_IMAGE, 1, "T1C and FLAIR with the outline of the tumour and its diameters", (first,))
+    for number, found in enumerate(job.attention, 1):
+        told = (
+            f"Grad-CAM of {found.model} {found.model_version} within the brain, on T1C with the outline of the tumour"
+        )
+        told += "; this network does not make the reported answer"
+        yield Drawn(ATTENTION, f"{ATTENTION} {found.name}", number, told, found.slices)
 
 
 def build_capture(
-    picture: Picture, drawn: Drawn, volumes: Volumes, shown: Dataset | None, origin: Origin
+    picture: Picture, drawn: Drawn, volumes: Volumes, shown: Sequence[Dataset], origin: Origin
 ) -> hd.sc.SCImage:
-    """Make the object of a picture (rows, columns, 3); `shown` is the header of the image that it was drawn on."""
+    """Make the object of a picture (rows, columns, 3); `shown` are headers of the images that it was drawn on."""
     header = volumes[Contrast.T1C].headers[0]
     capture = hd.sc.SCImage.from_ref_dataset(
         anonymous(header),
@@ -67,14 +78,14 @@ def build_capture(
         hd.PhotometricInterpretationValues.RGB,
         bits_allocated=8,
         coordinate_system=hd.CoordinateSystemNames.PATIENT,
-        series_instance_uid=origin.uid("series", "key image"),
-        series_number=SERIES_NUMBER,
+        series_instance_uid=origin.uid("series", drawn.series),
+        series_number=SERIES_NUMBERS[drawn.series],
         sop_instance_uid=origin.uid("instance", drawn.kind),
         instance_number=drawn.number,
         patient_orientation=ORIENTATION,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         contributing_equipment=[hd.ContributingEquipment(**origin.equipment)],
-        series_description="AI key images (research)",
+        series_description=DESCRIPTIONS[drawn.series],
         **origin.device,
         **origin.stamps,
     )
@@ -84,8 +95,8 @@ def build_capture(
     capture.BodyPartExamined = "BRAIN"
     capture.DateOfSecondaryCapture = capture.ContentDate
     capture.TimeOfSecondaryCapture = capture.ContentTime
-    if shown is not None:
-        capture.SourceImageSequence = [_source(shown)]
+    if shown:
+        capture.SourceImageSequence = [_source(header) for header in shown]
     finish(capture, header, origin)
     return capture
 
@@ -115,7 +126,8 @@ def write_captures(job: Job, version: str, made_at: datetime) -> None:
         job.engine, *models_of((*job.markers, *job.attention))
     )
     for drawn in list(drawn_of(job)):
-        shown = plane_of(stack, drawn.index, volumes[Contrast.T1C])
+        planes = (plane_of(stack, index, volumes[Contrast.T1C]) for index in drawn.slices)
+        shown = list({str(plane.SOPInstanceUID): plane for plane in planes if plane is not None}.values())
         png = job.results[drawn.kind]
         capture = build_capture(_read(png), drawn, volumes, shown, origin)
         job.results[f"{drawn.kind} SC"] = save(capture, png.with_suffix(".dcm"))

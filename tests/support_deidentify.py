@@ -11,7 +11,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from operators.deidentify import Deidentifier
 from operators.domain import Contrast, Earlier, Predecessor
-from operators.key_image import render_key_image, save_key_image
+from operators.key_image import KeyImageOperator
 from operators.pseudonyms import Pseudonyms
 from operators.write_capture import write_captures
 from operators.write_measurements import write_measurements
@@ -19,7 +19,7 @@ from operators.write_pdf import write_pdf
 from operators.write_seg import write_segs
 from operators.write_sr import write_sr
 from tests.support_dicom import save
-from tests.support_results import MADE_AT, PATIENTS, job_of, source_of
+from tests.support_results import MADE_AT, PATIENTS, attention_on, job_of, source_of
 
 SECRET = b"a secret that no patient knows..."
 NAMES = PATIENTS | {"ISO 2022 IR 87": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
@@ -75,8 +75,8 @@ def identified_job(
         Predecessor(n, f"{ROOT}.1", f"{ROOT}.{n}", str(Comprehensive3DSRStorage), f"{ROOT}.{n}.1", before, None)
         for n in ((9003, 9005, 9013) if replaces else ())
     )
-    picture = render_key_image(job.stack, job.tumour, job.findings)
-    job.results["key image"] = save_key_image(picture, folder / "key_image.png")
+    job.attention = (attention_on(job),)
+    KeyImageOperator.process(None, job)
     write_segs(job, "1.0.0", MADE_AT, labelmap=True, probability_map=True)
     for write in (write_measurements, write_captures, write_pdf, write_sr):
         write(job, "1.0.0", MADE_AT)

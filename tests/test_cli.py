@@ -10,9 +10,12 @@ import sys
 
 import pytest
 
-from app.cli import STAGES
+from app.cli import STAGES, _show
 from app.phantom import PhantomOptions, make_phantom
-from operators.domain import Contrast
+from app.summary import describe_job
+from operators.domain import Contrast, Marker, MarkerName, MarkerValue
+from operators.report_words import WORDS
+from tests.support_results import job_of
 from tests.support_study import ROOT, phantom
 
 SMALL = {"slices": 12, "rows": 96, "columns": 96, "pixel_mm": 2.4, "spacing_mm": 11.0, "thickness_mm": 10.0}
@@ -51,14 +54,18 @@ def test_process_gives_its_contract_as_json(processed):
     assert all(m["reason"] for m in markers.values())
     assert all((m["value"] == "not assessed") == (m["probability"] is None) for m in markers.values())
     assert markers["idh"]["model"] == "idh figures"
-    assert markers["mgmt"]["value"] == "not assessed"
+    assert markers["mgmt"]["value"] == markers["mgmt"]["said"] == "not assessed"
     assert "better than chance" in markers["mgmt"]["reason"]
     assert found["reading"].endswith(".")
     assert {"load", "select", "volumes", "preprocess", "segment", "write SEG", "write SR", "write PDF"} <= set(
         found["seconds"]
     )
     assert len(found["seconds"]) == STAGES, "the bar of progress ends where the work does"
+    (looked,) = found["attention"]
+    assert (looked["marker"], looked["network"], len(looked["slices"])) == ("idh", "idh resnest-mix (light)", 3)
     names = [
+        "attention_idh.dcm",
+        "attention_idh.png",
         "key_image.dcm",
         "key_image.png",
         "measurements.dcm",
@@ -149,3 +156,20 @@ def test_help_lists_every_command():
     text = run("--help").stdout
     for command in ("serve", "process", "explain", "verify", "send", "queue", "demo", "doctor", "conformance"):
         assert command in text
+
+
+def test_the_command_line_says_of_markers_what_the_page_says(tmp_path, capsys):
+    said = {
+        MarkerName.IDH: (MarkerValue.UNALTERED, "likely wild-type"),
+        MarkerName.PROLIFERATION: (MarkerValue.ALTERED, "likely high"),
+        MarkerName.MGMT: (MarkerValue.INDETERMINATE, "indeterminate"),
+    }
+    summary = describe_job(
+        job_of(tmp_path, markers=[Marker(name, value, "", 0.5) for name, (value, _) in said.items()])
+    )
+    _show(summary)
+    printed = capsys.readouterr().out
+    for name, (value, words) in said.items():
+        assert f"{name}: {words}\n" in printed
+        assert summary["markers"][name]["value"] == value, "for scripts"
+        assert words == WORDS["en"].value_of(name, value).lower()

@@ -25,13 +25,13 @@ from app.refusals import FOR_GOOD, is_for_good
 from app.store import STATUSES
 from operators import codes
 from operators.domain import Marker, MarkerName, MarkerValue, Predecessor
-from operators.key_image import render_key_image, save_key_image
+from operators.key_image import KeyImageOperator
 from operators.write_capture import write_captures
 from operators.write_measurements import write_measurements
 from operators.write_pdf import write_pdf
 from operators.write_seg import write_segs
 from operators.write_sr import write_sr
-from tests.support_results import MADE_AT, job_of
+from tests.support_results import MADE_AT, attention_on, job_of
 from tests.support_study import ROOT
 
 WRITTEN = {
@@ -42,7 +42,8 @@ WRITTEN = {
     "Probability on T1C": "SEG T1C probability",
     "Report": "SR",
     "Report on label maps": "SR labelmap",
-    "Key images": "key image SC",
+    "Key image": "key image SC",
+    "Attention maps": "attention idh SC",
     "Diameters": "measurements SR",
     "Report page": "PDF",
 }
@@ -70,8 +71,8 @@ def results(tmp_path_factory):
         Predecessor(number, "1.2", f"1.2.{number}", "1.2.840.10008.5.1.4.1.1.88.34", f"1.2.{number}.1", before, None)
         for number in (9003, 9004, 9005, 9013)
     )
-    picture = render_key_image(job.stack, job.tumour, job.findings)
-    job.results["key image"] = save_key_image(picture, folder / "key_image.png")
+    job.attention = (attention_on(job),)
+    KeyImageOperator.process(None, job)
     write_segs(job, "1.0.0", MADE_AT, labelmap=True, probability_map=True)
     for write in (write_measurements, write_captures, write_pdf, write_sr):
         write(job, "1.0.0", MADE_AT)

@@ -18,12 +18,14 @@ from app.audit import TRAIL
 from app.config import Destination, OperationConfig, SenderConfig, Settings
 from app.config_history import HistoryConfig, HistoryPacs
 from app.config_operation import AuditConfig, SyslogConfig
+from app.config_results import ResultsConfig
 from app.config_tls import PortTls
 from app.deidentify_secret import read_secret
 from app.doctor_place import look_at_place
 from app.doctor_services import look_at_services
 from app.files import private_folder
 from app.journal import Journal
+from models.markers.slice_network import ABOUT, NETWORK
 from operators.pixel_limits import PixelLimits
 from tests.support_certificates import Authority
 from tests.support_decoder_faults import leave
@@ -413,6 +415,9 @@ def models(settings, tmp_path):
 def test_shipped_models_are_what_their_cards_describe(models):
     assert doctor._model(models).ok
     assert doctor._markers(models).ok
+    (check,) = doctor._networks(models)
+    assert check.ok
+    assert check.subject == "attention map of idh"
 
 
 def network(models):
@@ -452,3 +457,23 @@ def test_a_marker_model_that_is_damaged(models):
     damaged = next(path for path in sorted((models.models_dir / "markers").rglob("*")) if path.suffix == ".skops")
     damaged.write_bytes(damaged.read_bytes()[:-200])
     assert not doctor._markers(models).ok
+
+
+@pytest.mark.parametrize("part", [NETWORK, ABOUT])
+def test_a_network_that_is_damaged_or_gone_is_a_warning(models, part):
+    path = models.models_dir / "markers" / "idh" / part
+    for spoil in (lambda: path.write_bytes(path.read_bytes()[:-300]), path.unlink):
+        spoil()
+        (check,) = doctor._networks(models)
+        assert not check.ok
+        assert check.warns
+        assert part in check.found
+        assert "node.results.attention_maps" in check.remedy
+    assert doctor._markers(models).ok, "what answers is whole"
+
+
+def test_a_network_that_is_not_wanted_is_not_looked_at(models):
+    (models.models_dir / "markers" / "idh" / NETWORK).write_bytes(b"")
+    (check,) = doctor._networks(models.model_copy(update={"results": ResultsConfig(attention_maps=False)}))
+    assert check.ok
+    assert "none are drawn" in check.found

@@ -17,19 +17,24 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models import frame
+from models.engine_base import ModelError
 from models.engine_openvino import CpuSettings, NamedNetwork
 from models.markers.cells import Cells
 from models.markers.image_features import NoTumour
 from models.markers.slices import FEWEST_PIXELS, INPUTS, OUTPUTS, POSITIVE, SEQUENCES
 
 NETWORK, ABOUT = "network.onnx", "network.json"
+CPU = CpuSettings(batch=2, hint="LATENCY", precision="f32")
+"""Measured (`python -m tests.benchmarks.attention`): all slices in one call are no faster, and keep 160 MB, or twice
+that with the other hint, where two at a time keep 8 MB. On the CPU whatever the engine: a study's slices take a few
+tenths of a second, less than a GPU's engine takes to load."""
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 
 class SliceNetworkError(ValueError):
-    """A network cannot be loaded; the message says which and what to do."""
+    """A network cannot be loaded or does not answer; the message says which and what to do."""
 
 
 class About(BaseModel):
@@ -83,30 +88,55 @@ class SliceNetwork:
     """One marker's network."""
 
     def __init__(self, folder: Path) -> None:
-        """Load `folder`'s network.onnx and network.json; raises SliceNetworkError, or ModelError of the engine's."""
+        """Load `folder`'s network.onnx and network.json and try them; raises SliceNetworkError."""
         self.about = About.load(folder / ABOUT)
         path = folder / NETWORK
         if not path.is_file():
             raise SliceNetworkError(f"{path} is missing; export it anew")
-        # On the CPU whatever the engine: a few slices take a tenth of a second, less than a GPU's engine to load.
-        self._network = NamedNetwork(f"{self.about.marker} network", path, CpuSettings(precision="f32"))
         self.name = f"{self.about.marker} {self.about.network}"
         self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        try:
+            self._network = NamedNetwork(f"{self.about.marker} network", path, CPU)
+        except ModelError as error:
+            raise SliceNetworkError(str(error)) from error
+        self._try_out()
+
+    @property
+    def cell_mm(self) -> float:
+        """How far apart the cells of its maps look: nothing finer is told by them."""
+        return self.about.cells.step * frame.FRAME_SIZE * frame.FRAME_PIXEL_MM / self.about.pixels
 
     def answer(self, images: Mapping[str, FloatArray], tumour: BoolArray, metadata: tuple[float, float]) -> Answer:
         """Ask about a study on the frame: `images` (slices, H, W) by sequence, `tumour` (slices, H, W).
 
-        `metadata` is sex and age as `encode_metadata` gives them. Raises NoTumour where no slice holds any.
+        `metadata` is sex and age as `encode_metadata` gives them. Raises NoTumour where no slice holds any, and
+        SliceNetworkError where the network does not answer, or not with numbers.
         """
         slices = np.flatnonzero(tumour.any(axis=(1, 2)))
         if not len(slices):
             raise NoTumour
-        fed = self._inputs(images, tumour, slices, metadata)
-        found = self._network.run(dict(zip(INPUTS, fed, strict=True)))
-        chances, maps = (found[name] for name in OUTPUTS)
+        parts = [slices[start : start + CPU.batch] for start in range(0, len(slices), CPU.batch)]
+        answers = [self._ask(self._inputs(images, tumour, part, metadata)) for part in parts]
+        chances, maps = (np.concatenate(found) for found in zip(*answers, strict=True))
         probability = float(chances[:, POSITIVE].mean())
         answer = POSITIVE if probability >= 0.5 else 1 - POSITIVE
         return Answer(probability, slices, chances[:, answer], self._on_frame(maps[:, answer]))
+
+    def _ask(self, fed: tuple[FloatArray, ...]) -> tuple[FloatArray, FloatArray]:
+        """Run the network; (S, classes) and (S, classes, h, w)."""
+        try:
+            found = self._network.run(dict(zip(INPUTS, fed, strict=True)))
+            chances, maps = (found[name] for name in OUTPUTS)
+        except (ModelError, KeyError) as error:
+            raise SliceNetworkError(f"{self.name} does not answer what it is asked; export it anew") from error
+        if not (np.isfinite(chances).all() and np.isfinite(maps).all()):
+            raise SliceNetworkError(f"{self.name} does not answer with numbers; export it anew")
+        return chances, maps
+
+    def _try_out(self) -> None:
+        """Ask about an empty slice, so that a network of another form is told at the start, not by each study."""
+        blank = np.zeros((1, frame.FRAME_SIZE, frame.FRAME_SIZE), np.float32)
+        self._ask(self._inputs(dict.fromkeys(SEQUENCES, blank), blank > 0, np.array([0]), (0.5, 0.5)))
 
     def _inputs(
         self, images: Mapping[str, FloatArray], tumour: BoolArray, slices: NDArray[np.int64],

@@ -60,12 +60,12 @@ def test_researchers_get_a_set_that_names_nobody(tmp_path, caplog):
         )
         assert all(o.delivered for o in send_files(images.made, research.destination(), "RESEARCHER", 30))
 
-        assert len(pacs.instance_uids()) == 7
+        assert len(pacs.instance_uids()) == 8
         (study,) = research.get("/studies?expand")
         assert study["PatientMainDicomTags"]["PatientID"].startswith("P-"), "results and images are one study"
         (tmp_path / "received").mkdir()
         received = research.instance_uids()
-        assert len(received) == 6 + 20, "all results but the page, and the images"
+        assert len(received) == 7 + 20, "all results but the page, and the images"
         for uid in received:
             (tmp_path / "received" / f"{uid}.dcm").write_bytes(research.file(uid))
         everything = json.dumps([research.get(f"/instances/{i}/tags") for i in research.get("/instances")])

@@ -78,6 +78,7 @@ def test_a_study_interrupted_by_kill_is_finished_once(node):
     (job,) = node.jobs()
     assert (job.state, job.attempts) == (JobState.DONE, 2)
     assert [p.name for p in node.archived()] == [
+        "attention_idh.dcm",
         "key_image.dcm",
         "measurements.dcm",
         "report.pdf.dcm",
@@ -96,7 +97,7 @@ def test_the_pacs_finds_seg_sr_and_pdf_in_the_same_study(node, pacs, truth):
         found = studies(pacs, StudyInstanceUID=truth.study_uid)
         return sorted(entry["00080060"]["Value"][0] for entry in found)
 
-    node.wait(lambda: held() == ["DOC", "OT", "SEG", "SEG", "SEG", "SR", "SR"], 30, f"Orthanc holds {held()}")
+    node.wait(lambda: held() == ["DOC", "OT", "OT", "SEG", "SEG", "SEG", "SR", "SR"], 30, f"Orthanc holds {held()}")
 
 
 def uids(paths):

@@ -67,6 +67,13 @@ OVERLAY = """([red, green, blue]) => {
   return {coloured, exact, pixel: wide * high, image: viewport.getCurrentImageId()};
 }"""
 """Canvas pixels that are not grey, those of the segment's own colour, canvas pixels per image pixel, and the image."""
+PICTURE = """() => {
+  const image = cornerstone.cache.getImage(cornerstone.getEnabledElements()[0].viewport.getCurrentImageId());
+  const values = image.getPixelData(), step = values.length / (image.rows * image.columns), sums = [0, 0, 0];
+  values.forEach((value, place) => { if (place % step < 3) sums[place % step] += value; });
+  return [image.rows, image.columns, ...sums];
+}"""
+"""Rows and columns of the picture that is shown, and the sum of its red, green and blue."""
 MEASUREMENTS = """() => services.measurementService.getMeasurements().map(m => ({
   label: m.label, tool: m.toolName, text: m.displayText.primary, image: m.SOPInstanceUID, points: m.points,
   panel: Object.values(m.data)[0]}))"""
@@ -224,6 +231,19 @@ def test_the_page_opens(shown):
     assert begins == "%PDF-"
     viewer.until_paper(share=0.05)
     viewer.shot("ohif_pdf.png")
+
+
+@pytest.mark.parametrize("kind", ["key image SC", "attention idh SC"])
+def test_a_picture_opens_by_its_address_and_is_what_was_drawn(shown, kind):
+    viewer, picture = shown.viewer, shown.open(kind)
+    viewer.until(
+        """uid => window.cornerstone
+          && cornerstone.getEnabledElements()[0]?.viewport.getCurrentImageId?.()?.includes(uid)""",
+        str(picture.SOPInstanceUID),
+    )
+    viewer.settled()
+    viewer.shot(f"ohif_{kind.split()[0]}.png")
+    assert viewer.ask(PICTURE) == [picture.Rows, picture.Columns, *picture.pixel_array.sum(axis=(0, 1)).tolist()]
 
 
 def test_nothing_was_asked_of_anybody_else(shown):

@@ -1,14 +1,16 @@
 """Where a marker network looks: the share on the tumour, and the exported file as the node runs it."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+import models
 from models import frame
-from models.engine_base import ModelError
 from models.markers.attention import attention_of
 from models.markers.batch import SliceBatch
 from models.markers.cells import Cells
@@ -23,6 +25,7 @@ from models.markers.zoo import build
 from tests.models.support_markers import settle
 
 READ = ("T1", "T1C", "FLAIR")
+WEIGHTS = Path(models.__file__).parent / "weights"
 PIXELS = 80
 """No part of the frame's 224."""
 EACH_PIXEL = Cells(first=(0.0, 0.0), step=1.0)
@@ -189,7 +192,7 @@ def test_damage_is_told_in_a_line(exported, tmp_path):
     with pytest.raises(SliceNetworkError, match="is missing"):
         SliceNetwork(tmp_path)
     (tmp_path / NETWORK).write_bytes(b"no network")
-    with pytest.raises(ModelError, match="damaged or not ONNX"):
+    with pytest.raises(SliceNetworkError, match="damaged or not ONNX"):
         SliceNetwork(tmp_path)
     told = json.loads((tmp_path / ABOUT).read_text())
     (tmp_path / NETWORK).write_bytes((exported[1] / NETWORK).read_bytes())
@@ -197,3 +200,38 @@ def test_damage_is_told_in_a_line(exported, tmp_path):
         (tmp_path / ABOUT).write_text(json.dumps(told | odd))
         with pytest.raises(SliceNetworkError, match="does not describe a marker network"):
             SliceNetwork(tmp_path)
+
+
+def test_a_network_of_another_form_is_told_when_it_is_opened(exported, tmp_path):
+    told = json.loads((exported[1] / ABOUT).read_text())
+    (tmp_path / ABOUT).write_text(json.dumps(told))
+    shutil.copy(WEIGHTS / "nasbranet" / "model.onnx", tmp_path / NETWORK)
+    with pytest.raises(SliceNetworkError, match=r"idh resnest-mix \(light\) does not answer what it is asked"):
+        SliceNetwork(tmp_path)
+
+
+def test_what_is_no_number_is_no_answer(exported, monkeypatch):
+    network = SliceNetwork(exported[1])
+    images, tumour = study()
+    run = network._network.run
+    monkeypatch.setattr(network._network, "run", lambda given: {n: a * np.nan for n, a in run(given).items()})
+    with pytest.raises(SliceNetworkError, match="does not answer with numbers"):
+        network.answer(images, tumour, encode_metadata(None, None))
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 7])
+def test_slices_asked_together_or_apart_get_the_same_answer(exported, slices):
+    """What a call takes at a time is chosen for memory; the scale of the maps is the study's."""
+    network = SliceNetwork(exported[1])
+    images, tumour = study(slices=9)
+    tumour[:] = False
+    tumour[1 : 1 + slices, 80:120, 100:132] = True
+    whole = network.answer(images, tumour, (1.0, 0.5))
+    assert whole.slices.tolist() == list(range(1, 1 + slices))
+    for place, index in enumerate(whole.slices):
+        alone = np.zeros_like(tumour)
+        alone[index] = tumour[index]
+        one = network.answer(images, alone, (1.0, 0.5))
+        if one.altered == whole.altered:
+            assert one.of_slices[0] == pytest.approx(float(whole.of_slices[place]), abs=1e-5)
+            np.testing.assert_allclose(whole.maps[place] / whole.maps[place].max(), one.maps[0], atol=1e-4)

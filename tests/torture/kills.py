@@ -40,8 +40,8 @@ from tests.support_study import ROOT, RunningNode
 from tests.torture.look import processes
 
 SMALL = PhantomOptions(slices=12, rows=96, columns=96, pixel_mm=2.4, spacing_mm=11.0, thickness_mm=10.0)
-RESULTS = 6
-"""Objects of one result set: two segmentations, two reports, key image, page."""
+RESULTS = 7
+"""Objects of one result set: two segmentations, two reports, key image, attention map, page."""
 DATASET_AT = 144
 """Preamble, "DICM" and the group length's own element; the File Meta Information's length is counted from there."""
 VICTIMS = ("node", "receiver", "receiver part", "worker", "all of it")
