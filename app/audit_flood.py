@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from app.audit import Party
@@ -129,9 +130,11 @@ class Rejections:
         """Have `sweep` called when the next window with something in it is over, if there is one."""
         ends = [window.until for window in self._windows.values() if window.gathered]
         if ends and not self._closed:
-            self._timer = threading.Timer(max(min(ends) - self._now(), 0.0), self.sweep)
-            self._timer.name, self._timer.daemon = "rejections", True
-            self._timer.start()
+            timer = threading.Timer(max(min(ends) - self._now(), 0.0), self.sweep)
+            timer.name, timer.daemon = "rejections", True
+            with suppress(RuntimeError):  # no thread is to be had in a flood: the next rejection, or the end, tells
+                timer.start()
+                self._timer = timer
 
     def _write_sums(self, windows: Iterable[_Window]) -> None:
         for window in windows:

@@ -12,13 +12,14 @@ from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
+from app.admission import handle_request
 from app.config import Peer, ReceiverConfig
 from app.config_history import HistoryPacs
 from app.config_tls import CertificateBinding
 from app.entity import bounded_entity
 from app.errors import TlsError
 from app.listener import Connections, Listener, handle_close
-from app.receiver import handle_message, handle_open, handle_request
+from app.receiver import handle_message, handle_open
 from app.store import CANNOT_UNDERSTAND, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS
 from app.upper_layer import Acceptor
 from app.witness import Witness

@@ -21,7 +21,8 @@ class Memory:
 
     def __init__(self, limit_bytes: int, taken: MutableSequence[int] | None = None, process: int = 0) -> None:
         """`taken` is shared by the processes; without it there is but this one."""
-        self._limit, self._guard = limit_bytes, threading.Lock()
+        # A lock that its holder may take again: Python may close an `Incoming` anywhere.
+        self._limit, self._guard = limit_bytes, threading.RLock()
         self._taken: MutableSequence[int] = [0] if taken is None else taken
         self._mine = process
 

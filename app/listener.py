@@ -9,7 +9,6 @@ import socket
 import socketserver
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any, cast
@@ -22,14 +21,13 @@ from app import steady_timers  # noqa: F401 - for its effect
 from app.capped_socket import Capped, CappedSocket, CappedTlsSocket, request_seconds
 from app.config import ReceiverConfig
 from app.incoming import Memory
-from app.log import positions
+from app.log import Seldom, positions
 from app.places import Place, Places
 from app.receiver_parts import HandOver, receive
 from app.tls import ServerTls, explain
 
 LOGGER = logging.getLogger(__name__)
 
-_TELL_SECONDS = 10.0
 _TICK_SECONDS = 0.1
 """Between two looks for what connections left behind."""
 
@@ -45,7 +43,7 @@ class Connections:
         self.places = Places(config) if places is None else places
         self._known: WeakSet[Capped] = WeakSet()
         self._lock = threading.RLock()
-        self._told = -_TELL_SECONDS
+        self._told = Seldom()
 
     @property
     def draining(self) -> bool:
@@ -60,9 +58,7 @@ class Connections:
         return place
 
     def _tell(self, address: str) -> None:
-        # A flood of connections must not become one of the log.
-        if time.monotonic() - self._told >= _TELL_SECONDS:
-            self._told = time.monotonic()
+        if self._told.is_due():
             told = "a connection from %s is cut off: %d of its, %d in all are open"
             LOGGER.warning(told, address, *self.places.open(address))
 
@@ -70,6 +66,7 @@ class Connections:
         """Serve a connection that was counted; its place is free when it is closed, or is no more."""
         connection.place, connection.at_end = place, (end := finalize(connection, self.places.free, place))
         end.atexit = False
+        self.places.begin(place)
         with self._lock:
             self._known.add(connection)
 
@@ -102,12 +99,15 @@ class Server(ThreadedAssociationServer):
         config: ReceiverConfig,
         connections: Connections,
         memory: Memory | None = None,
+        no_tls: Callable[[str, str], bool] | None = None,
         **kwargs: Any,
     ) -> None:
         """Be ready to serve; raises OSError where the address cannot be had, TlsError where certificates cannot.
 
-        With `memory`, what associations receive is held to it, and comes as `app.incoming.Incoming`.
+        With `memory`, what associations receive is held to it, and comes as `app.incoming.Incoming`. `no_tls` is told
+        the address of whom no TLS came about with, and why, and says whether the log is to tell of it too.
         """
+        self._no_tls = no_tls
         self._config, self._connections, self.memory = config, connections, memory
         self._tls = ServerTls(config.tls, CappedTlsSocket) if config.tls is not None else None
         super().__init__(*args, **kwargs)
@@ -136,7 +136,9 @@ class Server(ThreadedAssociationServer):
                 request.settimeout(request_seconds(self._config))
                 request.do_handshake()
             except OSError as error:
-                LOGGER.warning("no TLS with %s: %s", client_address[0], explain(error))
+                why = explain(error)
+                if self._no_tls is None or self._no_tls(client_address[0], why):
+                    LOGGER.warning("no TLS with %s: %s", client_address[0], why)
                 self.shutdown_request(request)
                 return
             request.guard(client_address[0], self._config)
@@ -193,7 +195,7 @@ class PartServer(Server):
     def __init__(self, *args: Any, channel: socket.socket, **kwargs: Any) -> None:
         """Be ready to serve; raises TlsError where certificates cannot be had."""
         self._channel = channel
-        self._stopped = False
+        self._stopped, self._told = False, Seldom()
         super().__init__(*args, **kwargs)
 
     def server_bind(self) -> None:
@@ -212,6 +214,8 @@ class PartServer(Server):
             raise ConnectionAbortedError("there is none any more: the receiver stops")
         if handed.connection is None:
             self._connections.places.free(handed.place)
+            if self._told.is_due():
+                LOGGER.warning("a connection from %s is cut off: %s", handed.address[0], os.strerror(errno.EMFILE))
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return self.capped(handed.connection, handed.address, handed.place), handed.address
 

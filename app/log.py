@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -35,6 +36,22 @@ _QUOTING = ("pydicom", "pynetdicom")
 def positions(trace: TracebackType | None) -> str:
     """File and line of each frame, without the error's text, which may quote a header."""
     return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(trace))
+
+
+class Seldom:
+    """Says when a line of one kind may be written: a flood of what it tells must not become one of the log."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        """Between two lines lie so many seconds at least."""
+        self._seconds, self._next = seconds, 0.0
+
+    def is_due(self) -> bool:
+        """Say whether one may be written now; then it counts as written."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
 
 
 class PlainLines(logging.Formatter):

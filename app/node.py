@@ -131,6 +131,8 @@ class Node:
             if self._receiver is not None:
                 self._receiver.terminate()
                 self._receiver.join(2 * DRAIN_SECONDS)
+                # Whatever it hangs in, it must not hold up the end: what was answered is on disk.
+                self._receiver.kill()
             self._watch.stop()
             if self._operation is not None:
                 self._operation.close()

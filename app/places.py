@@ -7,6 +7,8 @@ import fcntl
 import mmap
 import os
 import threading
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -29,26 +31,40 @@ def shared_array(kind: type[Any], length: int) -> Any:
 class ProcessLock:
     """Held by one thread at a time, of all processes that are forked from now on.
 
-    The kernel keeps it between processes, and takes it from one that dies: a semaphore that a killed process held
-    would stop the others for good, also on their way to an orderly end. There is one for a receiver, and nothing waits
-    for another while it is held: of two, the kernel could take threads that wait crosswise for a deadlock.
+    The kernel keeps it between processes (flock), and takes it from one that dies: a semaphore that a killed process
+    held would stop the others for good, also on their way to an orderly end.
     """
 
     def __init__(self) -> None:
         # In memory: a file system that lacks hard links may lack locks too.
         self._file, self._threads = os.memfd_create("receiver"), threading.Lock()
+        self._opened = (0, -1)
 
     def __enter__(self) -> None:
         """Wait for it, and take it."""
         self._threads.acquire()
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._own(), fcntl.LOCK_EX)
+        except OSError:
+            self._threads.release()
+            raise
+
+    def _own(self) -> int:
+        """Open the file in this process: what was opened before the fork would be one lock for all."""
+        process, opened = self._opened
+        if process != os.getpid():
+            opened = os.open(f"/proc/self/fd/{self._file}", os.O_RDWR | os.O_CLOEXEC)
+            self._opened = os.getpid(), opened
+        return opened
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let go of it."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN)
-        self._threads.release()
+        try:
+            fcntl.flock(self._own(), fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
 
 
 class Place(NamedTuple):
@@ -67,6 +83,8 @@ class _Row(ctypes.Structure):
         ("address", ctypes.c_char * _ADDRESS_BYTES),
         ("server", ctypes.c_uint16),  # 0: the row is free; else the process's number and one
         ("admitted", ctypes.c_bool),
+        ("since", ctypes.c_double),  # s on the machine's monotonic clock, the same in each process
+        ("begun", ctypes.c_bool),
     ]
 
 
@@ -78,7 +96,7 @@ class Places:
     ) -> None:
         """`lock` must be a `ProcessLock` where there are several processes."""
         self._config, self._processes = config, processes
-        self._lock = threading.Lock() if lock is None else lock
+        self.lock: AbstractContextManager[Any] = threading.Lock() if lock is None else lock
         self._rows = shared_array(_Row, config.max_associations + SPARE_CONNECTIONS)
         self._draining = shared_array(ctypes.c_bool, 1)
         self._tickets = 0
@@ -97,7 +115,7 @@ class Places:
 
         Of processes that have as few, it is the first: one sender alone is served where the receiver listens.
         """
-        with self._lock:
+        with self.lock:
             here, _ = self.open(address)
             number = next((i for i, row in enumerate(self._rows) if not row.server), None)
             if number is None or here >= self._config.max_associations_per_peer + SPARE_PER_PEER:
@@ -107,6 +125,7 @@ class Places:
             place = Place(number, self._tickets, min(range(self._processes), key=served.count))
             row = self._rows[number]
             row.ticket, row.address, row.admitted = place.ticket, _told(address), False
+            row.since, row.begun = time.monotonic(), False
             row.server = place.process + 1
             return place
 
@@ -115,16 +134,27 @@ class Places:
         self._rows[place.number].server = process + 1
         return place._replace(process=process)
 
+    def begin(self, place: Place) -> None:
+        """Tell that the process that serves a connection has it."""
+        self._rows[place.number].begun = True
+
+    def any_waits(self, seconds: float) -> bool:
+        """Say whether a connection waits longer for the process that is to serve it: that hangs."""
+        now = time.monotonic()
+        return any(row.server and not row.begun and now - row.since > seconds for row in self._rows)
+
     def free(self, place: Place) -> None:
         """Count a connection no more; for the process that serves it, once.
 
         It takes no lock, as Python may call it from anywhere, when it removes a connection that was only forgotten.
         """
-        self._rows[place.number].server = 0
+        row = self._rows[place.number]
+        if row.ticket == place.ticket:
+            row.server = 0
 
     def admit(self, place: Place) -> bool:
         """Give a connection one of the associations that may be open at once; False where none is left for it."""
-        with self._lock:
+        with self.lock:
             mine = self._rows[place.number]
             if not mine.server or mine.ticket != place.ticket:
                 return False  # it was closed meanwhile
@@ -154,8 +184,17 @@ class Shared:
 
     def __init__(self, config: ReceiverConfig, processes: int = 1) -> None:
         self.processes = processes
-        # A process alone needs no more than a lock of threads.
-        self.lock: AbstractContextManager[Any] = ProcessLock() if processes > 1 else threading.Lock()
-        self.places = Places(config, processes, self.lock)
+        # A process alone needs no more than locks of threads.
+        kind: Callable[[], AbstractContextManager[Any]] = ProcessLock if processes > 1 else threading.Lock
+        self.places = Places(config, processes, kind())
+        self.moving = kind()
+        """For `app.store.Store`. Its own: a rename may take long, and nobody would be let in meanwhile."""
+        self._locks = self.places.lock, self.moving
         self.memory_taken = shared_array(ctypes.c_int64, processes)
         """Bytes, by process; see `app.incoming.Memory`."""
+
+    def begin(self) -> None:
+        """Be ready in this process: its locks need no descriptor from now on, when there may be none left."""
+        for lock in self._locks:
+            with lock:
+                pass

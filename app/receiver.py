@@ -11,22 +11,20 @@ import multiprocessing
 import os
 import signal
 import socket
-import ssl
 import sys
 import threading
 import time
 import warnings
 from contextlib import suppress
 from functools import partial
-from ipaddress import ip_address
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pynetdicom import _config, evt
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from app.config import Peer, ReceiverConfig, Settings
+from app.admission import handle_request
+from app.config import Settings
 from app.entity import application_entity
 from app.errors import JournalError, NodeError, TlsError
 from app.files import private_folder
@@ -47,7 +45,6 @@ from app.store import (
     read_identity,
 )
 from app.tally import Tally
-from app.tls import why_not_bound
 from app.upper_layer import Acceptor
 from app.witness import Witness
 
@@ -62,6 +59,8 @@ DRAIN_SIGNAL = signal.SIGUSR1
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, DRAIN_SIGNAL}
 """Those that the receiver waits for."""
 CATCH_UP_SECONDS = 0.9
+HUNG_SECONDS = 30.0
+"""A process that does not take up a connection for so long hangs, and is replaced with all the others."""
 DRAIN_SECONDS = 10.0
 """How long associations that are open when the node has finished its studies may take to end."""
 
@@ -118,48 +117,6 @@ def _printable(instance_uid: object) -> str:
     return text if UID.fullmatch(text) else "(with an invalid UID)"
 
 
-def handle_request(event: evt.Event, config: ReceiverConfig, connections: Connections, witness: Witness) -> None:
-    """Reject an association of a peer that is not on the list, or for which there is no room."""
-    connection, address = connection_of(event), str(event.assoc.requestor.address)
-    if connection is None:
-        return
-    calling = cast("A_ASSOCIATE", event.assoc.requestor.primitive).calling_ae_title.strip()
-    if not config.allow_any_peer and (why := _why_unknown(calling, address, connection, config)):
-        if witness.turned_away(event.assoc, f"not a known peer{why}"):
-            LOGGER.warning("association rejected: %r at %s is not a known peer%s", calling, address, why)
-        event.assoc.acse.send_reject(0x01, 0x01, 0x03)
-    elif connections.draining:
-        if witness.turned_away(event.assoc, "the node stops", for_now=True):
-            LOGGER.info("association rejected: the node stops; %r at %s may come again", calling, address)
-        event.assoc.acse.send_reject(0x02, 0x03, 0x01)
-    elif not connections.admit(connection):
-        if witness.turned_away(event.assoc, "as many associations as may be are open", for_now=True):
-            LOGGER.warning("association rejected: as many as may be are open; %r at %s was one more", calling, address)
-        event.assoc.acse.send_reject(0x02, 0x03, 0x02)
-    else:
-        witness.let_in(event.assoc)
-        return
-    # Without this the connection may close before the rejection is sent.
-    event.assoc.kill()
-
-
-def _why_unknown(calling: str, address: str, connection: socket.socket, config: ReceiverConfig) -> str:
-    """Say why a peer is not on the list; empty where it is."""
-    actual = ip_address(address.partition("%")[0])
-    actual = getattr(actual, "ipv4_mapped", None) or actual
-    named = [
-        peer
-        for peer in config.peers
-        if peer.ae_title == calling and (peer.address is None or ip_address(peer.address) == actual)
-    ]
-    whys = [_why_not_its_certificate(peer, connection) for peer in named]
-    return "" if "" in whys else f": {whys[0]}" if whys else " by title and address"
-
-
-def _why_not_its_certificate(peer: Peer, connection: socket.socket) -> str:
-    return why_not_bound(peer, connection) if isinstance(connection, ssl.SSLSocket) else ""
-
-
 def handle_open(event: evt.Event) -> None:
     """Send small answers at once: Nagle's algorithm holds each one back up to 40 ms."""
     if (connection := connection_of(event)) is not None:
@@ -184,7 +141,8 @@ class Serving:
         """Open what is needed; raises OSError or JournalError where folders or journal cannot be had."""
         config = settings.receiver
         self._config = config
-        self.store = store = Store(settings.inbox_dir, config.free_space_watermark_mb, shared.lock)
+        shared.begin()
+        self.store = store = Store(settings.inbox_dir, config.free_space_watermark_mb, shared.moving)
         self._ae = application_entity(config, reports=bool(settings.sender.held_to_commitment()))
         self._journal: Journal | None = None
         self._tried = -CATCH_UP_SECONDS
@@ -228,6 +186,7 @@ class Serving:
             config=self._config,
             connections=self.connections,
             memory=self.memory,
+            no_tls=self._witness.no_tls,
             **more,
         )
         return cast("AnyServer", server)
@@ -281,6 +240,10 @@ class Receiver:
         """Try once more what a failing disk left to be done."""
         self._serving.catch_up()
 
+    def hangs(self) -> bool:
+        """Say whether one of its processes does not take up what it is given."""
+        return self._places.any_waits(HUNG_SECONDS)
+
     def drain(self) -> None:
         """Let the associations that are open go on, and tell whoever asks for another to come again later."""
         self._places.drain()
@@ -293,9 +256,11 @@ class Receiver:
         until = time.monotonic() + (DRAIN_SECONDS if self._places.draining and not at_once else 0.0)
         while self._places.any_admitted() and time.monotonic() < until:
             time.sleep(0.1)
-        self._server.shutdown()
+        self._places.drain()
         if self._parts is not None:
-            self._parts.stop()
+            # First, as one of them that hangs, and is killed then, may hold what the thread that accepts waits for.
+            self._parts.end()
+        self._server.shutdown()
         self._serving.end(self._server)
 
 
@@ -370,15 +335,17 @@ def _listening(settings: Settings, tally: Tally | None, shared: Shared, parts: P
 
 
 def _wait_for_the_end(receiver: Receiver, parts: Parts) -> bool:
-    """Wait until the receiver is asked to end, or has no node any more; False where a part of it has died."""
+    """Wait until the receiver is asked to end, or has no node any more; False where a part of it has died or hangs."""
     # As it was told at birth: a node killed by now is no longer this process's parent.
     node = multiprocessing.parent_process()
     while (got := signal.sigtimedwait(SIGNALS, 1.0)) is None or got.si_signo in {DRAIN_SIGNAL, signal.SIGCHLD}:
         receiver.catch_up()
         if got is not None and got.si_signo == DRAIN_SIGNAL:
             receiver.drain()
-        if parts.lost():
-            LOGGER.error("a part of the receiver is lost; the receiver ends, to be started anew as a whole")
+        hangs = receiver.hangs()
+        if hangs or parts.lost():
+            told = "hangs" if hangs else "is lost"
+            LOGGER.error("a part of the receiver %s; the receiver ends, to be started anew as a whole", told)
             return False
         if node is not None and os.getppid() != node.pid:
             LOGGER.error("the node that started the receiver is gone; the receiver ends too")

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Self
 
 from app.errors import NodeError
 from app.files import private_folder
-from app.log import ToldByPlace
+from app.log import Seldom, ToldByPlace
 from app.places import Place
 
 LOGGER = logging.getLogger(__name__)
@@ -90,11 +90,12 @@ class Parts:
         """
         self._channels: list[socket.socket] = []
         self._processes: list[BaseProcess] = []
+        self._told = Seldom()
         if count and threading.active_count() > 1:
             raise RuntimeError("processes are forked before any thread is started")
         with ExitStack() as otherwise:
             # Python waits for processes that are left when it ends, and they would wait for it.
-            otherwise.callback(self._end)
+            otherwise.callback(self.end)
             for number in range(1, count + 1):
                 self._fork(number, serve, started)
             otherwise.pop_all()
@@ -120,10 +121,13 @@ class Parts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop them, and see them end."""
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
-        self.stop()
+    def end(self) -> None:
+        """Tell them to end their associations, and themselves, and see that they do; again, it does nothing."""
+        for channel in self._channels:
+            with suppress(OSError):
+                channel.send(_STOP)
         until = time.monotonic() + END_SECONDS
         for process in self._processes:
             process.join(max(0.0, until - time.monotonic()))
@@ -146,7 +150,8 @@ class Parts:
         try:
             socket.send_fds(self._channels[place.process - 1], [message], [connection.fileno()])
         except OSError as error:
-            LOGGER.warning("a connection cannot be handed to receiver_%d: %s", place.process + 1, error.strerror)
+            if self._told.is_due():
+                LOGGER.warning("a connection cannot be handed to receiver_%d: %s", place.process + 1, error.strerror)
             return False
         return True
 
@@ -156,12 +161,6 @@ class Parts:
         for process in ended:
             LOGGER.error("process %s ended with status %s", process.name, process.exitcode)
         return bool(ended)
-
-    def stop(self) -> None:
-        """Tell them to end their associations, and themselves."""
-        for channel in self._channels:
-            with suppress(OSError):
-                channel.send(_STOP)
 
 
 @ToldByPlace()

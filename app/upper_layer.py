@@ -209,6 +209,8 @@ class Messages(SoundMessages):
             connection.message_done()
         handler, more = cast("tuple[Any, Any]", assoc.get_handlers(evt.EVT_C_STORE))
         status = handler(StoreEvent(assoc, Asked(request.sop_class, request.instance, dataset)), *(more or ()))
+        # Whoever is slow to take the answer takes no memory meanwhile.
+        dataset.close()
         if assoc.is_established and layer.socket is not None:
             layer.socket.send(store_answer_pdu(begun.context, request, status))
 

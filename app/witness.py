@@ -16,7 +16,7 @@ from app.store import UID, Identity
 LOGGER = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
-"""The study of an instance that could not be read."""
+"""The study of an instance that could not be read, and the title of a peer that did not come to tell it."""
 _NAMED = 3
 """Of what a peer asked for in vain, so many are named."""
 
@@ -68,6 +68,10 @@ class Witness:
         It is not where it is one of a flood, which is told by its count.
         """
         return self._rejections.tell(_peer(assoc), reason, for_now=for_now)
+
+    def no_tls(self, address: str, why: str) -> bool:
+        """Write down that no TLS came about with a peer; return as `turned_away`."""
+        return self._rejections.tell(Party(UNKNOWN, address), f"no TLS: {why}")
 
     def rejected(self, event: Any) -> None:
         """Tell of a peer that pynetdicom rejected for what it calls us."""

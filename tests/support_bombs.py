@@ -150,6 +150,7 @@ class Peak:
         self._me, self._over = psutil.Process(), threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._before = self.here = self.children = 0
+        self._name = self._me.cmdline()
 
     def __enter__(self) -> Peak:
         self._before = self._me.memory_info().rss
@@ -165,4 +166,7 @@ class Peak:
             self.here = max(self.here, self._me.memory_info().rss - self._before)
             for child in self._me.children(recursive=True):
                 with suppress(psutil.Error):
+                    # Between fork and exec it has this process's name, and its memory.
+                    if child.cmdline() == self._name:
+                        continue
                     self.children = max(self.children, child.memory_info().rss)

@@ -139,6 +139,9 @@ class Deaf:
         self.asked.append(place.process)
         return False
 
+    def end(self):
+        pass
+
     def stop(self):
         pass
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from pynetdicom.dsutils import split_dataset
 
+import app.receiver
 import app.store
 from app.config import Destination
 from app.errors import NodeError, PeerError
@@ -34,7 +35,7 @@ FAILING = "failing"
 """A file beside the inbox; while it is there, names cannot be synced."""
 
 
-def without_links(settings, started, tally):
+def without_links(settings, started, tally, seconds=0.005):
     """A receiver on a file system without hard links, slow to rename."""
 
     def refused(source, target):
@@ -43,11 +44,22 @@ def without_links(settings, started, tally):
     rename = Path.replace
 
     def slow(self, target):
-        time.sleep(0.005)
+        time.sleep(seconds)
         return rename(self, target)
 
     os.link, Path.replace = refused, slow
     run_receiver(settings, started, tally)
+
+
+def that_waits_a_second(settings, started, tally):
+    """A receiver that gives a process of its own up after a second."""
+    app.receiver.HUNG_SECONDS = 1.0
+    run_receiver(settings, started, tally)
+
+
+def whose_renames_hang(settings, started, tally):
+    """A receiver on a file system without hard links, on which a rename takes very long."""
+    without_links(settings, started, tally, seconds=20.0)
 
 
 def on_a_failing_disk(settings, started, tally):
@@ -254,3 +266,28 @@ def test_the_lock_between_processes_goes_with_its_holder():
     os.waitpid(child, 0)
     waiting.join(5)
     assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_rename_that_hangs_keeps_nobody_else_out(receiver, processes):
+    running = receiver(whose_renames_hang, processes=processes)
+    sender = running.associate()
+    hanging = threading.Thread(target=sender.send_c_store, args=(small_mr(),), daemon=True)
+    hanging.start()
+    hanging.join(1.0)
+    assert hanging.is_alive()
+    begun = time.monotonic()
+    assert all(running.associate().send_c_echo().Status == 0x0000 for _ in range(3))
+    assert time.monotonic() - begun < 15.0
+
+
+def test_a_part_that_hangs_is_found_and_replaced_with_all_the_others(receiver):
+    running = receiver(that_waits_a_second)
+    (stuck,) = running.parts
+    first = running.associate()
+    stuck.suspend()
+    with socket.create_connection(("127.0.0.1", running.port)):  # with the part
+        running.process.join(20.0)
+    assert running.process.exitcode == 3
+    assert is_gone(stuck)
+    first.kill()
