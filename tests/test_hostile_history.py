@@ -8,7 +8,6 @@ import threading
 import time
 from contextlib import contextmanager
 
-import psutil
 import pydicom
 import pytest
 from pydicom import Dataset
@@ -28,6 +27,7 @@ from app.retrieve import MOST_MATCHES, PATIENCE, _Asked, _associated, fetch_repo
 from operators.errors import HistoryUnavailable
 from tests.support_certificates import Issued
 from tests.support_dicom import send_bytes
+from tests.support_memory import traced_peak
 from tests.support_port import free_port
 from tests.support_speaker import Speaker, accept, answer
 from tests.test_earlier import header_of, study
@@ -253,12 +253,12 @@ def test_other_addresses_of_the_pacs_can_be_named_and_where_to_listen():
 
 
 def test_a_length_that_lies_takes_no_memory():
-    with open_port() as (port, _), socket.create_connection((HERE, port)) as peer:
-        before = psutil.Process().memory_info().rss
+    flood = bytes(200_000_000)
+    with open_port() as (port, _), socket.create_connection((HERE, port)) as peer, traced_peak() as peak:
         peer.sendall(struct.pack(">BxL", 1, 0xFFFFFFFF))
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            peer.sendall(bytes(200_000_000))
-        assert psutil.Process().memory_info().rss - before < 20_000_000
+            peer.sendall(flood)
+        assert peak() < 20_000_000
 
 
 @pytest.mark.parametrize("said", [b"", b"\x01", struct.pack(">BxL", 1, 100)])

@@ -36,6 +36,7 @@ from app.sender import send_files
 from app.slots import is_whole
 from app.store import Refused, Store, read_identity
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, send_bytes, small_mr, with_meta
+from tests.support_memory import traced_peak
 from tests.support_port import free_port
 
 
@@ -368,8 +369,7 @@ def closed_by_peer(connection: socket.socket) -> bool:
 @pytest.mark.parametrize("pdu_type", [0x01, 0x04, 0x05])
 def test_a_pdu_that_claims_4_gb_ends_its_connection_before_it_is_read(listen, pdu_type):
     port = listen()
-    before = psutil.Process().memory_info().rss
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    with socket.create_connection(("127.0.0.1", port)) as connection, traced_peak() as peak:
         connection.sendall(struct.pack(">BxL", pdu_type, 0xFFFFFFFF))
         sent = 0
         try:
@@ -379,7 +379,7 @@ def test_a_pdu_that_claims_4_gb_ends_its_connection_before_it_is_read(listen, pd
             pass
         assert sent < 50_000_000
         assert closed_by_peer(connection)
-    assert psutil.Process().memory_info().rss - before < 20_000_000
+        assert peak() < 20_000_000
     assert store(port, small_mr()) == 0x0000
 
 
