@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from app.audit_flood import WINDOW_SECONDS
 from tests.support_study import RunningNode
 
 RECEIVER = "receiver"
@@ -60,14 +61,23 @@ def look(node: RunningNode) -> dict[str, Look]:
     return seen
 
 
-def quiet_look(node: RunningNode, seconds: float = 10.0) -> dict[str, Look]:
-    """Look until descriptors and threads have not fallen for a while: what is being closed does not count."""
+def quiet_look(node: RunningNode, seconds: float = 10.0, like: dict[str, Look] | None = None) -> dict[str, Look]:
+    """Look until descriptors and threads have not fallen for a while: what is being closed does not count.
+
+    Where there are more than in `like`, also for the minute in which a thread waits to tell of a flood of rejections.
+    """
     best = look(node)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    until, latest = time.monotonic() + seconds, time.monotonic() + WINDOW_SECONDS + seconds
+    while time.monotonic() < (latest if like is not None and _has_more(best, like) else until):
         time.sleep(0.5)
         now = look(node)
         if any(now[r].descriptors < best[r].descriptors or now[r].threads < best[r].threads for r in now if r in best):
             until = time.monotonic() + seconds
         best = now
     return best
+
+
+def _has_more(now: dict[str, Look], before: dict[str, Look]) -> bool:
+    return any(
+        now[r].descriptors > before[r].descriptors or now[r].threads > before[r].threads for r in now if r in before
+    )

@@ -62,7 +62,7 @@ def besiege(folder: Path, numbers: range, told: Callable[[int], None]) -> Siege:
         begun = time.monotonic()
         _storm(node.port, numbers, siege, told)
         siege.seconds = time.monotonic() - begun
-        siege.after = quiet_look(node)
+        siege.after = quiet_look(node, like=siege.before)
         _judge(node, siege)
         node.stop()
     finally:
