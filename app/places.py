@@ -189,12 +189,11 @@ class Shared:
         self.places = Places(config, processes, kind())
         self.moving = kind()
         """For `app.store.Store`. Its own: a rename may take long, and nobody would be let in meanwhile."""
-        self._locks = self.places.lock, self.moving
         self.memory_taken = shared_array(ctypes.c_int64, processes)
         """Bytes, by process; see `app.incoming.Memory`."""
 
     def begin(self) -> None:
         """Be ready in this process: its locks need no descriptor from now on, when there may be none left."""
-        for lock in self._locks:
+        for lock in (self.places.lock, self.moving):
             with lock:
                 pass

@@ -41,6 +41,22 @@ def listen(tmp_path):
         one.close()
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """Whom both sides trust."""
+    from tests.support_certificates import Authority
+
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """Another authority, which nobody trusts."""
+    from tests.support_certificates import Authority
+
+    return Authority(tmp_path_factory.mktemp("stranger"), "Other CA")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs the real patients where they are absent."""
     if (SHARED / "data").is_dir():

@@ -291,11 +291,6 @@ def audited(settings, **syslog):
     return settings.model_copy(update={"audit": AuditConfig(syslog=config)})
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 @pytest.fixture
 def collector(authority):
     """A collector that speaks TLS and wants a certificate; returns its port."""

@@ -15,21 +15,10 @@ from app.config_tls import PortTls
 from app.history_port import listening
 from app.retrieve import fetch_reports
 from operators.errors import HistoryUnavailable
-from tests.support_certificates import Authority, renew
+from tests.support_certificates import renew
 from tests.support_port import free_port
 from tests.test_earlier import header_of, study
 from tests.test_hostile_history import HERE, Archive
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
-    """Another authority, which nobody trusts."""
-    return Authority(tmp_path_factory.mktemp("stranger"), "Other CA")
 
 
 @pytest.fixture(scope="module")

@@ -19,19 +19,8 @@ from app.errors import PeerError, TlsError
 from app.receiver import Receiver
 from app.sender import echo, parse_peer, send_files
 from app.tls import CIPHERS
-from tests.support_certificates import Authority, Issued, openssl, renew
+from tests.support_certificates import Issued, openssl, renew
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
-    """Another authority, which nobody trusts."""
-    return Authority(tmp_path_factory.mktemp("stranger"), "Other CA")
 
 
 @pytest.fixture(scope="module")

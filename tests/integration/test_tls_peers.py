@@ -26,11 +26,6 @@ from tests.test_earlier import header_of, study
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def node(authority):
     return authority.issue("node")
 
