@@ -21,10 +21,13 @@ HEADER_BYTES = PDU_HEADER.size
 """A PDU's type and length (PS3.8 section 9.3.1)."""
 _MOMENT = struct.pack("@ll", 0, 20_000)
 """Seconds and microseconds, as SO_RCVTIMEO wants them: so long each call on a plain connection waits at most."""
+_P_DATA = 4
 ASSOCIATE_BYTES = 262_144
 """Longest PDU of any kind. An A-ASSOCIATE-RQ of 128 contexts with every transfer syntax stays below 200 KB."""
 ANSWER_BYTES = 8_000_000
 """Most that a peer of ours may say before all of it is read: the longest report of storage commitment, twice."""
+SLOWEST_BYTES_PER_SECOND = 10_000
+"""A message that comes more slowly than this, and the time of one PDU on top, is given up."""
 REQUEST_SECONDS = 5.0
 """Who connects says at once what it wants: the TLS handshake, and then the request, may each take this long."""
 
@@ -46,7 +49,8 @@ class _Capped(_Base):
     pynetdicom reads as many bytes as a PDU's 32-bit length says, and gathers a message's fragments without a
     bound. This socket watches the PDU headers pass by and raises OSError at a length above `pdu_limit`, or when
     more than `message_limit` bytes came since `message_done`; pynetdicom takes that for a lost connection. So it
-    does with TimeoutError, which is raised when a PDU is not whole in time: however many of its bytes trickle in.
+    does with TimeoutError, which is raised when a PDU is not whole in time, however many of its bytes trickle in, or
+    when a message's fragments come more slowly than `SLOWEST_BYTES_PER_SECOND`.
     """
 
     address = ""
@@ -61,6 +65,9 @@ class _Capped(_Base):
     _failed = False
     _header: bytearray
     _left = _message_bytes = 0
+    _is_message = False
+    _message_began = 0.0
+    _message_seconds: float | None = None
 
     def guard(self, address: str, config: ReceiverConfig) -> None:
         """Begin: `request_seconds` from now, the first PDU must be whole."""
@@ -68,14 +75,14 @@ class _Capped(_Base):
         self.pdu_limit = max(config.max_pdu_bytes, ASSOCIATE_BYTES)
         self.message_limit = config.max_object_mb * 1_000_000
         self._header = bytearray()
-        self._pdu_seconds = config.network_timeout_seconds
+        self._pdu_seconds = self._message_seconds = config.network_timeout_seconds
         self._deadline = time.monotonic() + request_seconds(config)
         self._wait_by_moments()
 
     def guard_answers(self, address: str, seconds: float) -> None:
         """Begin on a connection that we made: a PDU, once begun, must be whole in `seconds`.
 
-        How long none may come is for whoever waits for it to say.
+        How long none may come, and a message take in all, is for whoever waits for it to say.
         """
         self.address = address
         self.pdu_limit, self.message_limit = ASSOCIATE_BYTES, ANSWER_BYTES
@@ -147,9 +154,13 @@ class _Capped(_Base):
         self._message_bytes = 0
 
     def _watch(self, view: memoryview) -> None:
+        if not self._message_bytes:
+            self._message_began = time.monotonic()
         self._message_bytes += len(view)
         if self._message_bytes > self.message_limit:
             raise OSError(f"a message of more than {self.message_limit} bytes")
+        if self._message_seconds is not None:
+            _seconds_left(self._message_began + self._message_seconds + self._message_bytes / SLOWEST_BYTES_PER_SECOND)
         while view:
             if self._left:
                 step = min(self._left, len(view))
@@ -163,10 +174,14 @@ class _Capped(_Base):
             if not self._left and not self._header:
                 # Here, as what is read may end within the next one each time: every PDU has its own time.
                 self._deadline = None
+                if not self._is_message:
+                    # The request for an association, or the answer: a message may be long in coming after it.
+                    self._message_bytes = len(view) - step
 
     def _begin_pdu(self) -> None:
-        _, self._left = PDU_HEADER.unpack(self._header)
+        kind, self._left = PDU_HEADER.unpack(self._header)
         self._header.clear()
+        self._is_message = kind == _P_DATA
         if self._left > self.pdu_limit:
             raise OSError(f"a PDU of {self._left} bytes is over the limit of {self.pdu_limit}")
 

@@ -75,7 +75,8 @@ class ReceiverConfig(Section):
     """What all associations together may hold in memory of what is being received, in MB; an instance for which there
     is no room is refused with 0xA700, and comes again later. At least `max_object_mb`."""
     network_timeout_seconds: float = Field(default=60.0, gt=0)
-    """A silent association is ended after this long, and so is a connection whose PDU takes longer to come."""
+    """A silent association is ended after this long, and so is a connection whose PDU takes longer to come,
+    or whose message does, at less than 10 KB a second beyond this."""
     free_space_watermark_mb: int = Field(default=2_000, ge=0)
     """With less free disk than this, instances are refused with 0xA700, in MB."""
 

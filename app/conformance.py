@@ -33,7 +33,7 @@ from app import (
     stow,
     tls,
 )
-from app.capped_socket import ANSWER_BYTES, ASSOCIATE_BYTES
+from app.capped_socket import ANSWER_BYTES, ASSOCIATE_BYTES, SLOWEST_BYTES_PER_SECOND
 from app.config import Settings
 from app.conformance_objects import COMMON, CREATED, Attributes, CreatedObject
 from app.refusals import FOR_GOOD
@@ -102,6 +102,7 @@ def conformance_statement() -> str:
         scp=scp,
         scu=scu,
         pdu_limit=ASSOCIATE_BYTES,
+        slowest=SLOWEST_BYTES_PER_SECOND,
         answer_bytes=ANSWER_BYTES,
         requestor=requestor,
         history_port=history_port,

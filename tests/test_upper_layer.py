@@ -69,6 +69,42 @@ def test_each_pdu_has_its_own_time_however_they_are_cut(listen):
         assert [status_of(hear(connection)[1]) for _ in range(4)] == [0] * 4
 
 
+@pytest.mark.parametrize("in_one", [True, False], ids=["the short way", "pynetdicom's way"])
+def test_a_message_of_a_fragment_now_and_then_is_cut_off(listen, in_one):
+    limit, gap = 1.0, 0.3
+    with association(listen(network_timeout_seconds=limit)) as connection:
+        said = command(e0002=MRImageStorage, e0100=1, e0110=9, e0700=2, e0800=1, e1000="1.2.3")
+        parts = [part(3, 3, said)] if in_one else [part(3, 1, said[:40]), part(3, 3, said[40:])]
+        connection.sendall(b"".join(pdu(DATA, one) for one in parts))
+        begun = time.monotonic()
+        try:
+            while time.monotonic() - begun < 20:
+                # Each a whole PDU, in time, and far from the object's limit.
+                connection.sendall(pdu(DATA, part(3, 0, bytes(100))))
+                time.sleep(gap)
+        except OSError:
+            pass
+        assert limit - gap < time.monotonic() - begun < limit + 3.0
+
+
+def test_slow_but_not_too_slow_is_served_for_as_long_as_it_takes(listen):
+    limit = 1.0
+    with association(listen(network_timeout_seconds=limit)) as connection:
+        said = command(e0002=MRImageStorage, e0100=1, e0110=9, e0700=2, e0800=1, e1000="1.2.3")
+        connection.sendall(pdu(DATA, part(3, 3, said)))
+        for _ in range(5):
+            time.sleep(limit / 2)
+            connection.sendall(pdu(DATA, part(3, 0, bytes(15_000))))
+        connection.sendall(pdu(DATA, part(3, 2, b"")))
+        # It is an answer, that this is no dataset: the message was whole.
+        assert status_of(hear(connection)[1]) >> 12 in {0xA, 0xC}
+        # Each message has a time of its own, however many come on one association.
+        for _ in range(5):
+            time.sleep(limit / 2)
+            connection.sendall(ECHO)
+            assert status_of(hear(connection)[1]) == 0
+
+
 def test_messages_that_come_at_once_are_answered_in_turn(listen):
     with association(listen()) as connection:
         connection.sendall(ECHO * 5 + store() + ECHO + pdu(RELEASE, bytes(4)))
