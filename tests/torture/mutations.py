@@ -22,6 +22,7 @@ from operators import steady_writer  # noqa: F401 - for its effect
 
 HEAD = 132
 """Preamble and "DICM"."""
+UNDEFINED = 0xFFFFFFFF
 LENGTHS = (0, 1, 2, 3, 7, 0xFF, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 VRS = (b"UN", b"SQ", b"OB", b"OW", b"DS", b"IS", b"PN", b"UI", b"FL", b"AT", b"UT", b"XX", b"\0\0")
 CHARSETS = (
@@ -95,14 +96,49 @@ def written(ds: Dataset, syntax: str) -> bytes:
     return stream.getvalue()
 
 
-def deep(depth: int) -> bytes:
-    """A file of sequences of undefined length, `depth` deep: a few bytes a level."""
-    whole = written(image(None), ExplicitVRLittleEndian)
-    level = struct.pack("<HH2sHL", 0x0040, 0xA730, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
-        "<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF
+def deep(depth: int, form: str = "open", *, early: bool = False) -> bytes:
+    """A file of sequences, `depth` deep: a few bytes a level.
+
+    They are "open" (of undefined length, without delimiters), "closed" (with them) or "defined" (with lengths), and lie
+    before the pixel data, or `early`: before the study's UID.
+    """
+    tag = struct.pack("<HH", 0x0008, 0x1140) if early else struct.pack("<HH", 0x0040, 0xA730)
+    if form == "defined":
+        return with_bytes(_defined(tag, depth), early=early)
+    level = tag + struct.pack("<2sHL", b"SQ", 0, UNDEFINED) + struct.pack("<HHL", 0xFFFE, 0xE000, UNDEFINED)
+    ends = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    return with_bytes(level * depth + ends * (depth if form == "closed" else 0), early=early)
+
+
+def _defined(tag: bytes, depth: int) -> bytes:
+    """Sequences of defined length in one another: 20 bytes a level."""
+    heads = [
+        tag + struct.pack("<2sHL", b"SQ", 0, 20 * level + 8) + struct.pack("<HHL", 0xFFFE, 0xE000, 20 * level)
+        for level in reversed(range(depth))
+    ]
+    return b"".join(heads)
+
+
+def many_items(count: int, *, early: bool = False) -> bytes:
+    """A file with a sequence of so many empty items: eight bytes each, and a Dataset of pydicom's."""
+    tag = struct.pack("<HH", 0x0008, 0x1140) if early else struct.pack("<HH", 0x0040, 0xA730)
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * count + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    return with_bytes(tag + struct.pack("<2sHL", b"SQ", 0, UNDEFINED) + items, early=early)
+
+
+def many_elements(count: int) -> bytes:
+    """A file of so many empty elements, in order, between the image's own and its pixel data."""
+    return with_bytes(
+        b"".join(struct.pack("<HH2sH", 0x1000 + 2 * (i >> 16), i & 0xFFFF, b"LO", 0) for i in range(count))
     )
-    at = whole.index(struct.pack("<HH2s", 0x7FE0, 0x0010, b"OW"))
-    return whole[:at] + level * depth + whole[at:]
+
+
+def with_bytes(elements: bytes, *, early: bool = False) -> bytes:
+    """A file with these elements before its pixel data, or before the study's UID."""
+    whole = written(image(None), ExplicitVRLittleEndian)
+    before = struct.pack("<HH2s", 0x0010, 0x0010, b"PN") if early else struct.pack("<HH2s", 0x7FE0, 0x0010, b"OW")
+    at = whole.index(before)
+    return whole[:at] + elements + whole[at:]
 
 
 def flip_bits(data: bytearray, random: np.random.Generator) -> bytearray:
