@@ -1,4 +1,4 @@
-"""How many instances the receiver took and refused: numbers that its processes write and the node's reads."""
+"""The receiver in numbers that its processes write and the node's reads: what it took, and that it moves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import copy
 import threading
 from multiprocessing.context import SpawnContext
 from typing import Any
+
+from app.beats import Beats
 
 KEPT = ("kept", "coerced", "refused")
 """What became of an instance: on disk (also if it was before), there before with other content, not taken."""
@@ -19,6 +21,7 @@ class Tally:
         self.processes = processes
         # Without multiprocessing's lock: a receiver killed while it holds that would hang every reader.
         self._counts: Any = spawn.RawArray("Q", processes * len(KEPT))
+        self.beats = Beats.of_node(spawn, processes)
         self._row = 0
         self._one_at_a_time = threading.Lock()
 
@@ -45,8 +48,8 @@ class Tally:
         return [sum(counts[row : row + len(KEPT)]) for row in range(0, len(counts), len(KEPT))]
 
     def __getstate__(self) -> Any:
-        return self._counts, self.processes, self._row
+        return self._counts, self.beats, self.processes, self._row
 
     def __setstate__(self, state: Any) -> None:
-        self._counts, self.processes, self._row = state
+        self._counts, self.beats, self.processes, self._row = state
         self._one_at_a_time = threading.Lock()
