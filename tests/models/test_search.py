@@ -16,7 +16,7 @@ from models.nasbranet import search_command
 from models.nasbranet.architecture import START
 from models.nasbranet.latency import LatencyTable, keys_of
 from models.nasbranet.network import NASBraNet
-from models.nasbranet.plan import NetworkPlan, Op
+from models.nasbranet.plan import Op
 from models.nasbranet.search import Groups, Search, SearchSettings, head_loss, score
 from models.nasbranet.space import SearchSpace
 from models.training import data
@@ -148,16 +148,6 @@ def test_the_command_refuses_a_table_of_another_space(folder, tmp_path):
     arguments = ["search", "--data", str(folder), "--out", str(tmp_path / "o"), "--table", str(tmp_path / "t.json")]
     done = CliRunner().invoke(command.app, [*arguments, "--layers", "6", "--expansions", "8", "--ends", "8,8,9"])
     assert done.exit_code != 0
-
-
-def test_a_plan_can_be_drawn(tmp_path):
-    from PIL import Image
-
-    from models.nasbranet.picture import draw_plan
-
-    draw_plan(NetworkPlan.load("thesis"), tmp_path / "thesis.png")
-    with Image.open(tmp_path / "thesis.png") as picture:
-        assert picture.width > 800
 
 
 def test_an_architecture_is_judged_with_its_own_statistics(groups, tmp_path):
