@@ -25,7 +25,8 @@ from models.engine import EngineChoice
 from models.json_file import write_json
 from models.nasbranet.cost import Speed, cost, time_networks
 from models.nasbranet.export import load_network
-from models.nasbranet.latency import LatencyTable, MissingLatency, sensitivities
+from models.nasbranet.latency import sensitivities
+from models.nasbranet.latency_table import LatencyTable, MissingLatency
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.operator_table import measure_operators
 from models.nasbranet.plan import NetworkPlan

@@ -19,7 +19,7 @@ from models.json_file import write_json
 from models.nasbranet import compare as comparison
 from models.nasbranet import operator_table, variants
 from models.nasbranet.cost import Speed, cost, time_files, time_models
-from models.nasbranet.latency import LatencyTable, keys_of
+from models.nasbranet.latency_table import LatencyTable, keys_of
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import PLANS, NetworkPlan
 from models.nasbranet.roster import Entry, ThesisFigures, roster

@@ -8,22 +8,12 @@ from itertools import pairwise, product
 import pytest
 import torch
 
-from models.nasbranet import latency
+from models.nasbranet import measure
 from models.nasbranet.architecture import Architecture
 from models.nasbranet.cost import cost
-from models.nasbranet.latency import (
-    Key,
-    LatencyTable,
-    MissingLatency,
-    PenaltyWeights,
-    expected_ms,
-    keys_of,
-    measure_table,
-    penalty_ms,
-    plan_ms,
-    sensitivities,
-    time_operator,
-)  # fmt: skip
+from models.nasbranet.latency import PenaltyWeights, expected_ms, penalty_ms, plan_ms, sensitivities
+from models.nasbranet.latency_table import Key, LatencyTable, MissingLatency, keys_of
+from models.nasbranet.measure import measure_table, time_operator
 from models.nasbranet.plan import NetworkPlan, Op
 from models.nasbranet.space import OPS, Node, SearchSpace
 
@@ -143,7 +133,7 @@ def test_operators_are_measured_for_real():
 
 def test_operators_are_told_apart_by_name(monkeypatch):
     """Defect 1 of the released code: zoom x2 was charged what plain conv x2 takes."""
-    monkeypatch.setattr(latency, "time_module", lambda module, shape, *_: float(cost(module, shape).flops))
+    monkeypatch.setattr(measure, "time_module", lambda module, shape, *_: float(cost(module, shape).flops))
     work = {op: time_operator(Key(op, 56, 56, 48, 48, 1), 1.0) for op in OPS}
     plain = 2.0 * 9 * 48 * 48 * 56 * 56
     assert work == pytest.approx(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from rich.progress import Progress
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
 from models.nasbranet import __main__ as command
 from models.nasbranet import search_command
 from models.nasbranet.architecture import START
-from models.nasbranet.latency import LatencyTable, keys_of
+from models.nasbranet.latency_table import LatencyTable, keys_of
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import Op
 from models.nasbranet.search import Groups, Search, SearchSettings, head_loss, score
@@ -96,8 +97,6 @@ def test_each_candidate_is_scored_by_its_own_accuracy_and_time(groups, tmp_path)
 
 
 def test_time_alone_drives_the_student_to_fast_operators(groups, tmp_path, monkeypatch):
-    from dataclasses import replace
-
     from models.nasbranet import search as module
     from models.nasbranet.latency import PenaltyWeights, penalty_ms
 
@@ -143,11 +142,62 @@ def test_no_patient_is_in_two_groups(monkeypatch):
     assert [len(part) for part in parts] == pytest.approx([16, 16, 8], abs=4)
 
 
-def test_the_command_refuses_a_table_of_another_space(folder, tmp_path):
-    (tmp_path / "t.json").write_text('{"device": {}, "columns": [], "entries": []}')
-    arguments = ["search", "--data", str(folder), "--out", str(tmp_path / "o"), "--table", str(tmp_path / "t.json")]
-    done = CliRunner().invoke(command.app, [*arguments, "--layers", "6", "--expansions", "8", "--ends", "8,8,9"])
-    assert done.exit_code != 0
+ARGUMENTS = ["--layers", "6", "--expansions", "4,8", "--ends", "4,8,8"]
+
+
+def call(monkeypatch, capsys, *arguments):
+    """The command line as a shell runs it: (status, what it says)."""
+    monkeypatch.setattr(sys, "argv", ["nasbranet", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        command.run()
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_a_table_that_lacks_a_shape_is_refused_before_anything_is_prepared(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search_command, "make_groups", lambda *_: pytest.fail("went on without the table"))
+    table, kept = tmp_path / "t.json", slow_convolutions()
+    lost = max(kept.entries)
+    LatencyTable(kept.device, {k: ms for k, ms in kept.entries.items() if k != lost}).save(table)
+    arguments = ["search", "--data", folder, "--out", tmp_path / "o", "--table", table]
+    status, said = call(monkeypatch, capsys, *arguments, *ARGUMENTS)
+    assert status == 2
+    assert said.splitlines() == [
+        f"error: {table} lacks 1 of {len(kept.entries)} shapes of this space, as {lost}; "
+        "run `latency-table` with the same --layers, --expansions and --ends"
+    ]
+    assert not (tmp_path / "o").exists()
+    status, said = call(monkeypatch, capsys, *arguments, "--layers", "6", "--expansions", "8", "--ends", "8,8,8")
+    assert (status, "shapes of this space" in said) == (2, True), "a table of another space altogether"
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"device": {}}', '{"device": {}, "entries": [["conv", "x"]]}'])
+def test_a_file_that_is_no_table_is_named(content, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "t.json").write_text(content)
+    arguments = ["search", "--data", folder, "--out", tmp_path / "o", "--table", tmp_path / "t.json"]
+    status, said = call(monkeypatch, capsys, *arguments, *ARGUMENTS)
+    assert (status, said.splitlines()) == (
+        2, [f"error: {tmp_path}/t.json is no latency table; make one by `latency-table`"],
+    )  # fmt: skip
+
+
+def test_a_search_made_otherwise_is_not_gone_on_with(groups, tmp_path):
+    Search(SPACE, groups, slow_convolutions(), SETTINGS, tmp_path / "s")
+    made_with = (tmp_path / "s" / "settings.json").read_text()
+    table = slow_convolutions()
+    dearer = LatencyTable(table.device, table.entries | {max(table.entries): 2.0})
+    others = {
+        "seed": (SPACE, groups, table, replace(SETTINGS, seed=1)),
+        "target_ms": (SPACE, groups, table, replace(SETTINGS, target_ms=20.0)),
+        "table": (SPACE, groups, dearer, SETTINGS),
+        "device, table": (SPACE, groups, replace(table, device={"device": "another"}), SETTINGS),
+        "space": (SPACE.model_copy(update={"student_head": 4}), groups, table, SETTINGS),
+        "cases": (SPACE, Groups(groups.architecture, groups.weights, groups.judges), table, SETTINGS),
+    }
+    for name, parts in others.items():
+        with pytest.raises(data.DataError, match=f"holds results of another {name};"):
+            Search(*parts, tmp_path / "s")
+    assert (tmp_path / "s" / "settings.json").read_text() == made_with
+    Search(SPACE, groups, slow_convolutions(), SETTINGS, tmp_path / "s")
 
 
 def test_an_architecture_is_judged_with_its_own_statistics(groups, tmp_path):
