@@ -35,7 +35,7 @@ from models.nasbranet.space import SearchSpace
 from models.nasbranet.tables import Report, Row, relative_times
 from models.nasbranet.timing import device_header
 from models.training import data
-from models.training.folds import Study, keep_or_refuse, run_fold
+from models.training.folds import Study, keep_or_refuse, refuse_other_folds, run_fold
 from models.training.judge import per_patient
 from models.training.loop import Schedule
 
@@ -125,7 +125,7 @@ def train_fold(study: Study, fold: int, entries: Sequence[Entry], out: Path) -> 
     for entry in entries:
         if entry.make is None:
             continue
-        teacher = _taught_by(entries, fold, out) if entry.taught else None
+        teacher = _taught_by(study, entries, fold, out) if entry.taught else None
         console.print(f"{entry.label}: fold {fold + 1} of {study.folds}")
         with Progress(console=console) as progress:
             run_fold(study, fold, entry.make, _fold_folder(out, entry, fold), progress, teacher)
@@ -147,12 +147,14 @@ def collect(study: Study, entry: Entry, out: Path) -> tuple[dict[str, float], in
     return per_patient(study.cases, by_case), len(finished)
 
 
-def _taught_by(entries: Sequence[Entry], fold: int, out: Path) -> NASBraNet:
-    """Open the teacher's network of the same fold: it has seen no patient that judges its pupil."""
+def _taught_by(study: Study, entries: Sequence[Entry], fold: int, out: Path) -> NASBraNet:
+    """Open the teacher's network of the same fold; raises DataError where it saw a patient that judges its pupil."""
     teacher = next(e for e in entries if e.name == TEACHER)
     if teacher.plan is None:
         raise data.DataError(teacher.lacks)
-    return load_network(teacher.plan, _fold_folder(out, teacher, fold) / "last.pt")
+    folder = _fold_folder(out, teacher, fold)
+    refuse_other_folds(study, fold, folder)
+    return load_network(teacher.plan, folder / "last.pt")
 
 
 def _time_all(entries: Sequence[Entry], rounds: int, engine: EngineChoice) -> dict[str, Speed]:

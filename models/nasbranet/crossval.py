@@ -75,6 +75,7 @@ def cross_validate(
         for fold in only if only else range(folds):
             teacher = None
             if teacher_run is not None:
+                refuse_other_folds(study, fold, teacher_run / f"fold_{fold}")
                 teacher = load_network(NetworkPlan.load(teacher_plan), teacher_run / f"fold_{fold}" / "last.pt")
             run_fold(study, fold, partial(first, fold), out / f"fold_{fold}", progress, teacher)
     result = gather(out, study.cases)

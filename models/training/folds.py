@@ -7,7 +7,7 @@ uncertainty can be studied without running it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def run_fold(
     training, held = study.split(fold)
     folder.mkdir(parents=True, exist_ok=True)
     names = {"training": [c.name for c in training], "validation": [c.name for c in held]}
-    write_json(folder / "split.json", names)
+    keep_or_refuse(folder / "split.json", names)
     network = _train(study, training, make, folder, progress, teacher)
     scores = {}
     for case in progress.track(held, description=f"judging fold {fold}"):
@@ -79,11 +79,22 @@ def run_fold(
 
 def refuse_other_folds(study: Study, fold: int, folder: Path) -> None:
     """Raise DataError unless `folder` holds a training that saw none of this fold's held-out patients."""
+    refuse_seen(folder, [*study.cases, *study.helpers], study.split(fold)[1])
+
+
+def refuse_seen(folder: Path, cases: Iterable[data.Case], held: Iterable[data.Case]) -> None:
+    """Raise DataError unless the training in `folder` saw no patient of `held`; `cases` tell names' patients."""
+    seen = set(seen_by(folder))
+    data.refuse_shared_patients([case for case in cases if case.name in seen], held)
+
+
+def seen_by(folder: Path) -> list[str]:
+    """Name the cases that a training learnt from, itself or by what it began from; raises DataError where none is."""
     split = folder / "split.json"
     if not split.exists():
-        raise data.DataError(f"{folder} holds no training to begin from")
-    seen = data.of_split([*study.cases, *study.helpers], split, "training")
-    data.refuse_shared_patients(seen, study.split(fold)[1])
+        raise data.DataError(f"{folder} holds no training: it has no split.json to say which patients it saw")
+    parts = json.loads(split.read_text(encoding="utf-8"))
+    return sorted({*parts["training"], *parts.get("seen_before", ())})
 
 
 def predict(segment: Segmenter, view: NDArray[np.float32]) -> NDArray[np.float32]:
