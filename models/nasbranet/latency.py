@@ -26,11 +26,13 @@ def expected_ms(space: SearchSpace, architecture: Architecture, widths: Widths, 
     T_k adds, over the nodes on the way to output k, each feeder's own expected time and that of its mixed operator,
     weighted by beta.
     """
-    totals: dict[Node, Tensor] = {Node(0, 0): torch.zeros(())}
+    device = architecture.alpha.device
+    totals: dict[Node, Tensor] = {Node(0, 0): torch.zeros((), device=device)}
     for node, feeders in space.feeders.items():
         terms = []
         for way, move in zip(architecture.ways_in(node), feeders, strict=True):
-            times = torch.tensor([table[_key(space, move.start, node, op, widths)] for op in OPS])
+            found = [table[_key(space, move.start, node, op, widths)] for op in OPS]
+            times = torch.tensor(found).to(device)
             own = widths.scale(move.start, widths.scale(node, (architecture.operators(move.start) * times).sum()))
             terms.append(way * (totals[move.start] + own))
         totals[node] = torch.stack(terms).sum()
@@ -54,7 +56,7 @@ def penalty_ms(
     weights: PenaltyWeights = PenaltyWeights(),
 ) -> Tensor:
     """Expected time, decoupled: in each term two of alpha, beta and gamma are held uniform or at the widest."""
-    even = Architecture(space, searches_width=architecture.searches_width)
+    even = Architecture(space, searches_width=architecture.searches_width).to(architecture.alpha.device)
     even.requires_grad_(False)
     widest = architecture.fixed(space.widest)
     only_alpha, only_beta = _Mix(architecture, even), _Mix(even, architecture)
@@ -70,6 +72,7 @@ class _Mix(Architecture):
 
     def __init__(self, operators: Architecture, ways: Architecture) -> None:
         super().__init__(operators.space, searches_width=False)
+        self.to(operators.alpha.device)
         self._operators, self._ways = (operators,), (ways,)  # in tuples, so that they are no submodules
 
     def operators(self, cell: Node) -> Tensor:

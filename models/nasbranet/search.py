@@ -96,11 +96,18 @@ class Search:
     """One search and its folder."""
 
     def __init__(
-        self, space: SearchSpace, groups: Groups, table: LatencyTable, settings: SearchSettings, folder: Path
+        self,
+        space: SearchSpace,
+        groups: Groups,
+        table: LatencyTable,
+        settings: SearchSettings,
+        folder: Path,
+        device: torch.device | None = None,
     ) -> None:
+        """`device` None: a GPU where there is one. Raises DataError where `folder` holds another search."""
         self.space, self.groups, self.table, self.settings, self.folder = space, groups, table, settings, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(settings.seed)
         self.net = Supernet(space).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -15,7 +15,7 @@ from rich.table import Table
 from models.json_file import write_json
 from models.nasbranet.latency import sensitivities
 from models.nasbranet.latency_table import LatencyTable, keys_of
-from models.nasbranet.measure import measure_table
+from models.nasbranet.measure import Device, device_at_hand, measure_table
 from models.nasbranet.picture import draw_plan
 from models.nasbranet.search import Candidate, Groups, Search, SearchSettings
 from models.nasbranet.space import SearchSpace
@@ -36,15 +36,19 @@ def latency_table(
     ends: Ends = "16,32,48",
     seconds: Annotated[float, typer.Option(help="how long each operator is timed")] = 6.0,
     threads: Annotated[int, typer.Option(help="CPU threads of each operator")] = 1,
+    device: Annotated[Device | None, typer.Option(help="what is timed; default a GPU where torch has one")] = None,
 ) -> None:
-    """Time every operator that the search can ask for, on this machine's CPU, and print what the time depends on."""
+    """Time every operator that the search can ask for, and print what the time depends on.
+
+    On the CPU by OpenVINO in float32; on a GPU by torch in float16, between CUDA events (not yet run on a GPU).
+    """
     space = _space(layers, expansions, ends)
     keys = keys_of(space)
     with Progress(console=console) as progress:
         bar = progress.add_task("timing operators", total=len(keys))
-        table = measure_table(keys, seconds, lambda: progress.advance(bar), threads)
+        table = measure_table(keys, seconds, lambda: progress.advance(bar), threads, device or device_at_hand())
     replace(table, space=space.model_dump(mode="json")).save(to)
-    console.print(f"{to}: {len(keys)} operators on {table.device['device']}")
+    console.print(f"{to}: {len(keys)} operators on {table.device['device']}, {table.device['backend']}")
     for name, ms in sensitivities(space, table).items():
         console.print(f"the expected time changes with {name} by {ms:.2f} ms")
 

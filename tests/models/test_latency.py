@@ -131,6 +131,57 @@ def test_operators_are_measured_for_real():
     assert "openvino" in table.device["backend"]
 
 
+def test_a_gpu_is_timed_between_events_in_half_precision_after_warming_up(monkeypatch):
+    """By a stand-in for CUDA's events: there is no GPU here."""
+    calls = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+            self.recorded = self.waited = None
+
+        def record(self):
+            self.recorded = len(calls)
+
+        def synchronize(self):
+            self.waited = True
+
+        def elapsed_time(self, end):
+            assert end.waited, "the clock is read before the GPU is done"
+            assert end.recorded == self.recorded + 1, "one run lies between the two"
+            return 50.0 if len(calls) <= measure.WARM_RUNS else 2.0 + len(calls) % 3
+
+    class Watched(torch.nn.Conv2d):
+        def forward(self, x):
+            calls.append(
+                (x.dtype, self.weight.dtype, x.is_contiguous(memory_format=torch.channels_last), self.training)
+            )
+            return x
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    assert measure.time_on_cuda(Watched(4, 4, 3), (1, 4, 8, 6), 0.0, "cpu") == 3.0
+    assert set(calls) == {(torch.float16, torch.float16, True, False)}
+    assert len(calls) == measure.WARM_RUNS + 5
+
+
+def test_a_gpus_table_says_so_and_is_timed_there(monkeypatch):
+    key = Key("conv", 8, 8, 4, 4, 1)
+    monkeypatch.setattr(measure, "device_header", lambda: measured_device)
+    measured_device = {"torch": "2", "system": "s", "gpu": "Some GPU (8.9)", "processor": "p", "openvino": "1"}
+    monkeypatch.setattr(measure, "driver_version", lambda: "13.0")
+    monkeypatch.setattr(measure, "time_on_cuda", lambda *_: 7.0)
+    monkeypatch.setattr(measure, "time_module", lambda *_: 8.0)
+    on_gpu, on_cpu = (measure_table([key], 0.0, device=device) for device in ("cuda", "cpu"))
+    assert (on_gpu[key], on_cpu[key]) == (7.0, 8.0)
+    assert (on_gpu.device["device"], on_gpu.device["dtype"]) == ("Some GPU (8.9)", "float16")
+    assert on_gpu.device["backend"] == "torch 2 eager, CUDA events"
+    assert on_gpu.device["driver"] == "13.0"
+    assert (on_cpu.device["device"], on_cpu.device["backend"], on_cpu.device["threads"]) == ("p", "openvino 1", 1)
+    for available in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=available: found)
+        assert measure.device_at_hand() == ("cuda" if available else "cpu")
+
+
 def test_operators_are_told_apart_by_name(monkeypatch):
     """Defect 1 of the released code: zoom x2 was charged what plain conv x2 takes."""
     monkeypatch.setattr(measure, "time_module", lambda module, shape, *_: float(cost(module, shape).flops))

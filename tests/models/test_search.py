@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from models.training.augment import Slices
 from models.training.losses import distillation_loss, focal_loss
 from tests.models.test_training import cases
 
+ROOT = Path(__file__).parents[2]
 SPACE = SearchSpace(layers=6, expansions=(4, 8), student_stem=4, student_head=8, teacher_stem=8)
 SETTINGS = SearchSettings(warm_up=1, epochs=1, batch=2, steps=2, scale=0.25, time_weight=1.0, architecture_rate=0.05)
 
@@ -198,6 +201,14 @@ def test_a_search_made_otherwise_is_not_gone_on_with(groups, tmp_path):
             Search(*parts, tmp_path / "s")
     assert (tmp_path / "s" / "settings.json").read_text() == made_with
     Search(SPACE, groups, slow_convolutions(), SETTINGS, tmp_path / "s")
+
+
+def test_a_search_runs_on_a_device_that_is_not_the_cpu(tmp_path):
+    """What is made on the CPU and used on the device fails there as on CUDA: draws, times, uniform weights."""
+    program = [sys.executable, "-W", "ignore", "-m", "tests.models.support_search_on_device", str(tmp_path / "s")]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.startswith("4 networks read off")
 
 
 def test_an_architecture_is_judged_with_its_own_statistics(groups, tmp_path):
