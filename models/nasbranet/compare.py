@@ -59,7 +59,7 @@ def compare(
     flair_only: Annotated[bool, typer.Option(help="cases without a true T1C train too, in every fold")] = True,
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases by a part of their name")] = None,
     latency_table: Annotated[Path | None, typer.Option(help="the search's table of times, for tables 4-1, 4-2")] = None,
-    space: Annotated[Path | None, typer.Option(help="JSON of that table's search space, if not the thesis's")] = None,
+    space: Annotated[Path | None, typer.Option(help="JSON of that table's search space, where it does not say")] = None,
     rounds: Annotated[int, typer.Option(help="timed calls a network; 0 takes no times")] = 50,
     engine: Annotated[EngineChoice, typer.Option(help="that is timed; auto: a GPU's where there is one")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of training; 0 leaves it to torch")] = 0,
@@ -221,9 +221,12 @@ def _from_latency_table(path: Path | None, space: Path | None) -> dict[str, Any]
     if path is None:
         return {"searched": None, "sensitivities": None}
     table = LatencyTable.load(path)
-    lattice = SearchSpace() if space is None else SearchSpace.model_validate_json(space.read_text(encoding="utf-8"))
+    lattice = SearchSpace.model_validate(table.space)  # the thesis's where it does not say
+    if space is not None:
+        lattice = SearchSpace.model_validate_json(space.read_text(encoding="utf-8"))
     try:
         found = sensitivities(lattice, table)
     except MissingLatency as error:
         raise data.DataError(f"{path} was measured for another search space (--space): {error}") from None
-    return {"searched": relative_times(table.entries), "sensitivities": found}
+    made = {"device": dict(table.device), "space": lattice.model_dump(mode="json"), "digest": table.digest}
+    return {"searched": relative_times(table.entries), "sensitivities": found, "latency_table": made}

@@ -15,28 +15,30 @@ import torch
 from torch import Tensor
 
 from models.nasbranet.architecture import Architecture, Widths
-from models.nasbranet.latency_table import Key, LatencyTable
+from models.nasbranet.latency_table import LatencyTable
+from models.nasbranet.parts import Key, parts_of_plan, parts_of_student
 from models.nasbranet.plan import NetworkPlan, Op
 from models.nasbranet.space import OPS, SCALES, Node, SearchSpace
 
 
 def expected_ms(space: SearchSpace, architecture: Architecture, widths: Widths, table: LatencyTable) -> Tensor:
-    """Expected time of the three single-branch networks together, stem and heads apart: T_0 + T_1 + T_2 (ms).
+    """Expected time of the student's three single-branch networks together: T_0 + T_1 + T_2 (ms).
 
     T_k adds, over the nodes on the way to output k, each feeder's own expected time and that of its mixed operator,
-    weighted by beta.
+    weighted by beta; and stem, climb, merge and head, which the search does not change.
     """
-    device = architecture.alpha.device
-    totals: dict[Node, Tensor] = {Node(0, 0): torch.zeros((), device=device)}
+    like = architecture.alpha
+    totals: dict[Node, Tensor] = {Node(0, 0): torch.zeros((), device=like.device, dtype=like.dtype)}
     for node, feeders in space.feeders.items():
         terms = []
         for way, move in zip(architecture.ways_in(node), feeders, strict=True):
             found = [table[_key(space, move.start, node, op, widths)] for op in OPS]
-            times = torch.tensor(found).to(device)
+            times = torch.tensor(found, dtype=like.dtype).to(like.device)
             own = widths.scale(move.start, widths.scale(node, (architecture.operators(move.start) * times).sum()))
             terms.append(way * (totals[move.start] + own))
         totals[node] = torch.stack(terms).sum()
-    return torch.stack([totals[node] for node in space.outputs]).sum()
+    around = sum(table[key] for node in space.outputs for key in parts_of_student(space, node.level))
+    return torch.stack([totals[node] for node in space.outputs]).sum() + around
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def penalty_ms(
     weights: PenaltyWeights = PenaltyWeights(),
 ) -> Tensor:
     """Expected time, decoupled: in each term two of alpha, beta and gamma are held uniform or at the widest."""
-    even = Architecture(space, searches_width=architecture.searches_width).to(architecture.alpha.device)
+    even = Architecture(space, searches_width=architecture.searches_width).to(architecture.alpha)
     even.requires_grad_(False)
     widest = architecture.fixed(space.widest)
     only_alpha, only_beta = _Mix(architecture, even), _Mix(even, architecture)
@@ -72,7 +74,7 @@ class _Mix(Architecture):
 
     def __init__(self, operators: Architecture, ways: Architecture) -> None:
         super().__init__(operators.space, searches_width=False)
-        self.to(operators.alpha.device)
+        self.to(operators.alpha)
         self._operators, self._ways = (operators,), (ways,)  # in tuples, so that they are no submodules
 
     def operators(self, cell: Node) -> Tensor:
@@ -109,8 +111,8 @@ def sensitivities(space: SearchSpace, table: LatencyTable) -> dict[str, float]:
 
 
 def plan_ms(plan: NetworkPlan, table: LatencyTable, size: int = 224) -> float:
-    """Time of a plan's cells by the table, shared ones once (ms); stem, climb and head are not in it."""
-    total = 0.0
+    """Time of a plan's network by the table (ms): cells, shared ones once, stem, climb, merge and head."""
+    total = sum(table[key] for key in parts_of_plan(plan, size))
     for number, branch in enumerate(plan.branches):
         inputs, scale = plan.stem_expansion * SCALES[0], SCALES[0]
         for position, cell in enumerate(branch):

@@ -10,25 +10,12 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from models.json_file import read_json
+from models.nasbranet.parts import Key, parts_of_space
 from models.nasbranet.space import OPS, SCALES, Node, SearchSpace
 from models.training.data import DataError
-
-
-class Key(NamedTuple):
-    """One operator at one shape."""
-
-    op: str
-    height: int
-    width: int
-    c_in: int
-    c_out: int
-    stride: int
-
-    def __str__(self) -> str:
-        return f"{self.op} of {self.height} x {self.width}, {self.c_in} to {self.c_out} channels, stride {self.stride}"
 
 
 class MissingLatency(DataError):
@@ -88,6 +75,11 @@ class LatencyTable:
 
 
 def keys_of(space: SearchSpace) -> set[Key]:
+    """Every entry that a search of a space can ask for."""
+    return cell_keys(space) | parts_of_space(space)
+
+
+def cell_keys(space: SearchSpace) -> set[Key]:
     """Every operator and shape that the lattice can ask for."""
     found = set()
     for move in space.moves:

@@ -19,9 +19,8 @@ from torch import nn
 
 from models.engine_cuda import driver_version
 from models.engine_openvino import core
-from models.nasbranet.latency_table import Key, LatencyTable
-from models.nasbranet.ops import build_op
-from models.nasbranet.plan import Op
+from models.nasbranet.latency_table import LatencyTable
+from models.nasbranet.parts import Key, build_timed
 from models.nasbranet.timing import device_header
 
 Device = Literal["cpu", "cuda"]
@@ -62,7 +61,7 @@ def _measured_on(threads: int, device: Device) -> dict[str, str | int]:
 
 def time_operator(key: Key, seconds: float, threads: int = 1, device: Device = "cpu") -> float:
     """Median milliseconds of one operator, batch 1."""
-    op = build_op(Op(key.op), key.c_in, key.c_out, key.stride)
+    op = build_timed(key)
     if isinstance(op, nn.Identity):
         return 0.0  # the final network has nothing there
     shape = (1, key.c_in, key.height, key.width)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from models.nasbranet import __main__ as command
 from models.nasbranet import search_command
 from models.nasbranet.architecture import START
+from models.nasbranet.latency import plan_ms
 from models.nasbranet.latency_table import LatencyTable, keys_of
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import Op
@@ -33,7 +34,9 @@ SETTINGS = SearchSettings(warm_up=1, epochs=1, batch=2, steps=2, scale=0.25, tim
 
 
 def slow_convolutions():
-    return LatencyTable({"device": "test"}, {k: 9.0 if k.op in (Op.CONV, Op.CONV_X2) else 1.0 for k in keys_of(SPACE)})
+    slow = (Op.CONV, Op.CONV_X2)
+    times = {k: (9.0 if k.op in slow else 1.0) + 0.001 * (k.c_in + k.height) for k in keys_of(SPACE)}
+    return LatencyTable({"device": "test"}, times)
 
 
 @pytest.fixture
@@ -84,14 +87,25 @@ def test_a_resumed_search_ends_where_an_unbroken_one_does(groups, tmp_path):
     assert [c.plan for c in found] == [c.plan for c in again]
 
 
-def test_each_candidate_is_scored_by_its_own_accuracy_and_time(groups, tmp_path):
+def test_each_candidate_is_scored_by_its_own_accuracy_and_time(groups, tmp_path, monkeypatch):
     """Defect 5 of the released code: the teacher's branches were chosen on the student's score."""
+    told = {"teacher": [0.11, 0.12, 0.13, 0.14, 0.15], "student": [0.21, 0.22, 0.23, 0.25, 0.24]}
+
+    def judge(search, architecture):
+        return told["teacher" if architecture is search.net.teacher else "student"]
+
+    monkeypatch.setattr(Search, "_judge", judge)
     _search, candidates = run(groups, tmp_path / "s")
-    assert {(c.role, c.pair) for c in candidates} == {(r, p) for r in ("teacher", "student") for p in ((2, 0), (2, 1))}
+    assert {(c.role, c.pair): c.dice for c in candidates} == {
+        ("teacher", (2, 0)): 0.14, ("teacher", (2, 1)): 0.15, ("student", (2, 0)): 0.25, ("student", (2, 1)): 0.24,
+    }, "of the role's own fused heads, 0 with 2 and 1 with 2"  # fmt: skip
     for c in candidates:
-        assert c.score == pytest.approx(score(c.dice, c.ms, SETTINGS))
-        assert c.ms > 0
+        assert c.plan.stem_expansion == {"teacher": SPACE.teacher_stem, "student": SPACE.student_stem}[c.role]
+        assert [branch[-1].scale for branch in c.plan.branches] == [2 ** (level + 1) for level in c.pair]
+        assert c.ms == pytest.approx(plan_ms(c.plan, slow_convolutions(), SPACE.size))
+        assert c.score == pytest.approx(c.dice * (c.ms / 8.3) ** -0.07)
         assert NASBraNet(c.plan)(torch.zeros(1, 2, 32, 32)).shape == (1, 2, 32, 32)
+    assert len({c.ms for c in candidates}) > 2, "times that tell the networks apart"
     assert [c.score for c in candidates] == sorted((c.score for c in candidates), reverse=True)
     with (tmp_path / "s" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
