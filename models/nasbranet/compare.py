@@ -55,6 +55,10 @@ def compare(
     batch: Annotated[int, typer.Option(help="slices a step")] = 8,
     workers: Annotated[int, typer.Option(help="processes that read and augment slices")] = 1,
     seed: Annotated[int, typer.Option(help="of folds, weights and augmentation, the same for every network")] = 0,
+    patience: Annotated[
+        int | None, typer.Option(help="stop after so many validations without gain; needs --inner-folds")
+    ] = None,
+    inner_folds: Annotated[int, typer.Option(help="one of so many parts of a fold's own patients watches")] = 0,
     empty_share: Annotated[float, typer.Option(help="tumour-free slices per tumour slice, drawn anew")] = 0.4,
     flair_only: Annotated[bool, typer.Option(help="cases without a true T1C train too, in every fold")] = True,
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases by a part of their name")] = None,
@@ -75,8 +79,9 @@ def compare(
         cases=data.usable(everyone, leave_out or ()),
         helpers=data.flair_only(everyone, leave_out or ()) if flair_only else (),
         folds=folds,
-        schedule=Schedule.parse(epochs, batch=batch, workers=workers, seed=seed),
+        schedule=Schedule.parse(epochs, batch=batch, workers=workers, seed=seed, patience=patience),
         empty_share=empty_share,
+        inner_folds=inner_folds,
         cache=cache,
     )
     entries = roster(NetworkPlan.load(plan), None if teacher is None else NetworkPlan.load(teacher))
@@ -184,7 +189,8 @@ def _fold_folder(out: Path, entry: Entry, fold: int) -> Path:
 
 def _settings(study: Study) -> dict[str, Any]:
     """What must be the same for results to be comparable."""
-    return {
+    stops = {"patience": study.schedule.patience, "inner_folds": study.inner_folds} if study.inner_folds else {}
+    return stops | {
         "epochs": ",".join(f"{n}x{scale:g}" for n, scale in study.schedule.stages),
         "batch": study.schedule.batch,
         "seed": study.schedule.seed,
@@ -201,6 +207,8 @@ def _command(study: Study, plan: str, teacher: str | None, leave_out: Sequence[s
     words: list[object] = [*COMMAND, "--data", "DIR", "--out", "OUT", "--plan", plan, "--folds", study.folds]
     words += ["--folds-run", study.folds, "--epochs", ",".join(f"{n}x{scale:g}" for n, scale in schedule.stages)]
     words += ["--batch", schedule.batch, "--seed", schedule.seed, "--empty-share", study.empty_share]
+    if study.inner_folds:
+        words += ["--patience", schedule.patience, "--inner-folds", study.inner_folds]
     words += ["--flair-only" if helped else "--no-flair-only"]
     words += [part for word in leave_out for part in ("--leave-out", word)]
     return shlex.join(map(str, [*words, "--teacher", teacher] if teacher else words))

@@ -21,7 +21,7 @@ from models.json_file import write_json
 from models.refine import Segmenter, mirrored
 from models.training import data
 from models.training.augment import Slices
-from models.training.judge import map_dice, network_view, segmenter
+from models.training.judge import judge, map_dice, network_view, segmenter
 from models.training.loop import Schedule, Trainer
 from models.training.network import SegmentationNetwork
 
@@ -37,13 +37,28 @@ class Study:
     folds: int = 5
     schedule: Schedule = field(default_factory=Schedule)
     empty_share: float = 0.4
+    inner_folds: int = 0
+    """One of so many parts of a fold's training patients watches for the schedule's patience; 0: none does."""
     cache: Path = Path("runs/prepared")
+
+    def __post_init__(self) -> None:
+        if (self.schedule.patience is None) != (self.inner_folds == 0):
+            raise data.DataError("patience and inner folds go together: it must not watch the patients that judge")
 
     def split(self, fold: int) -> tuple[list[data.Case], list[data.Case]]:
         """Divide into (training, held out) by patient."""
         training, held = data.split(self.cases, self.folds, fold, self.schedule.seed)
         data.refuse_shared_patients(self.helpers, held)
         return [*training, *self.helpers], held
+
+    def inner_split(self, training: Sequence[data.Case]) -> tuple[list[data.Case], list[data.Case]]:
+        """Divide a fold's training cases into (learning, watching) by patient; who lacks a T1C does not watch."""
+        if not self.inner_folds:
+            return list(training), []
+        able = [case for case in training if case.has_t1c]
+        _, watching = data.split(able, self.inner_folds, 0, self.schedule.seed)
+        patients = {case.patient for case in watching}
+        return [case for case in training if case.patient not in patients], watching
 
 
 def run_fold(
@@ -56,7 +71,8 @@ def run_fold(
 ) -> dict[str, float]:
     """Train one fold in `folder`, or go on where it stopped; returns the Dice of each held-out case by name.
 
-    Writes split.json, last.pt, log.csv, predictions/CASE.npz and, when all is done, result.json.
+    Where patience stops it, part of the training patients watch (`Study.inner_folds`), never those held out. Writes
+    split.json, last.pt, log.csv, predictions/CASE.npz and, when all is done, result.json.
     """
     done = folder / "result.json"
     if done.exists():
@@ -65,6 +81,8 @@ def run_fold(
     training, held = study.split(fold)
     folder.mkdir(parents=True, exist_ok=True)
     names = {"training": [c.name for c in training], "validation": [c.name for c in held]}
+    if watching := study.inner_split(training)[1]:
+        names["watching"] = [c.name for c in watching]
     keep_or_refuse(folder / "split.json", names)
     network = _train(study, training, make, folder, progress, teacher)
     scores = {}
@@ -73,7 +91,9 @@ def run_fold(
         maps = predict(segmenter(network), network_view(prepared))
         keep_prediction(folder / "predictions" / f"{case.name}.npz", maps)
         scores[case.name] = map_dice(maps[0], prepared)
-    write_json(done, {"cases": scores, "epochs": study.schedule.epochs, "stages": study.schedule.stages})
+    how = {"epochs": study.schedule.epochs, "stages": study.schedule.stages}
+    stops = {"patience": study.schedule.patience} if study.inner_folds else {}
+    write_json(done, {"cases": scores} | how | stops)
     return scores
 
 
@@ -145,11 +165,15 @@ def _train(
     progress: Progress,
     teacher: SegmentationNetwork | None,
 ) -> SegmentationNetwork:
-    prepared = [data.prepare(c, study.cache) for c in progress.track(training, description="preparing")]
+    learning, watching = (
+        [data.prepare(c, study.cache) for c in progress.track(part, description="preparing")]
+        for part in study.inner_split(training)
+    )
     torch.manual_seed(study.schedule.seed)
     network = make()
-    slices = Slices(prepared, study.empty_share, study.schedule.seed)
+    slices = Slices(learning, study.empty_share, study.schedule.seed)
     trainer = Trainer(network, slices, study.schedule, folder, teacher)
     trainer.resume()
-    trainer.run(progress)
+    validate = (lambda: float(np.mean(list(judge(segmenter(network), watching).values())))) if watching else None
+    trainer.run(progress, validate)
     return network

@@ -368,3 +368,11 @@ def test_a_table_of_another_space_is_refused(run, measured):
     done = run("--folds-run", "0", "--rounds", "0", "--latency-table", measured[0])
     assert isinstance(done.exception, DataError)
     assert "another search space" in str(done.exception)
+
+
+def test_early_stopping_is_part_of_the_settings_and_of_the_command_only_where_it_is_asked_for():
+    plain, stopped = Study(cases=()), Study(cases=(), inner_folds=4, schedule=Schedule(patience=3))
+    assert not {"patience", "inner_folds"} & comparison._settings(plain).keys(), "older folders are gone on with"
+    assert comparison._settings(stopped) | {"patience": 3, "inner_folds": 4} == comparison._settings(stopped)
+    assert "--patience 3 --inner-folds 4" in comparison._command(stopped, "thesis", None, ())
+    assert "--patience" not in comparison._command(plain, "thesis", None, ())
