@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,15 +22,16 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from models.json_file import write_json
 from models.nasbranet.architecture import Architecture, Widths
 from models.nasbranet.decode import decode
-from models.nasbranet.latency import LatencyTable, penalty_ms, plan_ms
+from models.nasbranet.latency import penalty_ms, plan_ms
+from models.nasbranet.latency_table import LatencyTable
 from models.nasbranet.plan import NetworkPlan
 from models.nasbranet.space import SearchSpace
 from models.nasbranet.supernet import HEADS, Supernet
 from models.training.augment import Slices
 from models.training.data import Prepared
+from models.training.folds import keep_or_refuse
 from models.training.judge import map_dice, network_view
 from models.training.loop import save_whole
 from models.training.losses import focal_loss
@@ -95,11 +96,18 @@ class Search:
     """One search and its folder."""
 
     def __init__(
-        self, space: SearchSpace, groups: Groups, table: LatencyTable, settings: SearchSettings, folder: Path
+        self,
+        space: SearchSpace,
+        groups: Groups,
+        table: LatencyTable,
+        settings: SearchSettings,
+        folder: Path,
+        device: torch.device | None = None,
     ) -> None:
+        """`device` None: a GPU where there is one. Raises DataError where `folder` holds another search."""
         self.space, self.groups, self.table, self.settings, self.folder = space, groups, table, settings, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(settings.seed)
         self.net = Supernet(space).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -109,13 +117,21 @@ class Search:
             self.net.architecture_parameters(), settings.architecture_rate, betas=(0.5, 0.999)
         )
         self.epoch = 0
-        made_with = {"space": space.model_dump(), "settings": asdict(settings), "device": dict(table.device)}
-        write_json(folder / "settings.json", made_with)
+        keep_or_refuse(folder / "settings.json", self._made_with())
 
     @property
     def state(self) -> Path:
         """The checkpoint."""
         return self.folder / "search.pt"
+
+    def _made_with(self) -> dict[str, Any]:
+        """Say all that a search's outcome depends on: a folder holds one search, never parts of two."""
+        groups = self.groups
+        parts = {"weights": groups.weights.cases, "architecture": groups.architecture.cases, "judges": groups.judges}
+        return asdict(self.settings) | {
+            "space": self.space.model_dump(), "device": dict(self.table.device), "table": self.table.digest,
+            "cases": {part: sorted(prepared.case.name for prepared in cases) for part, cases in parts.items()},
+        }  # fmt: skip
 
     def resume(self) -> bool:
         """Go on from the last whole epoch, if there is one."""

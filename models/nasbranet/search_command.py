@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from models.json_file import write_json
-from models.nasbranet.latency import LatencyTable, keys_of, measure_table, sensitivities
+from models.nasbranet.latency import sensitivities
+from models.nasbranet.latency_table import LatencyTable, keys_of
+from models.nasbranet.measure import Device, device_at_hand, measure_table
 from models.nasbranet.picture import draw_plan
 from models.nasbranet.search import Candidate, Groups, Search, SearchSettings
 from models.nasbranet.space import SearchSpace
@@ -33,15 +36,19 @@ def latency_table(
     ends: Ends = "16,32,48",
     seconds: Annotated[float, typer.Option(help="how long each operator is timed")] = 6.0,
     threads: Annotated[int, typer.Option(help="CPU threads of each operator")] = 1,
+    device: Annotated[Device | None, typer.Option(help="what is timed; default a GPU where torch has one")] = None,
 ) -> None:
-    """Time every operator that the search can ask for, on this machine's CPU, and print what the time depends on."""
+    """Time every operator that the search can ask for, and print what the time depends on.
+
+    On the CPU by OpenVINO in float32; on a GPU by torch in float16, between CUDA events (not yet run on a GPU).
+    """
     space = _space(layers, expansions, ends)
     keys = keys_of(space)
     with Progress(console=console) as progress:
         bar = progress.add_task("timing operators", total=len(keys))
-        table = measure_table(keys, seconds, lambda: progress.advance(bar), threads)
-    table.save(to)
-    console.print(f"{to}: {len(keys)} operators on {table.device['device']}")
+        table = measure_table(keys, seconds, lambda: progress.advance(bar), threads, device or device_at_hand())
+    replace(table, space=space.model_dump(mode="json")).save(to)
+    console.print(f"{to}: {len(keys)} operators on {table.device['device']}, {table.device['backend']}")
     for name, ms in sensitivities(space, table).items():
         console.print(f"the expected time changes with {name} by {ms:.2f} ms")
 
@@ -74,6 +81,8 @@ def search(
     """
     if threads:
         torch.set_num_threads(threads)
+    space, times = _space(layers, expansions, ends), LatencyTable.load(table)
+    times.require(keys_of(space), table)  # now: a shape that is missed after the warm-up has cost hours
     cases = data.usable(data.read_cases(data_folder), leave_out or ())
     if split is not None:
         cases = data.of_split(cases, split, "training")
@@ -81,10 +90,9 @@ def search(
         warm_up=warm_up, epochs=epochs, steps=steps, batch=batch, scale=scale, target_ms=target_ms,
         exponent=exponent, time_weight=time_weight, architecture_rate=architecture_rate, seed=seed,
     )  # fmt: skip
-    space = _space(layers, expansions, ends)
     with Progress(console=console) as progress:
         groups = make_groups(cases, seed, cache, progress)
-        searching = Search(space, groups, LatencyTable.load(table), settings, out)
+        searching = Search(space, groups, times, settings, out)
         if searching.resume():
             console.print(f"resuming after epoch {searching.epoch}")
         candidates = searching.run(progress)
