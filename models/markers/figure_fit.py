@@ -132,7 +132,18 @@ def fit(patients: Sequence[Patient], name: str) -> Any:
 def calibrate(
     scores: Floats, altered: NDArray[np.bool_], coverage: float, auc: float, auc_interval: tuple[float, float]
 ) -> Calibration:
-    """Fit the logistic function (with Platt's softened labels) and keep the scores of either class."""
+    """Fit the logistic function and keep the scores of either class."""
+    slope, intercept = platt(scores, altered)
+    return Calibration(
+        slope=slope, intercept=intercept, coverage=coverage,
+        altered=tuple(round(float(s), 4) for s in sorted(scores[altered])),
+        unaltered=tuple(round(float(s), 4) for s in sorted(scores[~altered])),
+        auc=auc, auc_interval=auc_interval,
+    )  # fmt: skip
+
+
+def platt(scores: Floats, altered: NDArray[np.bool_]) -> tuple[float, float]:
+    """Fit slope and intercept of the logistic function from score to probability, with Platt's softened labels."""
     ones, zeros = int(altered.sum()), int((~altered).sum())
     high, low = (ones + 1) / (ones + 2), 1 / (zeros + 2)
     weights = np.where(altered, high, low)
@@ -141,13 +152,8 @@ def calibrate(
     model = LogisticRegression(C=1e4, max_iter=1000).fit(rows, labels, np.concatenate([weights, 1.0 - weights]))
     slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope < FLATTEST:  # the score tells nothing, or the contrary of what it should: the prior is left
-        slope, intercept = FLATTEST, float(to_score(weights.mean()))
-    return Calibration(
-        slope=slope, intercept=intercept, coverage=coverage,
-        altered=tuple(round(float(s), 4) for s in sorted(scores[altered])),
-        unaltered=tuple(round(float(s), 4) for s in sorted(scores[~altered])),
-        auc=auc, auc_interval=auc_interval,
-    )  # fmt: skip
+        return FLATTEST, float(to_score(weights.mean()))
+    return slope, intercept
 
 
 def nested_calibration(
