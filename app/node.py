@@ -53,18 +53,13 @@ class Node:
         same data folder is waited for.
         """
         self._settings, self._start_anew = settings, start_anew
-<<<<<<< HEAD
         self._reception = Reception(settings)
-=======
-        self._spawn = multiprocessing.get_context("spawn")
-        destinations = [destination.name for destination in settings.sender.destinations]
-        self._tally = Tally(self._spawn, settings.receiver.process_count, destinations)
->>>>>>> trail
+        deliveries = self._reception.tally.deliveries
         self._times = metrics.StageTimes()
         self._watch = Watch(settings.pipeline.timeout_seconds, self._end_hung)
         self._lock = DataLock(settings.data_dir, wait_seconds)
         self._journal = Journal(settings.journal_path)
-        self._outbox = Outbox(settings, self._journal, self._tally.deliveries)
+        self._outbox = Outbox(settings, self._journal, deliveries)
         self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
         self._retention = Retention(settings, self._journal)
         self._trail, self._endings = None, None
@@ -72,9 +67,7 @@ class Node:
             self._trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title)
             self._endings = JobEndings(self._journal, self._trail, settings.data_dir)
         self._forwarder = open_forwarder(settings)
-        self._sender = Sender(
-            settings.sender, self._journal, self._outbox, trail=self._trail, tally=self._tally.deliveries
-        )
+        self._sender = Sender(settings.sender, self._journal, self._outbox, trail=self._trail, tally=deliveries)
         self._storage = Storage(settings.data_dir, settings.receiver.free_space_watermark_mb)
         self._settling = Settling(
             settings, self._journal, self._inbox, self._outbox, self._storage, self._times, self._sender.wake
@@ -163,12 +156,8 @@ class Node:
         return metrics.write_metrics(
             figures(self._journal),
             [destination.name for destination in self._settings.sender.destinations],
-<<<<<<< HEAD
             self._reception.tally.read(),
-=======
-            self._tally.read(),
-            self._tally.deliveries.read(),
->>>>>>> trail
+            self._reception.tally.deliveries.read(),
             self._times,
             {
                 "node": os.getpid(),

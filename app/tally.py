@@ -1,4 +1,4 @@
-"""Numbers that the node's processes write and its own reads: instances taken, deliveries, and that the receiver moves."""
+"""Numbers that the node's processes write and its own reads: instances taken, deliveries, the receiver's beats."""
 
 from __future__ import annotations
 
