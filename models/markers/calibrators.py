@@ -89,6 +89,8 @@ class Judged:
     """By name: ece (five bins of equal numbers), ece_10, ece_10_wide (of equal width), brier, log_loss."""
     against_shipped: Mapping[str, Estimate]
     """Brier and log loss less the shipped way's on the same patients; below 0 is better."""
+    by_chance: Mapping[str, Estimate]
+    """The calibration errors, mean and middle 95 %, of as many patients whose true frequencies were what was said."""
 
     @property
     def clearly_better(self) -> bool:
@@ -100,6 +102,7 @@ class Judged:
         return {
             **{name: figure.content() for name, figure in self.figures.items()},
             "less_shipped": {name: figure.content() for name, figure in self.against_shipped.items()},
+            "by_chance": {name: figure.content() for name, figure in self.by_chance.items()},
             "clearly_better": self.clearly_better,
         }
 
@@ -120,6 +123,7 @@ def compare_calibrators(
                 **{loss: _mean(losses[name][loss], rows) for loss in LOSSES},
             },
             {loss: _mean(losses[name][loss] - losses[SHIPPED][loss], rows) for loss in LOSSES},
+            {error: _of_truth(told, of, draws) for error, of in ERRORS.items()},
         )
         for name, told in found.items()
     }
@@ -151,6 +155,14 @@ def _error(
     labels = altered.astype(np.int64)
     value = float(np.mean([error(labels, deal) for deal in told]))
     return _estimate(value, [float(np.mean([error(labels[row], deal[row]) for deal in told])) for row in rows])
+
+
+def _of_truth(told: Floats, error: Callable[[NDArray[np.int64], Floats], float], draws: int) -> Estimate:
+    """Measure the error of probabilities that are true, on patients drawn from them."""
+    rng = np.random.default_rng(0)
+    chances = [told[draw % len(told)] for draw in range(draws)]
+    drawn = [error((rng.random(len(chance)) < chance).astype(np.int64), chance) for chance in chances]
+    return _estimate(float(np.mean(drawn)), drawn)
 
 
 def _estimate(value: float, drawn: list[float]) -> Estimate:

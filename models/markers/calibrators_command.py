@@ -45,5 +45,6 @@ def calibrators(
             figures = [f"{judged.figures[column].value:.3f}" for column in COLUMNS]
             table.add_row(way, *figures, str(judged.against_shipped["log_loss"]))
         console.print(table)
+        console.print(f"ECE, 5 bins, of as many patients if {SHIPPED}'s were true: {found[SHIPPED].by_chance['ece']}")
     if json_file is not None:
         write_json(json_file, {"folds": folds, "deals": deals, "shipped": SHIPPED, "markers": content})

@@ -50,6 +50,12 @@ def test_another_way_is_clearly_better_only_by_evidence():
     assert found[SHIPPED].against_shipped["brier"].value == 0.0
 
 
+def test_few_patients_have_a_calibration_error_though_their_probabilities_are_true():
+    few, many = (compare_calibrators(*made(count), deals=1, draws=200)[SHIPPED] for count in (70, 3000))
+    assert few.by_chance["ece"].value > 3 * many.by_chance["ece"].value
+    assert few.by_chance["ece"].low < few.figures["ece"].value < few.by_chance["ece"].high
+
+
 def test_nobody_is_judged_by_what_their_own_answer_taught(monkeypatch):
     scores, altered = np.arange(40.0), np.arange(40) % 2 == 0
     taught, judged = [], []
