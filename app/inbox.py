@@ -29,7 +29,7 @@ LOGGER = logging.getLogger(__name__)
 _COARSE_CLOCK_NS = 100_000_000
 """A folder's modification time moves in steps of some ms: one this fresh may still hide a later change."""
 
-_OF_ONE_FOLDER = (*NOT_UNDERSTOOD, PipelineError, ArithmeticError, MemoryError)
+OF_ONE_FOLDER = (*NOT_UNDERSTOOD, PipelineError, ArithmeticError, MemoryError)
 """What looking at a folder may raise because of what is in it."""
 
 LOOK_SECONDS = 10.0
@@ -151,7 +151,7 @@ class Inbox:
             try:
                 self._look_at(self._folder / name, modified_ns)
                 self._troubled.discard(name)
-            except _OF_ONE_FOLDER as error:
+            except OF_ONE_FOLDER as error:
                 # One study's folder never stops the others; it is looked at again when it has been quiet.
                 if name not in self._troubled:
                     LOGGER.warning("folder %s cannot be used yet: %s", name, _reason(error))
@@ -252,7 +252,7 @@ class Inbox:
             return known if names else None
         try:
             study_uid = read_study_uid(folder / names[0])
-        except _OF_ONE_FOLDER as error:
+        except OF_ONE_FOLDER as error:
             LOGGER.warning("folder %s is left alone: %s in its first file", folder.name, _reason(error))
             return None
         if study_key(study_uid) != folder.name:
