@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
-from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
 MOST_ELEMENTS = 1_000_000
 """Elements, items and delimiters that an object may hold in all: 6,000 frames of enhanced MR with 150 each. As pydicom
@@ -22,7 +23,6 @@ LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC",
 """VRs whose length has 32 bits (PS3.5 table 7.1-1)."""
 _UNTOLD = frozenset({b"UN", None})
 """VRs that do not tell whether there are items; None: implicit VR."""
-_SEQUENCES = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
 _PIXELS = 0x7FE0
 _ITEM_GROUP = 0xFFFE
 _SEQUENCE, _ITEM, _FRAGMENTS, _BYTES, _END = range(5)
@@ -56,14 +56,19 @@ def has_items(tag: int, vr: bytes | None, length: int) -> bool:
     """Say whether an element's value is a sequence's; `vr` is None in implicit VR."""
     if length == UNDEFINED_LENGTH:
         return (vr == b"SQ" or vr in _UNTOLD) and tag >> 16 != _PIXELS
-    return vr == b"SQ" or (vr in _UNTOLD and tag in _SEQUENCES)
+    return vr == b"SQ" or (vr in _UNTOLD and _is_sequence(tag))
+
+
+@lru_cache(4_096)
+def _is_sequence(tag: int) -> bool:
+    return dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"
 
 
 def end_of_sequence(content: bytes, at: int, length: int, budget: Budget, *, implicit: bool, little: bool) -> int:
     """Return where a sequence ends whose first item is at `at`: where its delimiter stands, if `length` is undefined.
 
-    What has a length and is no dataset inside is stepped over. Raises CutOff, ValueError or struct.error where there is
-    no such end, TooMuch where the budget does not allow what is in it.
+    What has a length and is no dataset inside is stepped over. Raises CutOff where its end is not among the bytes that
+    are there, ValueError where it can have none, TooMuch where the budget does not allow what is in it.
     """
     form = _Form("<" if little else ">", implicit)
     is_undefined = length == UNDEFINED_LENGTH
@@ -84,11 +89,11 @@ def end_of_sequence(content: bytes, at: int, length: int, budget: Budget, *, imp
             ends = at + (0 if length == UNDEFINED_LENGTH else length)
             if ends > limit:
                 raise CutOff("a length leads beyond what holds it")
-        except (ValueError, struct.error):
+        except (ValueError, struct.error) as error:
             while opened and not opened[-1][2]:
                 opened.pop()
             if not opened:
-                raise
+                raise error if isinstance(error, ValueError) else CutOff("it ends within an element") from error
             at = opened.pop()[1]
             continue
         if inner == _END:
@@ -109,10 +114,8 @@ class _Form:
     def __init__(self, order: str, implicit: bool) -> None:
         self.implicit = implicit
         self.tag_and_length = struct.Struct(f"{order}HHL").unpack_from
-        self.long_length, self.short_length = (
-            struct.Struct(f"{order}L").unpack_from,
-            struct.Struct(f"{order}H").unpack_from,
-        )
+        self.long_length = struct.Struct(f"{order}L").unpack_from
+        self.short_length = struct.Struct(f"{order}H").unpack_from
 
 
 def _next(content: bytes, at: int, kind: int, has_end: bool, form: _Form) -> tuple[int, int, int]:
