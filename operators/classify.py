@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models import frame
 from models.markers.calibration import Verdict
-from models.markers.figure_model import FigureModel
+from models.markers.figure_model import FigureModel, doubt, is_child
 from models.markers.image_features import NoTumour, describe
 from models.markers.slice_network import SliceNetwork
 from operators.attention import asked_for, look
@@ -27,11 +27,8 @@ from operators.patient import age_years, sex
 from operators.settings_digest import digest_of
 from operators.stage import Job, StageOperator, needed
 
-DECISIVE_CHECKS = ("segmentation", "input")
+OUTLINE_CHECK, IMAGES_CHECK = DECISIVE_CHECKS = ("segmentation", "input")
 """Checks whose warning takes the ground from under every marker: a wrong outline, or images unlike the training's."""
-
-ADULT_YEARS = 18.0
-"""Children's gliomas are others (WHO CNS 2021 has families of their own for them), and no model has seen any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +79,8 @@ class FigureClassifier:
     def __call__(self, evidence: Evidence) -> Marker:
         """Say which answer alone is thinkable and the likelier, if one is."""
         known = self._model.calibration
-        worth = f"AUC {known.auc:.2f}, {known.auc_interval[0]:.2f} to {known.auc_interval[1]:.2f}"
-        if not known.beats_chance:
-            return not_assessed(self._name, f"no model tells it better than chance on patients it never saw ({worth})")
+        if known.withheld:
+            return not_assessed(self._name, known.withheld)
         try:
             score = self._model.score(evidence.figures, evidence.age_years)
         except NoTumour:
@@ -96,7 +92,7 @@ class FigureClassifier:
         return Marker(
             self._name,
             MarkerValue(verdict),
-            f"{said}; {missed} ({worth} on patients never seen){age}",
+            f"{said}; {missed} ({known.worth} on patients never seen){age}",
             known.probability(score),
             self._model.name,
             self._model.version,
@@ -114,11 +110,9 @@ def classify(evidence: Evidence, doubt: str, classifiers: Mapping[MarkerName, Ma
 
 def doubt_of(checks: Sequence[Check], age: float | None) -> str:
     """Say why no marker should be read from this study of a patient of an age in years, or nothing."""
-    if age is not None and age < ADULT_YEARS:
-        return "the models learnt from adults alone"
-    doubts = [c.name for c in checks if c.name in DECISIVE_CHECKS and c.outcome is not Outcome.PASS]
-    reasons = {"segmentation": "the outline is doubtful", "input": "the images may be unlike those of training"}
-    return " and ".join(reasons[name] for name in dict.fromkeys(doubts))
+    failed = {check.name for check in checks if check.outcome is not Outcome.PASS}
+    child = age is not None and is_child(age)
+    return doubt(child=child, images=IMAGES_CHECK in failed, outline=OUTLINE_CHECK in failed)
 
 
 def not_assessed(name: MarkerName, reason: str) -> Marker:

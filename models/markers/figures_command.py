@@ -19,7 +19,7 @@ from models.json_file import write_json
 from models.markers.crossval import OUTCOMES
 from models.markers.figure_fit import Patient, calibrate, choose, fit, held_out, nested_calibration
 from models.markers.figure_model import CALIBRATION, MODEL, with_age
-from models.markers.image_features import NoTumour, describe, feature_names
+from models.markers.found import described
 from models.markers.labels import Subject, find_marker, read_subjects
 from models.markers.metrics import measure
 from models.markers.outcomes import Outcome, PatientOutcome
@@ -28,8 +28,6 @@ from models.training import data
 from models.training.folds import finished_predictions, read_prediction
 from models.training.judge import framed_tumour, network_view
 
-FIGURES_VERSION = 1
-"""Counts up when figures are reckoned otherwise; kept ones are made anew then."""
 VOXEL_MM = (data.ASSUMED_SLICE_MM, frame.FRAME_PIXEL_MM, frame.FRAME_PIXEL_MM)
 """Voxels of the frame, for the smallest lesion that post-processing keeps."""
 
@@ -147,17 +145,9 @@ def _found(prediction: Path, refinement: Refinement) -> NDArray[np.bool_]:
 def _described(
     subject: Subject, view: NDArray[np.float32], tumour: NDArray[np.bool_], cache: Path
 ) -> NDArray[np.float64] | None:
-    """Describe a tumour, or read what was kept of it; None where there is none."""
-
-    def make() -> dict[str, Any]:
-        try:
-            return {"figures": describe(view, tumour)}
-        except NoTumour:
-            return {"figures": np.zeros(0)}
-
-    key = f"{FIGURES_VERSION} {' '.join(feature_names())}"
-    found: NDArray[np.float64] = data.kept(cache, f"{subject.case.name}-figures", [view, tumour], key, make)["figures"]
-    return with_age(found, subject.age_years) if found.size else None
+    """Describe a tumour in figures and age; None where there is none."""
+    found = described(subject.case, view, tumour, cache)
+    return None if found is None else with_age(found, subject.age_years)
 
 
 def _outcome(
