@@ -23,7 +23,7 @@ from models.markers.slice_network import SliceNetwork
 from operators.attention import asked_for, look
 from operators.domain import BoolArray, Check, FloatArray, Marker, MarkerName, MarkerValue, Outcome, TumourMap
 from operators.network_view import NetworkView
-from operators.patient import age_years, sex
+from operators.patient import age_years, childhood, sex
 from operators.settings_digest import digest_of
 from operators.stage import Job, StageOperator, needed
 
@@ -108,11 +108,16 @@ def classify(evidence: Evidence, doubt: str, classifiers: Mapping[MarkerName, Ma
     return tuple(_answer(name, evidence, doubt, classifiers.get(name)) for name in MarkerName)
 
 
-def doubt_of(checks: Sequence[Check], age: float | None) -> str:
-    """Say why no marker should be read from this study of a patient of an age in years, or nothing."""
+def doubt_of(checks: Sequence[Check], age: float | None, child: str = "") -> str:
+    """Say why no marker should be read from this study of a patient of an age in years, or nothing.
+
+    `child` is why the patient must be taken for a child whatever the age is taken for.
+    """
+    if child:
+        return child
     failed = {check.name for check in checks if check.outcome is not Outcome.PASS}
-    child = age is not None and is_child(age)
-    return doubt(child=child, images=IMAGES_CHECK in failed, outline=OUTLINE_CHECK in failed)
+    young = age is not None and is_child(age)
+    return doubt(child=young, images=IMAGES_CHECK in failed, outline=OUTLINE_CHECK in failed)
 
 
 def not_assessed(name: MarkerName, reason: str) -> Marker:
@@ -152,8 +157,9 @@ class ClassifyOperator(StageOperator):
         """Add `job.markers`, and `job.attention` of those that are assessed and have a network."""
         study, view = needed(job.study), needed(job.view)
         age = age_years(study)
-        evidence, doubt = evidence_of(view, needed(job.tumour), age), doubt_of(job.checks, age)
-        job.markers = classify(evidence, doubt, self._classifiers)
+        evidence = evidence_of(view, needed(job.tumour), age)
+        reason = doubt_of(job.checks, age, childhood(study))
+        job.markers = classify(evidence, reason, self._classifiers)
         job.depends_on = (*job.depends_on, self._digest)
         networks, patient = asked_for(self._networks, job.markers), (sex(study), evidence.age_years)
         job.attention, notes = look(networks, needed(job.stack), view, evidence.tumour, patient)

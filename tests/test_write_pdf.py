@@ -37,6 +37,7 @@ from operators.domain import (
 )
 from operators.measure import measure
 from operators.network_view import view_of
+from operators.patient import TWO_AGES
 from operators.quality import assess
 from operators.quality_limits import QualityLimits
 from operators.report_content import day, person
@@ -536,6 +537,7 @@ def test_every_other_reason_is_known_in_chinese():
     reasons += [m.reason for m in (*OPEN, *ASSESSED) if m.reason] + [
         "no tumour was found",
         "no tumour lies within the brain",
+        TWO_AGES,
     ]
     for idh in MarkerValue:
         for codel in MarkerValue:
