@@ -55,6 +55,16 @@ class MarkerClassifier(Protocol):
         ...
 
     @property
+    def model(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Of the model's file."""
+        ...
+
+    @property
     def settings(self) -> object:
         """What its answers depend on beside the model's own version; its repr tells all of it."""
         ...
@@ -65,6 +75,11 @@ class FigureClassifier:
 
     def __init__(self, name: MarkerName, model: FigureModel) -> None:
         self._name, self._model = name, model
+
+    @property
+    def model(self) -> str:
+        """What it is called."""
+        return self._model.name
 
     @property
     def version(self) -> str:
@@ -80,11 +95,11 @@ class FigureClassifier:
         """Say which answer alone is thinkable and the likelier, if one is."""
         known = self._model.calibration
         if known.withheld:
-            return not_assessed(self._name, known.withheld)
+            return not_assessed(self._name, known.withheld, self)
         try:
             score = self._model.score(evidence.figures, evidence.age_years)
         except NoTumour:
-            return not_assessed(self._name, "no tumour lies within the brain")
+            return not_assessed(self._name, "no tumour lies within the brain", self)
         verdict = known.verdict(score)
         said = "the images do not decide it" if verdict is Verdict.INDETERMINATE else "suggested by the images"
         age = "" if evidence.age_years is not None else "; the patient's age is not known"
@@ -94,8 +109,8 @@ class FigureClassifier:
             MarkerValue(verdict),
             f"{said}; {missed} ({known.worth} on patients never seen){age}",
             known.probability(score),
-            self._model.name,
-            self._model.version,
+            self.model,
+            self.version,
             known.open_between(),
             known.coverage,
         )
@@ -104,7 +119,7 @@ class FigureClassifier:
 def classify(evidence: Evidence, doubt: str, classifiers: Mapping[MarkerName, MarkerClassifier]) -> tuple[Marker, ...]:
     """Say of every marker what its model says, or why nothing is said; `doubt` is why none may speak, or empty."""
     if not evidence.tumour.any():
-        return tuple(not_assessed(name, "no tumour was found") for name in MarkerName)
+        return tuple(not_assessed(name, "no tumour was found", classifiers.get(name)) for name in MarkerName)
     return tuple(_answer(name, evidence, doubt, classifiers.get(name)) for name in MarkerName)
 
 
@@ -120,9 +135,10 @@ def doubt_of(checks: Sequence[Check], age: float | None, child: str = "") -> str
     return doubt(child=young, images=IMAGES_CHECK in failed, outline=OUTLINE_CHECK in failed)
 
 
-def not_assessed(name: MarkerName, reason: str) -> Marker:
-    """State that nothing is said of a marker, and why."""
-    return Marker(name, MarkerValue.NOT_ASSESSED, reason)
+def not_assessed(name: MarkerName, reason: str, classifier: MarkerClassifier | None = None) -> Marker:
+    """State that nothing is said of a marker, and why; and by which model, where there is one that keeps silent."""
+    model, version = ("", "") if classifier is None else (classifier.model, classifier.version)
+    return Marker(name, MarkerValue.NOT_ASSESSED, reason, model=model, model_version=version)
 
 
 def evidence_of(view: NetworkView, tumour: TumourMap, age: float | None) -> Evidence:
@@ -134,7 +150,7 @@ def evidence_of(view: NetworkView, tumour: TumourMap, age: float | None) -> Evid
 def _answer(name: MarkerName, evidence: Evidence, doubt: str, classifier: MarkerClassifier | None) -> Marker:
     if classifier is None:
         return not_assessed(name, "no model for this marker is installed")
-    return not_assessed(name, doubt) if doubt else classifier(evidence)
+    return not_assessed(name, doubt, classifier) if doubt else classifier(evidence)
 
 
 class ClassifyOperator(StageOperator):

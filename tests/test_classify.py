@@ -64,6 +64,7 @@ def test_a_model_no_better_than_chance_says_nothing():
     found = FigureClassifier(MarkerName.MGMT, Model(9.0, weak))(evidence())
     assert found.value is MarkerValue.NOT_ASSESSED
     assert found.reason == "no model tells it better than chance on patients it never saw (AUC 0.57, 0.39 to 0.76)"
+    assert (found.model, found.model_version) == ("idh figures", "0123456789ab"), "who keeps silent is named"
 
 
 @pytest.mark.parametrize("marker", ["idh", "1p19q", "mgmt", "proliferation", None])
@@ -113,7 +114,9 @@ def test_doubt_about_what_a_marker_is_read_from_silences_it(checks, doubt):
     assert set(by_name) == set(MarkerName)
     assert by_name[MarkerName.IDH].value is (MarkerValue.NOT_ASSESSED if doubt else MarkerValue.ALTERED)
     assert not doubt or by_name[MarkerName.IDH].reason == doubt
+    assert (by_name[MarkerName.IDH].model, by_name[MarkerName.IDH].model_version) == ("idh figures", "0123456789ab")
     assert by_name[MarkerName.MGMT].reason == "no model for this marker is installed"
+    assert by_name[MarkerName.MGMT].model == by_name[MarkerName.MGMT].model_version == ""
 
 
 def test_of_a_child_nothing_is_said():
@@ -135,6 +138,7 @@ def test_the_tumour_is_described_once_for_all_markers(monkeypatch):
 def test_without_a_tumour_no_marker_is_assessed():
     found = classify(evidence(tumour=False), "", {MarkerName.IDH: FigureClassifier(MarkerName.IDH, Model(3.0))})
     assert {m.reason for m in found} == {"no tumour was found"}
+    assert {m.name: m.model for m in found if m.model} == {MarkerName.IDH: "idh figures"}
 
 
 def study(**header):

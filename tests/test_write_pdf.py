@@ -68,6 +68,7 @@ ASSESSED = (
     Marker(
         MarkerName.MGMT, MarkerValue.NOT_ASSESSED,
         "no model tells it better than chance on patients it never saw (AUC 0.62, 0.43 to 0.79)",
+        model="mgmt figures", model_version="c7201f3800f1",
     ),
     Marker(MarkerName.PROLIFERATION, MarkerValue.UNALTERED, "", 0.21, "proliferation figures", "06bc10df6290"),
 )  # fmt: skip
@@ -421,6 +422,7 @@ def test_models_are_named_with_what_they_learnt_from(tmp_path):
     text = text_of(written(tmp_path, data=data, markers=ASSESSED, engine="OpenVINO 1 on CPU, f32"))
     assert "nasbranet 1.2.0 (outline) 61 patients of somewhere" in text
     assert "idh figures 3b27365be912 (IDH mutation) training data not stated" in text
+    assert "mgmt figures c7201f3800f1 (MGMT promoter methylation)" in text, "it keeps silent, and is named"
     assert "the outline's network ran on OpenVINO 1 on CPU, f32" in text
     assert "Series used: FLAIR 4, T1C 2" in text
     assert "Glioma Node 1.0, made 2026-03-01 09:30" in text
@@ -483,7 +485,7 @@ def test_the_chinese_page_is_chinese(tmp_path):
     ):
         assert squeezed(told) in squeezed(text)
     left = set(re.findall(r"[A-Za-z]{4,}", text)) - {"Jörg", "ller", "MGMT", "FLAIR", "FISH", "TERT", "EGFR", "CDKN"}
-    assert left <= {"nasbranet", "figures", "proliferation", "Glioma", "Node"}
+    assert left <= {"nasbranet", "figures", "mgmt", "proliferation", "Glioma", "Node"}
     assert "未检出肿瘤" in text_of(written(tmp_path, "zh", markers=OPEN, semi_axes_mm=None))
 
 
