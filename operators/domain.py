@@ -275,6 +275,7 @@ class Marker:
     reason: str = ""
     probability: float | None = None
     model: str = ""
+    """What answered, or would have: of a marker that is not assessed, empty where no model is installed."""
     model_version: str = ""
     open_between: tuple[float, float] | None = None
     """Probabilities between which the model gives no answer; none are known of a model that does not say."""

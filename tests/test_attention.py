@@ -62,7 +62,7 @@ class Broken(Network):
 class Answering:
     """A classifier that always says the same."""
 
-    settings = "none"
+    settings, model, version = "none", "idh figures", "1"
 
     def __call__(self, evidence):
         return Marker(MarkerName.IDH, MarkerValue.INDETERMINATE, "as it is", 0.5)
@@ -172,10 +172,15 @@ def test_a_marker_that_is_not_assessed_has_no_map_and_its_network_is_not_asked(j
     assert (job.attention, job.notes, network.seen) == ((), (), None)
 
 
-def test_a_child_has_no_map(job):
+@pytest.mark.parametrize(
+    "said", [("013Y", "20100601"), ("006M", ""), ("000Y", ""), ("", "{study}"), ("003Y", "19750301")]
+)
+def test_a_child_has_no_map(job, said):
     for source in job.study.series:
-        source.header.PatientAge, source.header.PatientBirthDate = "013Y", "20100601"
+        born = said[1].format(study=source.header.StudyDate)
+        source.header.PatientAge, source.header.PatientBirthDate = said[0], born
     classified(job, network := Network())
+    assert {marker.value for marker in job.markers} == {MarkerValue.NOT_ASSESSED}
     assert "adults" in job.markers[0].reason
     assert (job.attention, network.seen) == ((), None)
 

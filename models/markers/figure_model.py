@@ -28,6 +28,9 @@ INPUTS = (*feature_names(), "age")
 """What the model reads, in order: figures of the tumour, and age in years (not a number where it is not known)."""
 AGES = (1.0, 110.0)
 """Ages in years outside of these are taken for not known."""
+ADULT_YEARS = 18.0
+"""Children's gliomas are others (WHO CNS 2021 has families of their own for them), and no model has seen any."""
+ADULTS_ALONE = "the models learnt from adults alone"
 
 Ensemble = Sequence[tuple[float, Any]]
 """Classifiers, each with its weight."""
@@ -57,6 +60,19 @@ class FigureModel:
     def score(self, figures: NDArray[np.float64], age_years: float | None) -> float:
         """Give the log odds that the marker is altered, not yet calibrated, from `describe`'s figures of the tumour."""
         return float(ensemble_score(self.members, with_age(figures, age_years)[None])[0])
+
+
+def is_child(age_years: float) -> bool:
+    """Say whether an age is a child's; a negative one is nobody's."""
+    return 0.0 <= age_years < ADULT_YEARS
+
+
+def doubt(*, child: bool, images: bool, outline: bool) -> str:
+    """Say why no marker should be read, or nothing: of a child, of doubtful images, by a doubtful outline."""
+    if child:
+        return ADULTS_ALONE
+    reasons = {"the images may be unlike those of training": images, "the outline is doubtful": outline}
+    return " and ".join(reason for reason, holds in reasons.items() if holds)
 
 
 def with_age(figures: NDArray[np.float64], age_years: float | None) -> NDArray[np.float64]:

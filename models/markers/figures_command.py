@@ -20,7 +20,7 @@ from models.markers.crossval import OUTCOMES
 from models.markers.figure_fit import Patient, calibrate, ensemble, held_out, labels_of, nested_calibration
 from models.markers.figure_model import CALIBRATION, MODEL, with_age
 from models.markers.figure_table import TABLE, read_table, write_table
-from models.markers.image_features import NoTumour, describe, feature_names
+from models.markers.found import described as figures_of
 from models.markers.labels import Subject, find_marker, read_subjects
 from models.markers.metrics import auc as area
 from models.markers.metrics import measure
@@ -30,8 +30,6 @@ from models.training import data
 from models.training.folds import finished_predictions, read_prediction
 from models.training.judge import framed_tumour, network_view
 
-FIGURES_VERSION = 1
-"""Counts up when figures are reckoned otherwise; kept ones are made anew then."""
 SHIPPED = "shipped"
 """Folder of the outcomes of what ships."""
 VOXEL_MM = (data.ASSUMED_SLICE_MM, frame.FRAME_PIXEL_MM, frame.FRAME_PIXEL_MM)
@@ -200,17 +198,9 @@ def _found(prediction: Path, refinement: Refinement) -> NDArray[np.bool_]:
 def _described(
     subject: Subject, view: NDArray[np.float32], tumour: NDArray[np.bool_], cache: Path
 ) -> NDArray[np.float64] | None:
-    """Describe a tumour, or read what was kept of it; None where there is none."""
-
-    def make() -> dict[str, Any]:
-        try:
-            return {"figures": describe(view, tumour)}
-        except NoTumour:
-            return {"figures": np.zeros(0)}
-
-    key = f"{FIGURES_VERSION} {' '.join(feature_names())}"
-    found: NDArray[np.float64] = data.kept(cache, f"{subject.case.name}-figures", [view, tumour], key, make)["figures"]
-    return with_age(found, subject.age_years) if found.size else None
+    """Describe a tumour in figures and age; None where there is none."""
+    found = figures_of(subject.case, view, tumour, cache)
+    return None if found is None else with_age(found, subject.age_years)
 
 
 def _outcome(
