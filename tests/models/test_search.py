@@ -6,22 +6,25 @@ import csv
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.progress import Progress
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 from models.nasbranet import __main__ as command
+from models.nasbranet import search as module
 from models.nasbranet import search_command
-from models.nasbranet.architecture import START
-from models.nasbranet.latency import plan_ms
+from models.nasbranet.architecture import START, Architecture
+from models.nasbranet.latency import PenaltyWeights, plan_ms
 from models.nasbranet.latency_table import LatencyTable, keys_of
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import Op
-from models.nasbranet.search import Groups, Search, SearchSettings, head_loss, score
+from models.nasbranet.search import Groups, Search, head_loss
+from models.nasbranet.search_settings import SearchSettings, score
 from models.nasbranet.space import SearchSpace
 from models.training import data
 from models.training.augment import Slices
@@ -68,14 +71,32 @@ def test_warm_up_leaves_the_architecture_alone_and_search_moves_it(groups, tmp_p
     assert "teacher.gamma" not in moved, "a teacher's width is not searched"
 
 
-def test_warm_up_trains_what_both_architectures_have_for_themselves(groups, tmp_path):
-    """Defect 6 of the released code: only the teacher's stem and heads learnt."""
+@pytest.mark.parametrize("searching", [False, True])
+def test_both_phases_train_what_each_architecture_has_for_itself(groups, tmp_path, searching):
+    """Defect 6 of the released code: only the teacher's stem and heads learnt in warm-up, some passes missed them."""
     search = Search(SPACE, groups, slow_convolutions(), SETTINGS, tmp_path / "s")
     before = {name: p.detach().clone() for name, p in search.net.named_parameters()}
     with Progress(disable=True) as progress:
-        search._epoch(progress, searching=False)
-    for part in ("around_teacher.stem", "around_teacher.heads", "around_student.stem", "around_student.heads"):
-        assert any(n.startswith(part) and not torch.equal(p, before[n]) for n, p in search.net.named_parameters()), part
+        search._epoch(progress, searching=searching)
+    for part in ("stem", "heads", "climb_middle", "climb_coarse"):
+        for role in ("around_teacher", "around_student"):
+            own = [n for n in before if n.startswith(f"{role}.{part}")]
+            moved = dict(search.net.named_parameters())
+            assert any(not torch.equal(moved[n], before[n]) for n in own), (role, part)
+
+
+def test_each_step_has_the_widest_the_narrowest_and_drawn_passes_and_the_teacher_at_its_only_width(groups, tmp_path):
+    search = Search(SPACE, groups, slow_convolutions(), SETTINGS, tmp_path / "s")
+    inner = SPACE.cells[1:]
+    for searching in (False, True):
+        passes = [
+            (a is search.net.teacher, {w.index[n] for n in inner}) for a, w in search._passes(searching=searching)
+        ]
+        assert len(passes) == 4
+        assert passes.count((True, {SPACE.widest})) == 1, "widest is what the teacher is"
+        assert sum(teacher for teacher, _ in passes) == 1
+        assert (False, {0}) in passes
+        assert ((False, {SPACE.widest}) in passes) or not searching, "in warm-up the teacher's is the widest pass"
 
 
 def test_a_resumed_search_ends_where_an_unbroken_one_does(groups, tmp_path):
@@ -113,18 +134,96 @@ def test_each_candidate_is_scored_by_its_own_accuracy_and_time(groups, tmp_path,
     assert json.loads((tmp_path / "s" / "settings.json").read_text())["space"]["layers"] == 6
 
 
-def test_time_alone_drives_the_student_to_fast_operators(groups, tmp_path, monkeypatch):
-    from models.nasbranet import search as module
-    from models.nasbranet.latency import PenaltyWeights, penalty_ms
-
-    only_operators = PenaltyWeights(1.0, 0.0, 0.0)
-    monkeypatch.setattr(module, "penalty_ms", lambda *a: penalty_ms(*a, only_operators))
-    settings = replace(SETTINGS, warm_up=0, time_weight=100.0)
+def test_time_alone_drives_the_student_to_fast_operators(groups, tmp_path):
+    settings = replace(SETTINGS, warm_up=0, time_weight=100.0, penalty=PenaltyWeights(1.0, 0.0, 0.0))
     search, _ = run(groups, tmp_path / "s", settings)
     slow = [list(Op).index(op) for op in (Op.CONV, Op.CONV_X2)]
     for cell in SPACE.cells:
-        weights = search.net.student.operators(cell)
+        weights = search.net.student.operators(cell).detach()
         assert float(weights[slow].sum()) < 0.4, f"they began at .4 in {cell}"
+
+
+def test_lambda_stays_unless_frames_a_second_are_to_be_held():
+    assert SearchSettings().held(0.01, 1000.0) == 0.01
+    holding = SearchSettings(hold_fps=(155.0, 175.0))
+    assert holding.held(0.01, 1000.0 / 154) == 0.02, "too slow: time weighs more"
+    assert holding.held(0.01, 1000.0 / 176) == 0.005
+    assert holding.held(0.01, 1000.0 / 160) == 0.01
+    for wrong in ((175.0, 155.0), (0.0, 1.0)):
+        with pytest.raises(data.DataError, match="the lower first"):
+            SearchSettings(hold_fps=wrong)
+
+
+def test_lambda_doubles_each_epoch_of_a_slow_student_and_a_resumed_search_goes_on_with_it(
+    groups, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Search, "_judge", lambda *_: [0.5] * 5)
+    asked = []
+    monkeypatch.setattr(module, "penalty_ms", lambda space, student, *_: asked.append(1) or student.alpha.sum() * 0)
+    settings = replace(SETTINGS, warm_up=0, epochs=3, steps=1, hold_fps=(1e6, 2e6))
+    search, _ = run(groups, tmp_path / "s", settings)
+    assert (search.time_weight, len(asked)) == (8.0, 3)
+    again = Search(SPACE, groups, slow_convolutions(), settings, tmp_path / "s")
+    assert again.resume()
+    assert again.time_weight == 8.0
+    with (tmp_path / "s" / "log.csv").open() as file:
+        assert [row["lambda"] for row in csv.DictReader(file)][::4] == ["1", "2", "4"], "what each epoch ran with"
+
+
+def test_the_temperature_falls_from_the_first_to_the_last_epoch_of_the_search():
+    settings = SearchSettings(warm_up=2, epochs=3, temperature=(4.0, 1.0))
+    assert [settings.temperature_at(epoch) for epoch in (0, 2, 3, 4, 9)] == pytest.approx([4.0, 4.0, 2.0, 1.0, 1.0])
+    assert SearchSettings().temperature_at(40) == 1.0
+    with pytest.raises(data.DataError, match="above 0"):
+        SearchSettings(temperature=(1.0, 0.0))
+
+
+def test_draws_and_learning_rates_are_the_settings(groups, tmp_path, monkeypatch):
+    temperatures, rates = [], []
+    monkeypatch.setattr(Search, "_judge", lambda *_: [0.5] * 5)
+    sample = Architecture.sample
+    monkeypatch.setattr(Architecture, "sample", lambda self, draws, t: temperatures.append(t) or sample(self, draws, t))
+    move = Search._move_weights
+
+    def watched(search, *batch, **how):
+        rates.append(search.weights.param_groups[0]["lr"])
+        return move(search, *batch, **how)
+
+    monkeypatch.setattr(Search, "_move_weights", watched)
+    how = {"warm_up": 2, "epochs": 2, "steps": 1, "temperature": (4.0, 1.0)}
+    run(groups, tmp_path / "s", replace(SETTINGS, **how, weight_rate=(0.2, 0.1), rate_decay=0.5))
+    assert rates == pytest.approx([0.2, 0.1, 0.1, 0.05])
+    assert sorted(set(temperatures), reverse=True) == [4.0, 1.0]
+
+
+def test_every_setting_is_an_option_of_the_command(folder, tmp_path, monkeypatch):
+    slow_convolutions().save(tmp_path / "t.json")
+    asked = []
+
+    def search(space, groups, table, settings, out):
+        asked.append((space, settings))
+        raise data.DataError("far enough")
+
+    monkeypatch.setattr(search_command, "make_groups", lambda *_: None)
+    monkeypatch.setattr(search_command, "Search", search)
+    always = ["search", "--data", folder, "--out", tmp_path / "o", "--table", tmp_path / "t.json", *ARGUMENTS]
+    given = {
+        "warm_up": (3, "3"), "epochs": (4, "4"), "steps": (5, "5"), "batch": (6, "6"), "scale": (0.5, "0.5"),
+        "target_ms": (7.0, "7"), "exponent": (-0.1, "-0.1"), "time_weight": (0.2, "0.2"), "seed": (8, "8"),
+        "penalty": (PenaltyWeights(0.2, 0.3, 0.5), "0.2,0.3,0.5"), "hold_fps": ((155.0, 175.0), "155,175"),
+        "temperature": ((5.0, 0.5), "5,0.5"), "weight_rate": ((0.3, 0.1), "0.3,0.1"), "rate_decay": (0.9, "0.9"),
+        "architecture_rate": (0.001, "0.001"),
+    }  # fmt: skip
+    options = [word for name, (_, text) in given.items() for word in (f"--{name.replace('_', '-')}", text)]
+    for arguments in (always, [*always, *options]):
+        CliRunner().invoke(command.app, [str(a) for a in arguments])
+    assert asked[0] == (SPACE, SearchSettings())
+    assert asked[1] == (SPACE, SearchSettings(**{name: value for name, (value, _) in given.items()}))
+    assert given.keys() == asdict(SearchSettings()).keys()
+    for wrong in ("1", "1,2,x"):
+        done = CliRunner().invoke(command.app, [str(a) for a in (*always, "--penalty", wrong)])
+        assert done.exit_code == 2
+    assert len(asked) == 2
 
 
 def test_the_score_pays_for_speed_as_the_thesis_has_it():
