@@ -68,9 +68,9 @@ ASSESSED = (
     Marker(
         MarkerName.MGMT, MarkerValue.NOT_ASSESSED,
         "no model tells it better than chance on patients it never saw (AUC 0.62, 0.43 to 0.79)",
-        model="mgmt figures", model_version="c7201f3800f1",
+        model="mgmt figures", model_version="44a0c98bd4c7",
     ),
-    Marker(MarkerName.PROLIFERATION, MarkerValue.UNALTERED, "", 0.21, "proliferation figures", "06bc10df6290"),
+    Marker(MarkerName.PROLIFERATION, MarkerValue.UNALTERED, "", 0.21, "proliferation figures", "3a67e0886fe2"),
 )  # fmt: skip
 WARNED = (
     Check(
