@@ -92,7 +92,8 @@ def measure_what_can_be(
     truth, found = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
     if 0 < truth.sum() < len(truth):
         return dict(measure(labels, probabilities, threshold, draws, seed).figures)
-    measurable = {"accuracy", "ece", "sensitivity" if truth.any() else "specificity"} if len(truth) else set()
+    of_the_class = "sensitivity" if truth.any() else "specificity"
+    measurable = {"accuracy", "ece", "ece_10", "ece_10_wide", of_the_class} if len(truth) else set()
     rows = np.random.default_rng(seed).integers(max(1, len(truth)), size=(draws, len(truth)))
     return {
         name: _estimate(figure, truth, found, rows) if name in measurable else None
