@@ -326,7 +326,7 @@ def test_maps_of_several_markers_are_one_series(job):
 
 def test_neither_report_nor_page_says_that_the_network_answered(job):
     """The report names the picture in its evidence, as it does every result."""
-    job.markers = (Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.9, "idh figures", "3b27365be912"),)
+    job.markers = (Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.9, "idh figures", "82d434dd5306"),)
     job.attention = looked(job)
     job.findings = measure(job.stack, job.tumour)
     KeyImageOperator.process(None, job)

@@ -58,17 +58,17 @@ OPEN = tuple(Marker(n, MarkerValue.NOT_ASSESSED, "no model for this marker is in
 ASSESSED = (
     Marker(
         MarkerName.IDH, MarkerValue.ALTERED, f"suggested by the images; {WORTH.format(0.93, 0.87, 0.98)}", 0.91,
-        "idh figures", "3b27365be912", (0.54, 0.87),
+        "idh figures", "82d434dd5306", (0.54, 0.87),
     ),
     Marker(
         MarkerName.CODEL_1P19Q, MarkerValue.INDETERMINATE,
         f"the images do not decide it; {WORTH.format(0.77, 0.62, 0.91)}; the patient's age is not known", 0.34,
-        "1p19q figures", "7ab4d30a6227", (0.05, 0.36),
+        "1p19q figures", "7ccb1c143793", (0.05, 0.36),
     ),
     Marker(
         MarkerName.MGMT, MarkerValue.NOT_ASSESSED,
         "no model tells it better than chance on patients it never saw (AUC 0.62, 0.43 to 0.79)",
-        model="mgmt figures", model_version="c7201f3800f1",
+        model="mgmt figures", model_version="44a0c98bd4c7",
     ),
     Marker(MarkerName.PROLIFERATION, MarkerValue.UNALTERED, "", 0.21, "proliferation figures", "06bc10df6290"),
 )  # fmt: skip
@@ -418,11 +418,11 @@ def test_the_last_attempt_holds_whatever_comes(tmp_path):
 
 
 def test_models_are_named_with_what_they_learnt_from(tmp_path):
-    data = {"1.2.0": {"en": "61 patients of somewhere"}, "7ab4d30a6227": {"zh": "只有中文"}}
+    data = {"1.2.0": {"en": "61 patients of somewhere"}, "7ccb1c143793": {"zh": "只有中文"}}
     text = text_of(written(tmp_path, data=data, markers=ASSESSED, engine="OpenVINO 1 on CPU, f32"))
     assert "nasbranet 1.2.0 (outline) 61 patients of somewhere" in text
-    assert "idh figures 3b27365be912 (IDH mutation) training data not stated" in text
-    assert "mgmt figures c7201f3800f1 (MGMT promoter methylation)" in text, "it keeps silent, and is named"
+    assert "idh figures 82d434dd5306 (IDH mutation) training data not stated" in text
+    assert "mgmt figures 44a0c98bd4c7 (MGMT promoter methylation)" in text, "it keeps silent, and is named"
     assert "the outline's network ran on OpenVINO 1 on CPU, f32" in text
     assert "Series used: FLAIR 4, T1C 2" in text
     assert "Glioma Node 1.0, made 2026-03-01 09:30" in text

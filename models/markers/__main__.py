@@ -1,4 +1,5 @@
-"""Command line of the molecular markers: train, figures, learning-curve, judge, evaluate, abstention, compare, export.
+"""Command line of the molecular markers: train, figures, learning-curve, judge, evaluate, abstention,
+calibrators, compare, export.
 
 Labels are columns of DATA/labels.csv (idh, codel_1p19q, mgmt, proliferation_score, tert, atrx, grade, or one of
 your own). Splits are by patient; figures are of patients that a network never saw, with intervals.
@@ -16,6 +17,7 @@ from rich.console import Console
 from models.engine import ModelError
 from models.markers.abstention_command import abstention
 from models.markers.calibration import CalibrationError
+from models.markers.calibrators_command import calibrators
 from models.markers.compare import compare
 from models.markers.evaluate_command import evaluate
 from models.markers.export_command import export
@@ -58,6 +60,7 @@ app.command()(learning_curve)
 app.command()(judge)
 app.command()(evaluate)
 app.command()(abstention)
+app.command()(calibrators)
 app.command()(compare)
 app.command()(export)
 

@@ -12,6 +12,7 @@ from models.markers.metrics import Performance
 NAMES = {
     "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "auc": "AUC",
     "kappa": "Cohen's kappa", "ece": "calibration error (ECE)",
+    "ece_10": "the same over ten bins", "ece_10_wide": "the same over ten bins of equal width",
 }  # fmt: skip
 
 
