@@ -183,12 +183,15 @@ def test_every_metric_is_told_in_the_text_form(tmp_path):
     times.settled(job(load=0.3, segment=2.0), "done")
     times.settled(job(load=400.0), "failed")
     processes = {"node": None, "receiver": 999_999_999}
-    found = samples(write_metrics(figures, ["pacs"], {"kept": 9, "refused": 0}, times, processes, tmp_path, ready=True))
+    counts = {"associations": 2, "rejected": 5}
+    taken = {"kept": 9, "refused": 0}
+    found = samples(write_metrics(figures, ["pacs"], taken, times, processes, tmp_path, ready=True, **counts))
     assert found['glioma_studies{state="done"}'] == 3
     assert found['glioma_studies{state="quarantined"}'] == 0
     assert (found["glioma_jobs_waiting"], found["glioma_oldest_waiting_seconds"]) == (2, 7.5)
     assert found['glioma_deliveries_dead{destination="gone"}'] == 4
     assert found['glioma_instances_received_total{outcome="kept"}'] == 9
+    assert (found["glioma_associations"], found["glioma_peers_rejected_total"]) == (2, 5)
     assert found['glioma_jobs_total{outcome="failed"}'] == 1
     buckets = [found[f'glioma_stage_seconds_bucket{{stage="load",le="{bound}"}}'] for bound in (*BUCKETS, "+Inf")]
     assert buckets == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2]
@@ -198,7 +201,7 @@ def test_every_metric_is_told_in_the_text_form(tmp_path):
 
 
 def test_a_quote_in_a_label_is_escaped(tmp_path):
-    text = write_metrics(Figures(), ['a"b\\'], {}, StageTimes(), {}, tmp_path, ready=False)
+    text = write_metrics(Figures(), ['a"b\\'], {}, StageTimes(), {}, tmp_path, ready=False, associations=0, rejected=0)
     assert r'glioma_deliveries_owed{destination="a\"b\\"} 0' in text
 
 
