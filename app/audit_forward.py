@@ -19,7 +19,8 @@ from app.audit import TRAIL
 from app.audit_unsent import Unsent
 from app.config import Settings
 from app.config_operation import SyslogConfig
-from app.errors import ConfigError
+from app.errors import ConfigError, TlsError
+from app.tls import web_context
 
 LOGGER = logging.getLogger(__name__)
 PRIORITY = 10 * 8 + 5
@@ -34,9 +35,9 @@ class Forwarder:
     """Sends what is new in the trail, in a thread of its own."""
 
     def __init__(self, trail: Path, config: SyslogConfig) -> None:
-        """Prepare TLS; raises OSError or ssl.SSLError where a certificate cannot be used."""
+        """Look at the files of TLS; raises TlsError where one cannot be used."""
         self._unsent, self._config = Unsent(trail), config
-        self._context = tls_context(config)
+        tls_context(config)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
 
@@ -59,8 +60,9 @@ class Forwarder:
                 if self._unsent.look() and (stopping or time.monotonic() >= due):
                     self._send()
                     pause = _FIRST_PAUSE
-            except OSError as error:
-                LOGGER.warning("the audit collector cannot be reached (%s); tried again", type(error).__name__)
+            except (OSError, TlsError) as error:
+                why = str(error) if isinstance(error, TlsError) else type(error).__name__
+                LOGGER.warning("the audit collector cannot be reached (%s); tried again", why)
                 due, pause = time.monotonic() + pause, min(2.0 * pause, _LONGEST_PAUSE)
             if stopping:
                 return
@@ -68,10 +70,10 @@ class Forwarder:
 
     def _send(self) -> None:
         config = self._config
+        # Made for each connection: a certificate that was renewed is shown from the next one on.
+        context = tls_context(config)
         with socket.create_connection((config.host, config.port), CONNECT_SECONDS) as plain:
-            connection = (
-                plain if self._context is None else self._context.wrap_socket(plain, server_hostname=config.host)
-            )
+            connection = plain if context is None else context.wrap_socket(plain, server_hostname=config.host)
             with connection:
                 for line, mark in self._unsent.lines():
                     connection.sendall(framed(line))
@@ -84,8 +86,8 @@ def open_forwarder(settings: Settings) -> Forwarder | None:
         return None
     try:
         return Forwarder(settings.data_dir / TRAIL, settings.audit.syslog)
-    except OSError as error:
-        raise ConfigError(f"setting node.audit.syslog: a certificate or key cannot be used ({error})") from error
+    except TlsError as error:
+        raise ConfigError(f"setting node.audit.syslog: {error}") from error
 
 
 def framed(message: bytes) -> bytes:
@@ -98,11 +100,7 @@ def framed(message: bytes) -> bytes:
 
 
 def tls_context(config: SyslogConfig) -> ssl.SSLContext | None:
-    """Make the client's side of TLS; None where the configuration says plain."""
+    """Make the client's side of TLS, by BCP 195; None where the configuration says plain. Raises TlsError."""
     if config.plain:
         return None
-    context = ssl.create_default_context(cafile=None if config.ca is None else str(config.ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if config.certificate is not None:
-        context.load_cert_chain(config.certificate, config.key)
-    return context
+    return web_context(config.ca, config.certificate, config.key or config.certificate)

@@ -64,8 +64,11 @@ class Effect:
     job_id: str
     study: str
     """Its Study Instance UID."""
+    destination: str
     kept: int
     failed: int
+    """Not kept, those given up among them."""
+    dead: int
     left_out: int
 
 
@@ -134,13 +137,14 @@ def take(journal: Journal, report: Report, destinations: Collection[str], config
             raise NotOurs("no request under this transaction UID waits for a report")
         if not {row.destination for row in rows} <= set(destinations):
             raise NotOurs("the request under this transaction UID was made to another peer", forged=True)
-        counts = {"kept": 0, "failed": 0, "left_out": 0}
+        counts = {"kept": 0, "failed": 0, "dead": 0, "left_out": 0}
         for row in rows:
             row.request_uid = ""
             reason = report.failed.get(row.sop_instance)
             if reason is not None and reason != DUPLICATE_TRANSACTION:
                 _fail(journal, session, row, reason, config)
                 counts["failed"] += 1
+                counts["dead"] += row.state is DeliveryState.DEAD
             elif reason is None and row.sop_instance in report.kept:
                 row.state, row.delivered = DeliveryState.DELIVERED, journal.now()
                 _note(journal, session, row, f"{row.destination} has committed itself to keep {row.file}")
@@ -149,9 +153,9 @@ def take(journal: Journal, report: Report, destinations: Collection[str], config
                 row.note = LEFT_OUT if reason is None else _told(reason)
                 row.next_attempt = journal.now() + config.pause(row.asks)
                 counts["left_out"] += 1
-        # A request is of one job.
+        # A request is of one job, and to one destination.
         job = session.get_one(JobRow, rows[0].job_id)
-        return Effect(job.job_id, session.get_one(StudyRow, job.study_key).uid, **counts)
+        return Effect(job.job_id, session.get_one(StudyRow, job.study_key).uid, rows[0].destination, **counts)
 
 
 def waiting_jobs(journal: Journal, destination: str) -> set[str]:
@@ -160,12 +164,17 @@ def waiting_jobs(journal: Journal, destination: str) -> set[str]:
         return set(session.scalars(_stored(destination).with_only_columns(DeliveryRow.job_id).distinct()))
 
 
-def believe(journal: Journal, destination: str) -> None:
-    """Take what a destination has stored for delivered: the settings do not hold it to commitment any more."""
+def believe(journal: Journal, destination: str) -> int:
+    """Take what a destination has stored for delivered: the settings do not hold it to commitment any more.
+
+    Returns how many results that are.
+    """
     with journal.transaction() as session:
-        for row in session.scalars(_stored(destination)):
+        rows = session.scalars(_stored(destination)).all()
+        for row in rows:
             row.state, row.delivered, row.request_uid = DeliveryState.DELIVERED, journal.now(), ""
             _note(journal, session, row, f"{row.destination} has {row.file}; storage commitment is off")
+        return len(rows)
 
 
 def _fail(journal: Journal, session: Session, row: DeliveryRow, reason: int, config: SenderConfig) -> None:

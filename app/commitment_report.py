@@ -19,6 +19,7 @@ from app.config import SenderConfig
 from app.errors import JournalError
 from app.journal import Journal
 from app.store import UNREADABLE
+from app.tally import DeliveryTally
 
 LOGGER = logging.getLogger(__name__)
 
@@ -57,8 +58,14 @@ class _Refused(Exception):
 class Reports:
     """What takes the reports of a process; methods may be called from any thread."""
 
-    def __init__(self, journal: Journal, config: SenderConfig, trail: AuditTrail | None = None) -> None:
-        self._journal, self._config, self._trail = journal, config, trail
+    def __init__(
+        self,
+        journal: Journal,
+        config: SenderConfig,
+        trail: AuditTrail | None = None,
+        tally: DeliveryTally | None = None,
+    ) -> None:
+        self._journal, self._config, self._trail, self._tally = journal, config, trail, tally
 
     def handle(self, event: Any) -> tuple[int, None]:
         """Take a report that came to the receiver: of the destinations that report under the calling AE title."""
@@ -90,6 +97,10 @@ class Reports:
             "storage commitment: %d kept, %d not kept, %d left out, of job %s",
             *(effect.kept, effect.failed, effect.left_out, effect.job_id),
         )
+        if self._tally is not None:
+            self._tally.count(effect.destination, "delivered", effect.kept)
+            self._tally.count(effect.destination, "failed", effect.failed - effect.dead)
+            self._tally.count(effect.destination, "dead", effect.dead)
         if effect.failed and self._trail is not None:
             self._trail.sent(peer, [Transfer(effect.study, failed=effect.failed)])
 

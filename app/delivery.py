@@ -24,6 +24,7 @@ from app.outbox import Outbox
 from app.requestor import CONNECT_SECONDS
 from app.sender import Courier, Outcome, reference_of
 from app.stow import StowCourier
+from app.tally import DeliveryOutcome, DeliveryTally
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,13 +42,14 @@ class Sender:
         now: Callable[[], float] = time.time,
         trail: AuditTrail | None = None,
         steady: Callable[[], float] = time.monotonic,
+        tally: DeliveryTally | None = None,
     ) -> None:
         """`now` is in seconds since 1970, as next attempts outlive the process; `trail` is told what went.
 
         `steady` is in seconds too, and jumps with no clock: by it a thread that is stuck is seen.
         """
         self._runs = [
-            _Run(destination, config, journal, outbox, now, trail, Heartbeat(steady))
+            _Run(destination, config, journal, outbox, now, trail, Heartbeat(steady), tally)
             for destination in config.destinations
         ]
 
@@ -95,11 +97,13 @@ class _Run:
         now: Callable[[], float],
         trail: AuditTrail | None,
         heartbeat: Heartbeat,
+        tally: DeliveryTally | None,
     ) -> None:
         self._destination, self._config, self._now = destination, config, now
         self.heartbeat = heartbeat
         self._journal, self._outbox, self._trail = journal, outbox, trail
-        self._reports = Reports(journal, config, trail)
+        self._tally = tally
+        self._reports = Reports(journal, config, trail, tally)
         self._courier: Courier | StowCourier | None = None
         self._uncommitted = commitment.waiting_jobs(journal, destination.name)
         """Jobs of which something waits for commitment, as of the latest look."""
@@ -197,7 +201,7 @@ class _Run:
                 before = before | {row.job_id for row in rows}
                 self._ask(peer.commitment, rows)
         elif before:
-            commitment.believe(self._journal, peer.name)
+            self._count("delivered", commitment.believe(self._journal, peer.name))
         else:
             return None
         waiting = commitment.waiting_jobs(self._journal, peer.name)
@@ -264,7 +268,7 @@ class _Run:
             if not self._stopped.is_set():
                 LOGGER.warning("%s: %s", peer.name, error)
                 allowed = config.refusals_allowed if isinstance(error, KindsRefused) else None
-                self._journal.not_delivered(sorted(left), str(error), self._next, allowed)
+                self._not_delivered(sorted(left), str(error), allowed)
         finally:
             self._courier = None
             if self._trail is not None and went:
@@ -282,7 +286,7 @@ class _Run:
     def _failed_unforeseen(self, left: Collection[int], why: str) -> None:
         """Count a failed attempt of what a batch had left; it is never given up for this, as it is no refusal."""
         self._alone.update(left)
-        self._journal.not_delivered(sorted(left), why, self._next)
+        self._not_delivered(sorted(left), why)
 
     def _settle(self, delivery: DeliveryRow, outcome: Outcome) -> None:
         """Write one file's fate down as soon as it is known, so that a crash sends it at most once more."""
@@ -292,11 +296,21 @@ class _Run:
             LOGGER.info("%s took %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
         elif outcome.delivered:
             self._journal.delivered(delivery.delivery_id, outcome.note)
+            self._count("delivered")
             LOGGER.info("%s has %s of job %s %s", name, delivery.file, delivery.job_id, outcome.note)
         elif not self._stopped.is_set():
             allowed = self._config.refusals_allowed if outcome.for_good else None
-            self._journal.not_delivered([delivery.delivery_id], outcome.note, self._next, allowed)
+            self._not_delivered([delivery.delivery_id], outcome.note, allowed)
             LOGGER.warning("%s lacks %s of job %s: %s", name, delivery.file, delivery.job_id, outcome.note)
+
+    def _not_delivered(self, deliveries: Sequence[int], why: str, refusals_allowed: int | None = None) -> None:
+        dead = self._journal.not_delivered(deliveries, why, self._next, refusals_allowed)
+        self._count("failed", len(deliveries) - dead)
+        self._count("dead", dead)
+
+    def _count(self, outcome: DeliveryOutcome, number: int = 1) -> None:
+        if self._tally is not None:
+            self._tally.count(self._destination.name, outcome, number)
 
     def _next(self, failures: int) -> float:
         """Return when to try again."""

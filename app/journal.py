@@ -324,11 +324,13 @@ class Journal:
         note: str,
         next_attempt: Callable[[int], float],
         refusals_allowed: int | None = None,
-    ) -> None:
+    ) -> int:
         """Record a failed attempt; `next_attempt` gives the time of the next one from how many have failed.
 
-        With `refusals_allowed` the destination refused for good: after that many refusals a delivery is dead.
+        With `refusals_allowed` the destination refused for good: after that many refusals a delivery is dead. Returns
+        how many are.
         """
+        dead = 0
         with self.transaction() as session:
             for delivery_id in delivery_ids:
                 delivery = session.get_one(DeliveryRow, delivery_id)
@@ -338,11 +340,12 @@ class Journal:
                     continue
                 delivery.refusals += 1
                 if delivery.refusals >= refusals_allowed:
-                    delivery.state = DeliveryState.DEAD
+                    delivery.state, dead = DeliveryState.DEAD, dead + 1
                     job = session.get_one(JobRow, delivery.job_id)
                     what = f"{delivery.destination} refused {delivery.file} for good: {note}"
                     self.note(session, what, job.study_key, job.job_id)
                     LOGGER.error("job %s: %s; `python -m app queue retry` sends it again", job.job_id, what)
+        return dead
 
     # What a person may ask
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from app import __version__
 from app.backlog import Figures
+from app.tally import DeliveryOutcome
 
 if TYPE_CHECKING:
     from operators.stage import Job
@@ -97,6 +98,7 @@ def write_metrics(
     found: Figures,
     destinations: Iterable[str],
     instances: Mapping[str, int],
+    deliveries: Mapping[tuple[str, DeliveryOutcome], int],
     times: StageTimes,
     processes: Mapping[str, int | None],
     data_dir: Path,
@@ -166,6 +168,12 @@ def write_metrics(
             "counter",
             "Peers turned away since the node started: not listed, without TLS, one too many.",
             [({}, rejected)],
+        ),
+        _family(
+            "glioma_deliveries_total",
+            "counter",
+            "Attempts to deliver a result since the node started, by destination and what they came to.",
+            (({"destination": name, "outcome": what}, count) for (name, what), count in deliveries.items()),
         ),
         times.lines(),
         _family(

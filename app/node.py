@@ -54,11 +54,12 @@ class Node:
         """
         self._settings, self._start_anew = settings, start_anew
         self._reception = Reception(settings)
+        deliveries = self._reception.tally.deliveries
         self._times = metrics.StageTimes()
         self._watch = Watch(settings.pipeline.timeout_seconds, self._end_hung)
         self._lock = DataLock(settings.data_dir, wait_seconds)
         self._journal = Journal(settings.journal_path)
-        self._outbox = Outbox(settings, self._journal)
+        self._outbox = Outbox(settings, self._journal, deliveries)
         self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
         self._retention = Retention(settings, self._journal)
         self._trail, self._endings = None, None
@@ -66,7 +67,7 @@ class Node:
             self._trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title)
             self._endings = JobEndings(self._journal, self._trail, settings.data_dir)
         self._forwarder = open_forwarder(settings)
-        self._sender = Sender(settings.sender, self._journal, self._outbox, trail=self._trail)
+        self._sender = Sender(settings.sender, self._journal, self._outbox, trail=self._trail, tally=deliveries)
         self._storage = Storage(settings.data_dir, settings.receiver.free_space_watermark_mb)
         self._settling = Settling(
             settings, self._journal, self._inbox, self._outbox, self._storage, self._times, self._sender.wake
@@ -156,6 +157,7 @@ class Node:
             figures(self._journal),
             [destination.name for destination in self._settings.sender.destinations],
             self._reception.tally.read(),
+            self._reception.tally.deliveries.read(),
             self._times,
             {
                 "node": os.getpid(),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from app.config import Settings
 from app.files import PART, private_folder, publish_folder, remove_parts
 from app.journal import DeliveryRow, DeliveryState, JobState, Journal
+from app.tally import DeliveryTally
 
 if TYPE_CHECKING:
     # Loaded where a destination asks for it.
@@ -26,9 +27,9 @@ LOGGER = logging.getLogger(__name__)
 class Outbox:
     """The folders of owed and of archived results; methods may be called from any thread."""
 
-    def __init__(self, settings: Settings, journal: Journal) -> None:
+    def __init__(self, settings: Settings, journal: Journal, tally: DeliveryTally | None = None) -> None:
         """Raises ConfigError where a destination wants results de-identified, and there is no secret to do it with."""
-        self._journal = journal
+        self._journal, self._tally = journal, tally
         self._destinations = settings.sender.destinations
         self._copies = _copies(settings)
         self._folder = private_folder(settings.outbox_dir)
@@ -93,6 +94,8 @@ class Outbox:
     def _give_up(self, row: DeliveryRow, why: str) -> None:
         """Leave what cannot be de-identified as a dead letter: a person hears of it, and nobody gets it."""
         self._journal.not_delivered([row.delivery_id], f"not sent: {why}", lambda _: 0.0, refusals_allowed=1)
+        if self._tally is not None:
+            self._tally.count(row.destination, "dead")
 
     def _make_missing(self) -> None:
         """Make the copies that are owed and not there: they could not be made before, or are wanted only now."""

@@ -164,10 +164,10 @@ class Serving:
             (evt.EVT_DIMSE_RECV, handle_message),
             (evt.EVT_C_ECHO, witness.echoed),
             (evt.EVT_C_STORE, handle_store, [store, witness, counted]),
-            *self._report_handlers(settings, witness),
+            *self._report_handlers(settings, witness, counted),
         ]
 
-    def _report_handlers(self, settings: Settings, witness: Witness) -> list[evt.EventHandlerType]:
+    def _report_handlers(self, settings: Settings, witness: Witness, tally: Tally | None) -> list[evt.EventHandlerType]:
         """Return what takes reports of storage commitment, where a destination is held to it."""
         if not settings.sender.held_to_commitment():
             return []
@@ -176,7 +176,8 @@ class Serving:
         from app.journal import Journal
 
         self._journal = Journal(settings.journal_path)
-        return [(evt.EVT_N_EVENT_REPORT, Reports(self._journal, settings.sender, witness.trail).handle)]
+        reports = Reports(self._journal, settings.sender, witness.trail, tally.deliveries if tally else None)
+        return [(evt.EVT_N_EVENT_REPORT, reports.handle)]
 
     def server(self, kind: type[AnyServer], port: int, **more: Any) -> AnyServer:
         """Make what serves; raises OSError or TlsError where address or certificates cannot be had."""

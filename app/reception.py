@@ -33,7 +33,8 @@ class Reception:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._spawn = multiprocessing.get_context("spawn")
-        self.tally = Tally(self._spawn, settings.receiver.process_count)
+        destinations = [destination.name for destination in settings.sender.destinations]
+        self.tally = Tally(self._spawn, settings.receiver.process_count, destinations)
         self._process: BaseProcess | None = None
         self._pulse: Pulse | None = None
         self.port = 0

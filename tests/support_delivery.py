@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -15,6 +16,7 @@ from app.delivery import Sender
 from app.journal import DeliveryState, Journal
 from app.outbox import Outbox
 from app.receiver import Receiver
+from app.tally import Tally
 from tests.support_commitment import TITLE
 from tests.support_dicom import PEER_TITLE, Clock, node_settings, result_files
 
@@ -44,13 +46,22 @@ class Node:
             self.journal.take_ready()
             self.outbox.commit("j1", result_files(folder / "output", results))
         trail = AuditTrail(self.settings.data_dir / TRAIL, "GLIOMA_NODE")
-        self._sender = Sender(self.settings.sender, self.journal, self.outbox, now=self.clock, trail=trail)
+        spawn = multiprocessing.get_context("spawn")
+        self._tally = Tally(spawn, self.settings.receiver.process_count, [destination.name])
+        self._sender = Sender(
+            self.settings.sender,
+            self.journal,
+            self.outbox,
+            now=self.clock,
+            trail=trail,
+            tally=self._tally.deliveries,
+        )
         self._receiver: Receiver | None = None
 
     @property
     def port(self) -> int:
         if self._receiver is None:
-            self._receiver = Receiver(self.settings)
+            self._receiver = Receiver(self.settings, self._tally)
         return self._receiver.port
 
     def turn(self, seconds: float = 0.0) -> float:
@@ -68,6 +79,10 @@ class Node:
             (row.state, row.request_uid, row.next_attempt, row.note, row.attempts, row.asks)
             for row in self.journal.deliveries("j1")
         ]
+
+    def counted(self) -> tuple[int, ...]:
+        """How many attempts delivered a result, failed, gave it up."""
+        return tuple(self._tally.deliveries.read().values())
 
     @property
     def kept_files(self) -> bool:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import socket
+import ssl
 import stat
 import struct
 import threading
@@ -26,10 +27,11 @@ from app.audit_forward import Forwarder, framed
 from app.audit_jobs import TOLD, JobEndings
 from app.config import Destination
 from app.config_operation import AuditConfig, SyslogConfig
-from app.errors import PeerError
+from app.errors import PeerError, TlsError
 from app.journal import Journal
 from app.receiver import Receiver
 from app.sender import send_files
+from app.tls import common_names
 from app.witness import Witness
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
 
@@ -125,9 +127,12 @@ def test_the_syslog_frame_counts_octets_and_names_what_it_holds(trail, tmp_path)
 class Collector:
     """A syslog collector on this machine that can go away and come back."""
 
-    def __init__(self):
+    def __init__(self, context=None):
+        """With a context it speaks TLS, and notes whose certificate it was shown."""
         self.port = 0
         self.received = b""
+        self.shown = []
+        self._context = context
         self._server = None
 
     @contextmanager
@@ -149,7 +154,10 @@ class Collector:
                 connection, _ = server.accept()
             except OSError:
                 return
-            with connection:
+            with suppress(ssl.SSLError), connection:
+                if self._context is not None:
+                    connection = self._context.wrap_socket(connection, server_side=True)
+                    self.shown += common_names(connection.getpeercert())
                 while data := connection.recv(65536):
                     self.received += data
 
@@ -283,7 +291,7 @@ def test_whoever_moves_the_trail_while_it_is_written_loses_no_line(tmp_path):
 
 
 def test_a_certificate_that_cannot_be_read_is_an_error_at_the_start(tmp_path):
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(TlsError, match=r"CA file .*none\.pem cannot be read \(No such file"):
         Forwarder(tmp_path / "audit.log", SyslogConfig(host="collector", ca=tmp_path / "none.pem"))
 
 

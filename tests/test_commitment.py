@@ -60,6 +60,7 @@ def test_what_is_stored_is_owed_until_the_report_comes(archive, node):
     here = node(pacs.destination())
     here.turn()
     assert here.states() == {DeliveryState.STORED}
+    assert here.counted() == (0, 0, 0), "what is owed is not delivered"
     assert here.kept_files
     assert here.journal.is_owing("j1")
     assert (here.entry.state, here.entry.files, here.entry.destination) == ("uncommitted", 2, "pacs")
@@ -74,6 +75,7 @@ def test_what_is_stored_is_owed_until_the_report_comes(archive, node):
     assert not here.kept_files
     assert waiting(here.journal) == []
     assert set(pacs.held.values()) == {1}
+    assert here.counted() == (2, 0, 0)
     assert "pacs has committed itself to keep result-0.dcm" in [event.what for event in here.journal.events("k1")]
 
 
@@ -186,6 +188,7 @@ def test_what_it_can_never_keep_becomes_a_dead_letter_that_a_person_can_revive(a
     send_report(here.port, pacs.answer())
     assert here.states() == {DeliveryState.DEAD}
     assert here.entry.state == "dead"
+    assert here.counted() == (0, 2, 2)
     here.turn(86_400)
     assert set(pacs.held.values()) == {2}
     put_back_destination(here.journal, "pacs")
@@ -366,6 +369,7 @@ def test_a_pacs_without_commitment_keeps_the_results_and_the_reason_is_told(arch
     later = node(pacs.destination().model_copy(update={"commitment": None}))
     later.turn()
     assert later.states() == {DeliveryState.DELIVERED}
+    assert later.counted() == (2, 0, 0)
     assert "storage commitment is off" in later.journal.events("k1")[-1].what
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import stat
 
@@ -17,6 +18,7 @@ from app.errors import ConfigError, InputError
 from app.files import PART
 from app.journal import DeliveryState, Journal
 from app.outbox import Outbox
+from app.tally import DeliveryTally
 from operators import deidentify
 from operators.errors import NotDeidentified
 from operators.results import save as write
@@ -48,7 +50,8 @@ def node(tmp_path):
             journal.study_arriving("k1", "1.2.3")
             journal.job_ready("j1", "k1", 4)
             journal.take_ready()
-        return journal, Outbox(settings, journal), settings
+        tally = DeliveryTally(multiprocessing.get_context("spawn"), 1, [d["name"] for d in destinations])
+        return journal, Outbox(settings, journal, tally), settings
 
     yield start
     for journal in journals:
@@ -123,6 +126,7 @@ def test_what_cannot_be_deidentified_is_a_dead_letter_and_never_sent(node, job, 
     }  # fmt: skip
     assert {row.note for row in dead} == {"not sent: it holds what it must not"}
     assert not any(outbox.path_of(row).exists() for row in dead)
+    assert {label: count for label, count in outbox._tally.read().items() if count} == {("research", "dead"): 2}
     assert {"basic-seg_t1c.dcm", "basic-key_image.dcm"} <= {row.file for row in journal.owed("research")}
     assert len(journal.owed("pacs")) == 8, "the others get all"
     assert not leaks(caplog.text.encode(), identity_of(job))

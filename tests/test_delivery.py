@@ -56,7 +56,7 @@ def measured(here, name):
     """A figure of /metrics for the destination."""
     figured, folder = figures(here.journal), here.settings.data_dir
     counts = {"associations": 0, "rejected": 0}
-    text = metrics.write_metrics(figured, ["pacs"], {}, metrics.StageTimes(), {}, folder, ready=True, **counts)
+    text = metrics.write_metrics(figured, ["pacs"], {}, {}, metrics.StageTimes(), {}, folder, ready=True, **counts)
     return float(re.search(rf'^{name}{{destination="pacs"}} (\S+)$', text, re.MULTILINE)[1])
 
 
@@ -69,11 +69,23 @@ def test_gone_for_an_hour(archive, node):
     assert "is the PACS up" in here.entry.reason
     assert measured(here, "glioma_oldest_owed_seconds") > 3600
     assert measured(here, "glioma_deliveries_owed") == RESULTS
+    failed = RESULTS * here.entry.attempts
+    assert here.counted() == (0, failed, 0)
     pacs = archive(port=port)
     pass_time(here, 901)
     assert here.states() == {DeliveryState.DELIVERED}
     assert list(pacs.held.values()) == [1] * RESULTS
+    assert here.counted() == (RESULTS, failed, 0)
     assert not here.kept_files
+
+
+def test_one_that_refuses_for_good(archive, node):
+    pacs = archive()
+    pacs.on_store = lambda event: 0xC000
+    here = node(plain(pacs), refusals_allowed=2)
+    pass_time(here, 30)
+    assert here.states() == {DeliveryState.DEAD}
+    assert here.counted() == (0, RESULTS, RESULTS)
 
 
 FAULTS = {

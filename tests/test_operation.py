@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import multiprocessing
 import re
 import socket
 import threading
@@ -19,6 +20,7 @@ from app.errors import JournalError, NodeError
 from app.journal import StudyState
 from app.metrics import BUCKETS, StageTimes, look_at_process, write_metrics
 from app.operation import AT_ONCE, METRICS_TYPE, OperationServer
+from app.tally import Tally
 from operators.stage import Job
 
 LINE = re.compile(r'([a-z_]+)(\{[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*\})? (\d[0-9.e+-]*)')
@@ -183,15 +185,18 @@ def test_every_metric_is_told_in_the_text_form(tmp_path):
     times.settled(job(load=0.3, segment=2.0), "done")
     times.settled(job(load=400.0), "failed")
     processes = {"node": None, "receiver": 999_999_999}
+    sent = {("pacs", "delivered"): 7, ("pacs", "dead"): 2}
     counts = {"associations": 2, "rejected": 5}
     taken = {"kept": 9, "refused": 0}
-    found = samples(write_metrics(figures, ["pacs"], taken, times, processes, tmp_path, ready=True, **counts))
+    found = samples(write_metrics(figures, ["pacs"], taken, sent, times, processes, tmp_path, ready=True, **counts))
     assert found['glioma_studies{state="done"}'] == 3
     assert found['glioma_studies{state="quarantined"}'] == 0
     assert (found["glioma_jobs_waiting"], found["glioma_oldest_waiting_seconds"]) == (2, 7.5)
     assert found['glioma_deliveries_dead{destination="gone"}'] == 4
     assert found['glioma_instances_received_total{outcome="kept"}'] == 9
     assert (found["glioma_associations"], found["glioma_peers_rejected_total"]) == (2, 5)
+    assert found['glioma_deliveries_total{destination="pacs",outcome="delivered"}'] == 7
+    assert found['glioma_deliveries_total{destination="pacs",outcome="dead"}'] == 2
     assert found['glioma_jobs_total{outcome="failed"}'] == 1
     buckets = [found[f'glioma_stage_seconds_bucket{{stage="load",le="{bound}"}}'] for bound in (*BUCKETS, "+Inf")]
     assert buckets == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2]
@@ -200,8 +205,30 @@ def test_every_metric_is_told_in_the_text_form(tmp_path):
     assert not [name for name in found if "_process_" in name], "a process that is not there has no figures"
 
 
+def count_one(tally):
+    tally.deliveries.count("pacs", "delivered")
+    tally.deliveries.count("gone", "delivered")
+    tally.count(0x0000)
+
+
+def test_what_the_receivers_processes_count_is_read_here_and_outlives_them():
+    spawn = multiprocessing.get_context("spawn")
+    tally = Tally(spawn, 2, ["other", "pacs"])
+    tally.deliveries.count("pacs", "delivered", 5)
+    for row in (0, 1, 1):
+        process = spawn.Process(target=count_one, args=(tally.of(row),))
+        process.start()
+        process.join()
+    assert {label: count for label, count in tally.deliveries.read().items() if count} == {("pacs", "delivered"): 8}
+    assert len(tally.deliveries.read()) == 6, "each is told from nought on"
+    assert tally.read() == {"kept": 3, "coerced": 0, "refused": 0}
+    assert (tally.by_process(), tally.deliveries.by_row()) == ([1, 2], [1, 2, 5])
+
+
 def test_a_quote_in_a_label_is_escaped(tmp_path):
-    text = write_metrics(Figures(), ['a"b\\'], {}, StageTimes(), {}, tmp_path, ready=False, associations=0, rejected=0)
+    text = write_metrics(
+        Figures(), ['a"b\\'], {}, {}, StageTimes(), {}, tmp_path, ready=False, associations=0, rejected=0
+    )
     assert r'glioma_deliveries_owed{destination="a\"b\\"} 0' in text
 
 
