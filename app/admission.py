@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from pynetdicom import evt
 
+from app.addresses import address_of
 from app.capped_socket import Capped
 from app.config import Peer, ReceiverConfig
 from app.listener import Connections, connection_of
@@ -66,8 +67,7 @@ def _is_let_in(
 
 def _why_unknown(calling: str, address: str, connection: socket.socket, config: ReceiverConfig) -> str:
     """Say why a peer is not on the list; empty where it is."""
-    actual = ip_address(address.partition("%")[0])
-    actual = getattr(actual, "ipv4_mapped", None) or actual
+    actual = address_of(address)
     named = [
         peer
         for peer in config.peers

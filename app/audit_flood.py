@@ -73,8 +73,11 @@ class Rejections:
         """`now` is in seconds, and goes on evenly whatever the clock on the wall does."""
         self._write, self._now = write, now
         self._windows: dict[_Key, _Window] = {}
+        self._due: list[tuple[Party, str, bool]] = []
+        self._over: list[_Window] = []
+        """These two are for `sweep` to write."""
         self._timer: threading.Timer | None = None
-        self._closed = False
+        self._closed = self._sweeping = False
         self._lock = threading.Lock()
 
     def tell(self, peer: Party, reason: str, *, kind: str = "", for_now: bool = False) -> bool:
@@ -85,20 +88,40 @@ class Rejections:
         with self._lock:
             over = self._take_over()
             alone = self._closed or self._window(peer.address, kind or reason).take(peer.ae_title, for_now)
-            if not alone and self._timer is None:
+            if not alone and self._timer is None and not self._sweeping:
                 self._wait()
         self._write_sums(over)
         if alone:
             self._write(peer, reason, for_now)
         return alone
 
-    def sweep(self) -> None:
-        """Write what was gathered in windows that are over."""
+    def tell_soon(self, peer: Party, reason: str) -> bool:
+        """Do as `tell`, but have it written by another thread: one at a time, however long the disk takes."""
+        if self._closed:
+            return self.tell(peer, reason)
         with self._lock:
-            self._timer = None
-            over = self._take_over()
-            self._wait()
-        self._write_sums(over)
+            self._over += self._take_over()
+            alone = self._window(peer.address, reason).take(peer.ae_title, False)
+            if alone:
+                self._due.append((peer, reason, False))
+            if not self._sweeping and (alone or self._timer is None):
+                self._wait()
+        return alone
+
+    def sweep(self) -> None:
+        """Write what is due, and what was gathered in windows that are over."""
+        with self._lock:
+            if self._sweeping:
+                return
+            self._sweeping, self._timer = True, None
+            due, over = self._due, self._over + self._take_over()
+            self._due, self._over = [], []
+        try:
+            self._write_all(due, over)
+        finally:
+            with self._lock:
+                self._sweeping = False
+                self._wait()
 
     def close(self) -> None:
         """Write all that was gathered; what comes after that is written at once."""
@@ -107,9 +130,9 @@ class Rejections:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            left = list(self._windows.values())
-            self._windows.clear()
-        self._write_sums(left)
+            due, left = self._due, [*self._over, *self._windows.values()]
+            self._due, self._over, self._windows = [], [], {}
+        self._write_all(due, left)
 
     def _window(self, address: str, kind: str) -> _Window:
         key = address, kind
@@ -127,14 +150,24 @@ class Rejections:
         return list(over.values())
 
     def _wait(self) -> None:
-        """Have `sweep` called when the next window with something in it is over, if there is one."""
-        ends = [window.until for window in self._windows.values() if window.gathered]
+        """Have `sweep` called when something is due, or the next window with something in it over, if there is any."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ends = [window.until for window in (*self._over, *self._windows.values()) if window.gathered]
+        if self._due:
+            ends.append(self._now())
         if ends and not self._closed:
             timer = threading.Timer(max(min(ends) - self._now(), 0.0), self.sweep)
             timer.name, timer.daemon = "rejections", True
             with suppress(RuntimeError):  # no thread is to be had in a flood: the next rejection, or the end, tells
                 timer.start()
                 self._timer = timer
+
+    def _write_all(self, due: Iterable[tuple[Party, str, bool]], windows: Iterable[_Window]) -> None:
+        for line in due:
+            self._write(*line)
+        self._write_sums(windows)
 
     def _write_sums(self, windows: Iterable[_Window]) -> None:
         for window in windows:

@@ -112,6 +112,7 @@ def conformance_statement() -> str:
         retrieve=retrieve,
         spare_connections=places.SPARE_CONNECTIONS,
         spare_per_peer=places.SPARE_PER_PEER,
+        kept_for_listed=places.KEPT_FOR_LISTED,
         tls_profile=tls.PROFILE,
         tls_ciphers=" ".join(tls.CIPHERS),
         most_contexts=sender.MAX_CONTEXTS,

@@ -42,6 +42,7 @@ class Connections:
     def __init__(self, config: ReceiverConfig, places: Places | None = None) -> None:
         """Without `places` there is but this process."""
         self.places = Places(config) if places is None else places
+        self._is_closed = self.places.addresses.is_closed and not config.allow_any_peer
         self._known: WeakSet[Capped] = WeakSet()
         self._lock = threading.RLock()
         self._told = Seldom()
@@ -50,6 +51,10 @@ class Connections:
     def draining(self) -> bool:
         """Whether no further association is to be admitted: the node stops."""
         return self.places.draining
+
+    def may_come(self, address: str) -> bool:
+        """Say whether any peer may come from an address."""
+        return not self._is_closed or address in self.places.addresses
 
     def take(self, address: str) -> Place | None:
         """Count a new connection, unless far more are open than can become associations."""
@@ -164,13 +169,27 @@ class Listener(Server):
 
     request_queue_size = 64
 
-    def __init__(self, *args: Any, hand_over: HandOver | None = None, **kwargs: Any) -> None:
-        """Listen; raises as `Server`."""
-        self._hand_over = hand_over
+    def __init__(
+        self,
+        *args: Any,
+        hand_over: HandOver | None = None,
+        turned_away: Callable[[str], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Listen; raises as `Server`.
+
+        With `turned_away`, whoever connects from an address that can be no peer's is closed at once: it is not heard,
+        and takes no place. It is told the address, and must not wait for the disk.
+        """
+        self._hand_over, self._turned_away = hand_over, turned_away
         super().__init__(*args, **kwargs)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Have a connection served, or drop one that is far beyond the limits: each costs two threads."""
+        if self._turned_away is not None and not self._connections.may_come(client_address[0]):
+            self.shutdown_request(request)
+            self._turned_away(client_address[0])
+            return
         place = self._connections.take(client_address[0])
         if place is None:
             self.shutdown_request(request)

@@ -102,7 +102,10 @@ def write_metrics(
     times: StageTimes,
     processes: Mapping[str, int | None],
     data_dir: Path,
+    *,
     ready: bool,
+    associations: int,
+    rejected: int,
 ) -> str:
     """Lay out all metrics; `destinations` are those of the settings, told though nothing is owed to them."""
     owed = {name: found.destinations.get(name) for name in sorted({*destinations, *found.destinations})}
@@ -158,6 +161,13 @@ def write_metrics(
             "counter",
             "Instances received since the node started, by what became of them.",
             (({"outcome": outcome}, count) for outcome, count in instances.items()),
+        ),
+        _family("glioma_associations", "gauge", "Associations with the receiver that are open.", [({}, associations)]),
+        _family(
+            "glioma_peers_rejected_total",
+            "counter",
+            "Peers turned away since the node started: not listed, without TLS, one too many.",
+            [({}, rejected)],
         ),
         _family(
             "glioma_deliveries_total",

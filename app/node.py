@@ -166,7 +166,9 @@ class Node:
                 "decoder": self._pipeline.decoder_pid,
             },
             self._settings.data_dir,
-            all(self.readiness().values()),
+            ready=all(self.readiness().values()),
+            associations=self._reception.tally.associations,
+            rejected=self._reception.tally.rejected,
         )
 
     def _tick(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+from app.addresses import Addresses
 from app.beats import Beats
 from app.config import ReceiverConfig
 from app.forked import ProcessLock, shared_array
@@ -16,6 +17,8 @@ SPARE_CONNECTIONS = 16
 """Room to tell a peer properly that there are too many."""
 SPARE_PER_PEER = 4
 """The same for one address: what is beyond is closed at once, so that the others find room."""
+KEPT_FOR_LISTED = 4
+"""Where addresses are listed, one in so many associations is for those that come from there."""
 _ADDRESS_BYTES = 64
 """An IPv6 address with the name of an interface has 62 at most."""
 
@@ -35,6 +38,7 @@ class _Row(ctypes.Structure):
         ("ticket", ctypes.c_uint64),
         ("address", ctypes.c_char * _ADDRESS_BYTES),
         ("server", ctypes.c_uint16),  # 0: the row is free; else the process's number and one
+        ("is_listed", ctypes.c_bool),
         ("admitted", ctypes.c_bool),
     ]
 
@@ -45,10 +49,16 @@ class Places:
     def __init__(
         self, config: ReceiverConfig, processes: int = 1, lock: AbstractContextManager[Any] | None = None
     ) -> None:
-        """`lock` must be a `ProcessLock` where there are several processes."""
+        """`lock` must be a `ProcessLock` where there are several processes.
+
+        Whoever comes from an address that is listed, and whoever does not, have as many places each: no stranger takes
+        one of a listed peer's.
+        """
         self._config, self._processes = config, processes
+        self.addresses = Addresses(config.peers)
+        self._of_a_kind = config.max_associations + SPARE_CONNECTIONS
         self.lock: AbstractContextManager[Any] = threading.Lock() if lock is None else lock
-        self._rows = shared_array(_Row, config.max_associations + SPARE_CONNECTIONS)
+        self._rows = shared_array(_Row, self._of_a_kind * (2 if self.addresses else 1))
         self._draining = shared_array(ctypes.c_bool, 1)
         self._tickets = 0
 
@@ -66,16 +76,19 @@ class Places:
 
         Of processes that have as few, it is the first: one sender alone is served where the receiver listens.
         """
+        is_listed = address in self.addresses
         with self.lock:
             here, _ = self.open(address)
-            number = next((i for i, row in enumerate(self._rows) if not row.server), None)
-            if number is None or here >= self._config.max_associations_per_peer + SPARE_PER_PEER:
+            alike = sum(1 for row in self._rows if row.server and row.is_listed == is_listed)
+            if alike >= self._of_a_kind or here >= self._config.max_associations_per_peer + SPARE_PER_PEER:
                 return None
+            number = next(i for i, row in enumerate(self._rows) if not row.server)
             served = [row.server - 1 for row in self._rows]
             self._tickets += 1
             place = Place(number, self._tickets, min(range(self._processes), key=served.count))
             row = self._rows[number]
-            row.ticket, row.address, row.admitted = place.ticket, _told(address), False
+            row.ticket, row.address, row.admitted = place.ticket, self._share_of(address), False
+            row.is_listed = is_listed
             row.server = place.process + 1
             return place
 
@@ -99,25 +112,33 @@ class Places:
             mine = self._rows[place.number]
             if not mine.server or mine.ticket != place.ticket:
                 return False  # it was closed meanwhile
-            admitted = [row.address for row in self._rows if row.server and row.admitted]
+            admitted = [row for row in self._rows if row.server and row.admitted]
+            here = sum(1 for row in admitted if row.address == mine.address)
+            alike = sum(1 for row in admitted if row.is_listed == mine.is_listed)
             mine.admitted = (
                 len(admitted) < self._config.max_associations
-                and admitted.count(mine.address) < self._config.max_associations_per_peer
+                and here < self._config.max_associations_per_peer
+                and (mine.is_listed or alike < self._most_of_strangers)
             )
             return bool(mine.admitted)
 
     def open(self, address: str) -> tuple[int, int]:
-        """Return how many connections are open, of an address and in all."""
+        """Return how many connections are open, of an address and those that share with it, and in all."""
         addresses = [row.address for row in self._rows if row.server]
-        return addresses.count(_told(address)), len(addresses)
+        return addresses.count(self._share_of(address)), len(addresses)
 
-    def any_admitted(self) -> bool:
-        """Say whether an association is open."""
-        return any(row.server and row.admitted for row in self._rows)
+    def _share_of(self, address: str) -> bytes:
+        return self.addresses.share_of(address).encode()[: _ADDRESS_BYTES - 1]
 
+    @property
+    def _most_of_strangers(self) -> int:
+        """How many associations may be open from addresses that are not listed."""
+        most = self._config.max_associations
+        return most - most // KEPT_FOR_LISTED if self.addresses else most
 
-def _told(address: str) -> bytes:
-    return address.encode()[: _ADDRESS_BYTES - 1]
+    def admitted(self) -> int:
+        """Return how many associations are open."""
+        return sum(1 for row in self._rows if row.server and row.admitted)
 
 
 class Shared:

@@ -33,7 +33,7 @@ from app.incoming import Incoming, Memory
 from app.listener import Connections, Listener, PartServer, Server, connection_of, handle_close
 from app.log import ToldByPlace, positions, set_up_log
 from app.places import Shared
-from app.receiver_parts import Parts, lock_out, process_name, wait_to_begin
+from app.receiver_parts import HandOver, Parts, lock_out, process_name, wait_to_begin
 from app.slots import beside
 from app.store import (
     CANNOT_UNDERSTAND,
@@ -151,8 +151,9 @@ class Serving:
         _config.LOG_HANDLER_LEVEL = "none"
 
         self.memory = Memory(config.memory_mb * 1_000_000, shared.memory_taken, process)
-        self.connections, self._witness = Connections(config, shared.places), Witness.of(settings)
-        witness, counted = self._witness, tally.of(process) if tally is not None else None
+        counted = tally.of(process) if tally is not None else None
+        self.connections = Connections(config, shared.places)
+        self._witness = witness = Witness.of(settings, counted)
         self._handlers: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, handle_open),
             (evt.EVT_CONN_CLOSE, handle_close),
@@ -194,6 +195,11 @@ class Serving:
         )
         return cast("AnyServer", server)
 
+    def listener(self, hand_over: HandOver | None) -> Listener:
+        """Make what listens; raises as `server`."""
+        turned_away = self._witness.not_listed
+        return self.server(Listener, self._config.port, hand_over=hand_over, turned_away=turned_away)
+
     def catch_up(self) -> bool:
         """Try once more, once a second at most, what a failing disk left to be done; say whether any is left still.
 
@@ -232,11 +238,12 @@ class Receiver:
         """
         config = settings.receiver
         private_folder(settings.data_dir)
+        self._tally = tally
         self._parts, self._places = parts, (shared := shared or Shared(config)).places
         self._pulse, self._moves = Pulse(shared.beats), Beat(shared.beats, shared.beats.main)
         self._serving = Serving(settings, shared, tally=tally)
         self.memory = self._serving.memory
-        self._server = self._serving.server(Listener, config.port, hand_over=parts and parts.hand_over)
+        self._server = self._serving.listener(parts.hand_over if parts is not None else None)
         # Only once the port is ours: a second node on the same folder must not sweep the first one's files.
         self._serving.store.sweep()
         self.port = int(self._server.server_address[1])
@@ -248,9 +255,14 @@ class Receiver:
         """Try once more what a failing disk left to be done."""
         self._serving.catch_up()
 
-    def hung(self) -> list[str]:
-        """Name those of its processes that do not move; called in each round of the thread that looks after them."""
+    def tell(self) -> None:
+        """Tell the node that the thread moves that looks after all, and how many associations are open."""
         self._moves()
+        if self._tally is not None:
+            self._tally.associations = self._places.admitted()
+
+    def hung(self) -> list[str]:
+        """Name those of its processes that do not move."""
         still = self._pulse.look()[: self._pulse.main]
         return [process_name(process) for process, seconds in enumerate(still) if seconds > HUNG_SECONDS]
 
@@ -264,7 +276,7 @@ class Receiver:
         After `drain` they have a while to end themselves, unless all must go `at_once`.
         """
         until = time.monotonic() + (DRAIN_SECONDS if self._places.draining and not at_once else 0.0)
-        while self._places.any_admitted() and time.monotonic() < until:
+        while self._places.admitted() and time.monotonic() < until:
             time.sleep(0.1)
         self._places.drain()
         if self._parts is not None:
@@ -350,6 +362,7 @@ def _wait_for_the_end(receiver: Receiver, parts: Parts) -> bool:
     # As it was told at birth: a node killed by now is no longer this process's parent.
     node = multiprocessing.parent_process()
     while (got := signal.sigtimedwait(SIGNALS, 1.0)) is None or got.si_signo in {DRAIN_SIGNAL, signal.SIGCHLD}:
+        receiver.tell()
         receiver.catch_up()
         if got is not None and got.si_signo == DRAIN_SIGNAL:
             receiver.drain()

@@ -54,7 +54,7 @@ class Reception:
 
     def start(self) -> None:
         """Spawn its process and wait until it listens; raises NodeError where it does not come to that."""
-        self._pulse = None
+        self._pulse, self.tally.associations = None, 0
         until = time.monotonic() + START_SECONDS
         while not self._spawn_one():
             if time.monotonic() > until:

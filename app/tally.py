@@ -1,4 +1,4 @@
-"""Numbers that the node's processes write and its own reads: instances taken, deliveries, the receiver's beats."""
+"""Numbers that the node's processes write and its own reads: instances, peers, deliveries, the receiver's beats."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class DeliveryTally(Counts):
 
 
 class Tally(Counts):
-    """How many instances the receiver took and refused; and what it is to count of deliveries."""
+    """How many instances the receiver took and refused; and what it is to count of peers and deliveries."""
 
     def __init__(self, spawn: SpawnContext, processes: int = 1, destinations: Sequence[str] = ()) -> None:
         """`processes` is how many the receiver is to have."""
@@ -88,11 +88,12 @@ class Tally(Counts):
         self.processes = processes
         self.beats = Beats.of_node(spawn, processes)
         self.deliveries = DeliveryTally(spawn, processes, destinations)
+        self._rejected, self._open = Counts(spawn, processes, 1), spawn.RawValue("Q", 0)
 
     def of(self, row: int) -> Self:
-        """Return these counts, those of deliveries too, for another process to count in."""
+        """Return all these counts for another process to count in."""
         other = super().of(row)
-        other.deliveries = self.deliveries.of(row)
+        other.deliveries, other._rejected = self.deliveries.of(row), self._rejected.of(row)
         return other
 
     def count(self, status: int) -> None:
@@ -102,6 +103,24 @@ class Tally(Counts):
     def read(self) -> dict[str, int]:
         """Return the counts since the node started."""
         return dict(zip(KEPT, self.sums(), strict=True))
+
+    def reject(self) -> None:
+        """Count a peer that was turned away."""
+        self._rejected.add(0)
+
+    @property
+    def rejected(self) -> int:
+        """How many peers were turned away since the node started."""
+        return self._rejected.sums()[0]
+
+    @property
+    def associations(self) -> int:
+        """How many associations are open, as the process that listens said a second ago."""
+        return int(self._open.value)
+
+    @associations.setter
+    def associations(self, count: int) -> None:
+        self._open.value = count
 
     def by_process(self) -> list[int]:
         """Return how many instances each process answered."""

@@ -12,6 +12,7 @@ from app.audit import TRAIL, AuditTrail, Party, Transfer
 from app.audit_flood import Rejections
 from app.config import Settings
 from app.store import UID, Identity
+from app.tally import Tally
 
 LOGGER = logging.getLogger(__name__)
 
@@ -32,17 +33,18 @@ class _Seen:
 class Witness:
     """Keeps count, for each association that is open, of what came; writes it down when the association ends."""
 
-    def __init__(self, trail: AuditTrail | None) -> None:
-        self.trail = trail
+    def __init__(self, trail: AuditTrail | None, tally: Tally | None = None) -> None:
+        self.trail, self._tally = trail, tally
         self._rejections = Rejections(self._write_rejection)
         self._seen: WeakKeyDictionary[Any, _Seen] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Make one that writes where the settings say, or nowhere."""
+    def of(cls, settings: Settings, tally: Tally | None = None) -> Self:
+        """Make one that writes where the settings say, or nowhere; in `tally` it counts those that are turned away."""
         config = settings.audit
-        return cls(AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title) if config.enabled else None)
+        trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title) if config.enabled else None
+        return cls(trail, tally)
 
     def let_in(self, assoc: Any) -> None:
         """Begin to count: its end will be written down."""
@@ -67,16 +69,25 @@ class Witness:
 
         It is not where it is one of a flood, which is told by its count.
         """
+        self._count()
         return self._rejections.tell(_peer(assoc), reason, for_now=for_now)
 
     def no_tls(self, address: str, why: str) -> bool:
         """Write down that no TLS came about with a peer; return as `turned_away`."""
+        self._count()
         return self._rejections.tell(Party(UNKNOWN, address), f"no TLS: {why}")
+
+    def not_listed(self, address: str) -> None:
+        """Have it written down that an address is no peer's; from a thread that must not wait for the disk."""
+        self._count()
+        if self._rejections.tell_soon(Party(UNKNOWN, address), "its address is no known peer's"):
+            LOGGER.warning("a connection is closed: %s is not the address of a known peer", address)
 
     def rejected(self, event: Any) -> None:
         """Tell of a peer that pynetdicom rejected for what it calls us."""
         assoc, peer = event.assoc, _peer(event.assoc)
         called, ours = str(assoc.requestor.primitive.called_ae_title).strip(), str(assoc.acceptor.ae_title).strip()
+        self._count()
         with self._lock:
             self._seen.pop(assoc, None)
         kind = f"it calls another title than {ours}"
@@ -94,6 +105,10 @@ class Witness:
         for assoc in left:
             self._end(assoc)
         self._rejections.close()
+
+    def _count(self) -> None:
+        if self._tally is not None:
+            self._tally.reject()
 
     def _write_rejection(self, peer: Party, reason: str, for_now: bool) -> None:
         if self.trail is not None:

@@ -54,9 +54,9 @@ def pass_time(here, seconds):
 
 def measured(here, name):
     """A figure of /metrics for the destination."""
-    text = metrics.write_metrics(
-        figures(here.journal), ["pacs"], {}, {}, metrics.StageTimes(), {}, here.settings.data_dir, ready=True
-    )
+    figured, folder = figures(here.journal), here.settings.data_dir
+    counts = {"associations": 0, "rejected": 0}
+    text = metrics.write_metrics(figured, ["pacs"], {}, {}, metrics.StageTimes(), {}, folder, ready=True, **counts)
     return float(re.search(rf'^{name}{{destination="pacs"}} (\S+)$', text, re.MULTILINE)[1])
 
 

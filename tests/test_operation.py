@@ -186,12 +186,15 @@ def test_every_metric_is_told_in_the_text_form(tmp_path):
     times.settled(job(load=400.0), "failed")
     processes = {"node": None, "receiver": 999_999_999}
     sent = {("pacs", "delivered"): 7, ("pacs", "dead"): 2}
-    found = samples(write_metrics(figures, ["pacs"], {"kept": 9, "refused": 0}, sent, times, processes, tmp_path, True))
+    counts = {"associations": 2, "rejected": 5}
+    taken = {"kept": 9, "refused": 0}
+    found = samples(write_metrics(figures, ["pacs"], taken, sent, times, processes, tmp_path, ready=True, **counts))
     assert found['glioma_studies{state="done"}'] == 3
     assert found['glioma_studies{state="quarantined"}'] == 0
     assert (found["glioma_jobs_waiting"], found["glioma_oldest_waiting_seconds"]) == (2, 7.5)
     assert found['glioma_deliveries_dead{destination="gone"}'] == 4
     assert found['glioma_instances_received_total{outcome="kept"}'] == 9
+    assert (found["glioma_associations"], found["glioma_peers_rejected_total"]) == (2, 5)
     assert found['glioma_deliveries_total{destination="pacs",outcome="delivered"}'] == 7
     assert found['glioma_deliveries_total{destination="pacs",outcome="dead"}'] == 2
     assert found['glioma_jobs_total{outcome="failed"}'] == 1
@@ -223,7 +226,9 @@ def test_what_the_receivers_processes_count_is_read_here_and_outlives_them():
 
 
 def test_a_quote_in_a_label_is_escaped(tmp_path):
-    text = write_metrics(Figures(), ['a"b\\'], {}, {}, StageTimes(), {}, tmp_path, ready=False)
+    text = write_metrics(
+        Figures(), ['a"b\\'], {}, {}, StageTimes(), {}, tmp_path, ready=False, associations=0, rejected=0
+    )
     assert r'glioma_deliveries_owed{destination="a\"b\\"} 0' in text
 
 

@@ -95,7 +95,16 @@ REJECTED = [
     ({}, {"calling": "STRANGER"}, "Calling AE title not recognised"),
     ({}, {"called": "OTHER_NODE"}, "Called AE title not recognised"),
     ({"peers": ()}, {}, "Calling AE title not recognised"),
-    ({"peers": (Peer(ae_title=PEER_TITLE, address="192.0.2.7"),)}, {}, "Calling AE title not recognised"),
+    (
+        {"peers": (Peer(ae_title=PEER_TITLE, address="192.0.2.7"), Peer(ae_title="OTHER"))},
+        {},
+        "Calling AE title not recognised",
+    ),
+    (
+        {"peers": (Peer(ae_title="OTHER", address="127.0.0.1"),)},
+        {},
+        "Calling AE title not recognised",
+    ),
 ]
 
 

@@ -252,6 +252,19 @@ def test_memory_is_bounded_for_all_processes_together(receiver):
 # The end
 
 
+def test_open_associations_and_rejected_peers_are_counted_over_all_processes(receiver):
+    running = receiver(max_associations=3, max_associations_per_peer=3)
+    held = [running.associate() for _ in range(3)]
+    assert until(lambda: running.tally.associations == 3)
+    assert [running.associate(calling="STRANGER").is_rejected for _ in range(6)] == [True] * 6
+    assert running.associate().is_rejected
+    assert running.tally.rejected == 7
+    held[1].release()
+    held[2].abort()
+    assert until(lambda: running.tally.associations == 1)
+    assert running.tally.read() == {"kept": 0, "coerced": 0, "refused": 0}
+
+
 def test_while_the_node_stops_no_process_lets_anybody_in(receiver, tmp_path):
     running = receiver(**MANY)
     held = [running.associate() for _ in range(4)]  # the next two go to other processes than the first
