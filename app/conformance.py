@@ -42,6 +42,7 @@ from operators.domain import MarkerValue
 from operators.results import PRODUCT, VERBATIM
 from operators.segment_table import SEGMENTS
 from operators.segmentation_form import LABEL_MAP_STORAGE
+from operators.sequences import MOST_DEPTH, MOST_ELEMENTS
 from operators.series_evidence import IMAGE_CLASSES
 from operators.statements import MARKER_LABELS
 from operators.write_seg_parts import SEGMENT_LABEL
@@ -104,6 +105,8 @@ def conformance_statement() -> str:
         pdu_limit=ASSOCIATE_BYTES,
         slowest=SLOWEST_BYTES_PER_SECOND,
         answer_bytes=ANSWER_BYTES,
+        most_elements=MOST_ELEMENTS,
+        most_depth=MOST_DEPTH,
         requestor=requestor,
         history_port=history_port,
         retrieve=retrieve,

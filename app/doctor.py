@@ -189,6 +189,10 @@ def _peers(settings: Settings) -> Check:
     names = ", ".join(p.ae_title for p in settings.receiver.peers)
     if settings.receiver.allow_any_peer:
         return Check("peers", True, "anybody may send (allow_any_peer)")
-    return Check(
-        "peers", bool(names), names or "nobody may send", "list the PACS under node.receiver.peers in app.yaml"
-    )
+    if not names:
+        return Check("peers", False, "nobody may send", "list the PACS under node.receiver.peers in app.yaml")
+    loose = ", ".join(p.ae_title for p in settings.receiver.peers if p.address is None and not p.is_bound)
+    if loose:
+        remedy = "give its address, or bind its certificate, under node.receiver.peers: a title alone proves nothing"
+        return Check("peers", False, f"{names}; from any address: {loose}", remedy, warns=True)
+    return Check("peers", True, names)

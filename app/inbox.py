@@ -15,19 +15,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
-from pydicom.errors import InvalidDicomError
-
 from app.config import Settings
 from app.errors import JournalError
 from app.files import INCOMING, private_folder, publish_folder, remove_parts, revision_id, study_key
 from app.journal import JobRow, Journal
-from operators.errors import NO_ROOM
+from app.store import NOT_UNDERSTOOD
+from operators.errors import NO_ROOM, PipelineError
+from operators.reading import read_study_uid
+from operators.sequences import TooMuch
 
 LOGGER = logging.getLogger(__name__)
 
 _COARSE_CLOCK_NS = 100_000_000
 """A folder's modification time moves in steps of some ms: one this fresh may still hide a later change."""
+
+OF_ONE_FOLDER = (*NOT_UNDERSTOOD, PipelineError, ArithmeticError, MemoryError)
+"""What looking at a folder may raise because of what is in it."""
 
 LOOK_SECONDS = 10.0
 """How often all studies are looked at though the receiver named nothing."""
@@ -148,10 +151,10 @@ class Inbox:
             try:
                 self._look_at(self._folder / name, modified_ns)
                 self._troubled.discard(name)
-            except OSError as error:
+            except OF_ONE_FOLDER as error:
                 # One study's folder never stops the others; it is looked at again when it has been quiet.
                 if name not in self._troubled:
-                    LOGGER.warning("folder %s cannot be used yet: %s", name, error.strerror)
+                    LOGGER.warning("folder %s cannot be used yet: %s", name, _reason(error))
                 self._troubled.add(name)
                 self._watched[name] = _Watch(0, self._now())
             except JournalError:
@@ -248,10 +251,9 @@ class Inbox:
         if known or not names:
             return known if names else None
         try:
-            header = pydicom.dcmread(folder / names[0], specific_tags=["StudyInstanceUID"], stop_before_pixels=True)
-            study_uid = str(header.get("StudyInstanceUID", ""))
-        except (OSError, InvalidDicomError, ValueError) as error:
-            LOGGER.warning("folder %s is left alone: %s in its first file", folder.name, type(error).__name__)
+            study_uid = read_study_uid(folder / names[0])
+        except OF_ONE_FOLDER as error:
+            LOGGER.warning("folder %s is left alone: %s in its first file", folder.name, _reason(error))
             return None
         if study_key(study_uid) != folder.name:
             LOGGER.warning("folder %s is left alone: its name is not that of the study in it", folder.name)
@@ -276,3 +278,10 @@ class Inbox:
 
 def _instances(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".dcm"))
+
+
+def _reason(error: BaseException) -> str:
+    """Say why a folder cannot be used; the words of other errors may quote a header."""
+    if isinstance(error, (TooMuch, PipelineError)):
+        return str(error)
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__

@@ -18,6 +18,7 @@ from pynetdicom import evt
 from pynetdicom.transport import ThreadedAssociationServer
 
 from app import steady_timers  # noqa: F401 - for its effect
+from app.beats import REST_SECONDS
 from app.capped_socket import Capped, CappedSocket, CappedTlsSocket, request_seconds
 from app.config import ReceiverConfig
 from app.incoming import Memory
@@ -66,7 +67,6 @@ class Connections:
         """Serve a connection that was counted; its place is free when it is closed, or is no more."""
         connection.place, connection.at_end = place, (end := finalize(connection, self.places.free, place))
         end.atexit = False
-        self.places.begin(place)
         with self._lock:
             self._known.add(connection)
 
@@ -100,14 +100,16 @@ class Server(ThreadedAssociationServer):
         connections: Connections,
         memory: Memory | None = None,
         no_tls: Callable[[str, str], bool] | None = None,
+        beat: Callable[[], None] | None = None,
         **kwargs: Any,
     ) -> None:
         """Be ready to serve; raises OSError where the address cannot be had, TlsError where certificates cannot.
 
         With `memory`, what associations receive is held to it, and comes as `app.incoming.Incoming`. `no_tls` is told
-        the address of whom no TLS came about with, and why, and says whether the log is to tell of it too.
+        the address of whom no TLS came about with, and why, and says whether the log is to tell of it too. `beat` is
+        called again and again by the thread that takes connections (`app.beats`).
         """
-        self._no_tls = no_tls
+        self._no_tls, self._beat = no_tls, beat
         self._config, self._connections, self.memory = config, connections, memory
         self._tls = ServerTls(config.tls, CappedTlsSocket) if config.tls is not None else None
         super().__init__(*args, **kwargs)
@@ -150,9 +152,11 @@ class Server(ThreadedAssociationServer):
         LOGGER.error("connection from %s failed: %s at %s", client_address[0], type(error).__name__, positions(trace))
 
     def service_actions(self) -> None:
-        """Have pynetdicom collect what connections left behind; while there are none, it would do so for nothing."""
+        """Tell that this thread moves, and have pynetdicom collect what connections left, where there were any."""
         if self._connections.remembered():
             super().service_actions()
+        if self._beat is not None:
+            self._beat()
 
 
 class Listener(Server):
@@ -227,7 +231,7 @@ class PartServer(Server):
         while not self._stopped:
             at_rest = threading.active_count() == 1 and not self._connections.remembered()
             # Asked after that: a thread that ended meanwhile may have left some.
-            self.timeout = _TICK_SECONDS if catch_up() or not at_rest else None
+            self.timeout = _TICK_SECONDS if catch_up() or not at_rest else REST_SECONDS
             self.handle_request()
             self.service_actions()
 

@@ -6,15 +6,11 @@ A study that takes the node or its worker process down is tried again, alone; on
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import socket
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from app import metrics
@@ -33,19 +29,16 @@ from app.operation import OperationServer
 from app.outbox import Outbox
 from app.pipeline import has_all_contrasts
 from app.process import open_pipeline
-from app.receiver import DRAIN_SECONDS, DRAIN_SIGNAL, run_receiver
+from app.receiver import DRAIN_SECONDS
+from app.reception import Reception
 from app.retention import Retention
 from app.settling import Settling
 from app.signals import stop_asked
 from app.storage import Storage, why
-from app.tally import Tally
 from app.watch import Hung, Watch
 from operators.stage import Job
 
 LOGGER = logging.getLogger(__name__)
-
-RECEIVER_START_SECONDS = 20.0
-"""How long a receiver may take to listen; after a crash the port of the last one frees up a little later."""
 
 
 class Node:
@@ -60,14 +53,13 @@ class Node:
         same data folder is waited for.
         """
         self._settings, self._start_anew = settings, start_anew
-        self._spawn = multiprocessing.get_context("spawn")
-        destinations = [destination.name for destination in settings.sender.destinations]
-        self._tally = Tally(self._spawn, settings.receiver.process_count, destinations)
+        self._reception = Reception(settings)
+        deliveries = self._reception.tally.deliveries
         self._times = metrics.StageTimes()
         self._watch = Watch(settings.pipeline.timeout_seconds, self._end_hung)
         self._lock = DataLock(settings.data_dir, wait_seconds)
         self._journal = Journal(settings.journal_path)
-        self._outbox = Outbox(settings, self._journal, self._tally.deliveries)
+        self._outbox = Outbox(settings, self._journal, deliveries)
         self._inbox = Inbox(settings, self._journal, partial(has_all_contrasts, rules=settings.series_rules))
         self._retention = Retention(settings, self._journal)
         self._trail, self._endings = None, None
@@ -75,9 +67,7 @@ class Node:
             self._trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title)
             self._endings = JobEndings(self._journal, self._trail, settings.data_dir)
         self._forwarder = open_forwarder(settings)
-        self._sender = Sender(
-            settings.sender, self._journal, self._outbox, trail=self._trail, tally=self._tally.deliveries
-        )
+        self._sender = Sender(settings.sender, self._journal, self._outbox, trail=self._trail, tally=deliveries)
         self._storage = Storage(settings.data_dir, settings.receiver.free_space_watermark_mb)
         self._settling = Settling(
             settings, self._journal, self._inbox, self._outbox, self._storage, self._times, self._sender.wake
@@ -85,10 +75,13 @@ class Node:
         self._history = History(settings.archive_dir, settings.history, self._trail)
         self._pipeline = open_pipeline(settings, self._settle, self._history.find)
         self._graph: Future[Any] | None = None
-        self._receiver: BaseProcess | None = None
         self._operation: OperationServer | None = None
         self._stopping = self._ending = False
-        self.port = 0
+
+    @property
+    def port(self) -> int:
+        """The one that the receiver got."""
+        return self._reception.port
 
     def start(self) -> None:
         """Put right what a crash left, then listen; raises NodeError, with all stopped again, where that fails."""
@@ -102,7 +95,7 @@ class Node:
             if self._settings.operation.port:
                 self._operation = OperationServer(self._settings.operation, self.readiness, self.metrics)
             self._graph = self._pipeline.run_async()
-            self._start_receiver()
+            self._reception.start()
             self._sender.start()
             if self._trail is not None:
                 self._trail.started()
@@ -124,7 +117,7 @@ class Node:
         """Take no more, finish what is in the graph, end all processes; what waits stays on disk."""
         self._stopping = True
         LOGGER.info("stopping; %d studies are finished first", len(self._watch))
-        self._drain_receiver()
+        self._reception.drain()
         try:
             if self._graph is not None:
                 self._pipeline.drain()
@@ -132,11 +125,7 @@ class Node:
                 self._settling.give_up()
                 self._inbox.give_back()
         finally:
-            if self._receiver is not None:
-                self._receiver.terminate()
-                self._receiver.join(2 * DRAIN_SECONDS)
-                # Whatever it hangs in, it must not hold up the end: what was answered is on disk.
-                self._receiver.kill()
+            self._reception.end(2 * DRAIN_SECONDS)
             self._watch.stop()
             if self._operation is not None:
                 self._operation.close()
@@ -152,15 +141,10 @@ class Node:
                 self._forwarder.stop()
             self._lock.release()
 
-    def _drain_receiver(self) -> None:
-        """Let peers finish what they are sending, and tell others to come again."""
-        if self._receiver is not None and self._receiver.pid is not None and self._receiver.is_alive():
-            os.kill(self._receiver.pid, DRAIN_SIGNAL)
-
     def readiness(self) -> dict[str, bool]:
         """Say what of that which the node needs is there; from any thread."""
         return {
-            "receiver": not self._stopping and self._listens(),
+            "receiver": not self._stopping and self._reception.is_well(),
             "graph": self._graph is not None and not self._graph.done(),
             "sender": self._sender.is_alive(),
             "disk": self._storage.has_room(),
@@ -171,32 +155,21 @@ class Node:
 
     def metrics(self) -> str:
         """Return the node in numbers, for Prometheus; from any thread."""
-        receiver = self._receiver.pid if self._receiver is not None else None
         return metrics.write_metrics(
             figures(self._journal),
             [destination.name for destination in self._settings.sender.destinations],
-            self._tally.read(),
-            self._tally.deliveries.read(),
+            self._reception.tally.read(),
+            self._reception.tally.deliveries.read(),
             self._times,
             {
                 "node": os.getpid(),
-                **metrics.processes_of("receiver", receiver),
+                **metrics.processes_of("receiver", self._reception.pid),
                 "worker": self._pipeline.worker_pid,
                 "decoder": self._pipeline.decoder_pid,
             },
             self._settings.data_dir,
             all(self.readiness().values()),
         )
-
-    def _listens(self) -> bool:
-        """Say whether the receiver takes a connection."""
-        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked of ourselves
-        host = self._settings.receiver.host
-        try:
-            with socket.create_connection((anywhere.get(host, host), self.port), timeout=1.0):
-                return True
-        except OSError:
-            return False
 
     def _tick(self) -> None:
         """Hand over what is complete, as far as there is room; watch over receiver, graph and sender."""
@@ -207,9 +180,7 @@ class Node:
         if self._graph is not None and self._graph.done():
             self._graph.result()
             raise NodeError("the graph ended by itself; start the node again")
-        if self._receiver is not None and not self._receiver.is_alive():
-            LOGGER.error("the receiver ended with status %s; starting another", self._receiver.exitcode)
-            self._start_receiver()
+        self._reception.revive()
         self._sender.revive()
         if self._storage.may_try():
             self._go_on()
@@ -237,26 +208,6 @@ class Node:
         self._watch.begin(job)
         self._pipeline.put(job)
 
-    def _start_receiver(self) -> None:
-        """Spawn the receiver's process and wait until it listens."""
-        until = time.monotonic() + RECEIVER_START_SECONDS
-        while True:
-            listening, told = self._spawn.Pipe(duplex=False)
-            arguments = (self._settings, told, self._tally)
-            self._receiver = self._spawn.Process(target=run_receiver, args=arguments, name="receiver")
-            self._receiver.start()
-            told.close()
-            try:
-                self.port = listening.recv()
-            except EOFError:
-                self._receiver.join()
-            else:
-                return
-            if time.monotonic() > until:
-                port = self._settings.receiver.port
-                raise NodeError(f"the receiver cannot listen on port {port}; `python -m app doctor` tells more")
-            time.sleep(1.0)
-
     def _settle(self, job: Job) -> None:
         """Record how a job ended; called in the graph."""
         try:
@@ -273,10 +224,7 @@ class Node:
                 limit = self._settings.pipeline.timeout_seconds
                 self._settling.lost(job, "hung", f"still in the graph after {limit:.0f} s, behind stage {last}", "")
             LOGGER.error("the node hangs in %s", "the graph" if hung.jobs else "its main loop")
-            if self._receiver is not None:
-                self._receiver.terminate()
-                self._receiver.join(10.0)
-                self._receiver.kill()
+            self._reception.end(10.0)
             self._pipeline.close()
         except (OSError, NodeError) as error:
             LOGGER.error("on ending a node that hangs: %s", error)

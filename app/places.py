@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
-import mmap
-import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any, NamedTuple
 
+from app.beats import Beats
 from app.config import ReceiverConfig
+from app.forked import ProcessLock, shared_array
 
 SPARE_CONNECTIONS = 16
 """Room to tell a peer properly that there are too many."""
@@ -21,50 +18,6 @@ SPARE_PER_PEER = 4
 """The same for one address: what is beyond is closed at once, so that the others find room."""
 _ADDRESS_BYTES = 64
 """An IPv6 address with the name of an interface has 62 at most."""
-
-
-def shared_array(kind: type[Any], length: int) -> Any:
-    """Make an array of a ctypes kind, all zeros, that processes forked from now on share with this one."""
-    return (kind * length).from_buffer(mmap.mmap(-1, ctypes.sizeof(kind) * length))
-
-
-class ProcessLock:
-    """Held by one thread at a time, of all processes that are forked from now on.
-
-    The kernel keeps it between processes (flock), and takes it from one that dies: a semaphore that a killed process
-    held would stop the others for good, also on their way to an orderly end.
-    """
-
-    def __init__(self) -> None:
-        # In memory: a file system that lacks hard links may lack locks too.
-        self._file, self._threads = os.memfd_create("receiver"), threading.Lock()
-        self._opened = (0, -1)
-
-    def __enter__(self) -> None:
-        """Wait for it, and take it."""
-        self._threads.acquire()
-        try:
-            fcntl.flock(self._own(), fcntl.LOCK_EX)
-        except OSError:
-            self._threads.release()
-            raise
-
-    def _own(self) -> int:
-        """Open the file in this process: what was opened before the fork would be one lock for all."""
-        process, opened = self._opened
-        if process != os.getpid():
-            opened = os.open(f"/proc/self/fd/{self._file}", os.O_RDWR | os.O_CLOEXEC)
-            self._opened = os.getpid(), opened
-        return opened
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let go of it."""
-        try:
-            fcntl.flock(self._own(), fcntl.LOCK_UN)
-        finally:
-            self._threads.release()
 
 
 class Place(NamedTuple):
@@ -83,8 +36,6 @@ class _Row(ctypes.Structure):
         ("address", ctypes.c_char * _ADDRESS_BYTES),
         ("server", ctypes.c_uint16),  # 0: the row is free; else the process's number and one
         ("admitted", ctypes.c_bool),
-        ("since", ctypes.c_double),  # s on the machine's monotonic clock, the same in each process
-        ("begun", ctypes.c_bool),
     ]
 
 
@@ -125,7 +76,6 @@ class Places:
             place = Place(number, self._tickets, min(range(self._processes), key=served.count))
             row = self._rows[number]
             row.ticket, row.address, row.admitted = place.ticket, _told(address), False
-            row.since, row.begun = time.monotonic(), False
             row.server = place.process + 1
             return place
 
@@ -133,15 +83,6 @@ class Places:
         """Have a connection that nobody serves yet served by another process."""
         self._rows[place.number].server = process + 1
         return place._replace(process=process)
-
-    def begin(self, place: Place) -> None:
-        """Tell that the process that serves a connection has it."""
-        self._rows[place.number].begun = True
-
-    def any_waits(self, seconds: float) -> bool:
-        """Say whether a connection waits longer for the process that is to serve it: that hangs."""
-        now = time.monotonic()
-        return any(row.server and not row.begun and now - row.since > seconds for row in self._rows)
 
     def free(self, place: Place) -> None:
         """Count a connection no more; for the process that serves it, once.
@@ -182,8 +123,10 @@ def _told(address: str) -> bytes:
 class Shared:
     """All that the processes of a receiver share; made before they are forked."""
 
-    def __init__(self, config: ReceiverConfig, processes: int = 1) -> None:
+    def __init__(self, config: ReceiverConfig, processes: int = 1, beats: Beats | None = None) -> None:
+        """`beats` is what the node sees of it, where there is one."""
         self.processes = processes
+        self.beats = Beats.of_receiver(processes) if beats is None else beats
         # A process alone needs no more than locks of threads.
         kind: Callable[[], AbstractContextManager[Any]] = ProcessLock if processes > 1 else threading.Lock
         self.places = Places(config, processes, kind())

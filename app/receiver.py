@@ -25,6 +25,7 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from app.admission import handle_request
 from app.audit_open import tell_unended
+from app.beats import HUNG_SECONDS, Beat, Pulse
 from app.config import Settings
 from app.entity import application_entity
 from app.errors import JournalError, NodeError, TlsError
@@ -33,7 +34,8 @@ from app.incoming import Incoming, Memory
 from app.listener import Connections, Listener, PartServer, Server, connection_of, handle_close
 from app.log import ToldByPlace, positions, set_up_log
 from app.places import Shared
-from app.receiver_parts import Parts, lock_out, wait_to_begin
+from app.receiver_parts import Parts, lock_out, process_name, wait_to_begin
+from app.slots import beside
 from app.store import (
     CANNOT_UNDERSTAND,
     COERCED,
@@ -60,8 +62,6 @@ DRAIN_SIGNAL = signal.SIGUSR1
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, DRAIN_SIGNAL}
 """Those that the receiver waits for."""
 CATCH_UP_SECONDS = 0.9
-HUNG_SECONDS = 30.0
-"""A process that does not take up a connection for so long hangs, and is replaced with all the others."""
 DRAIN_SECONDS = 10.0
 """How long associations that are open when the node has finished its studies may take to end."""
 
@@ -144,6 +144,7 @@ class Serving:
         config = settings.receiver
         self._config = config
         shared.begin()
+        self._beat = Beat(shared.beats, process, shared.places.lock)
         self.store = store = Store(settings.inbox_dir, config.free_space_watermark_mb, shared.moving)
         self._ae = application_entity(config, reports=bool(settings.sender.held_to_commitment()))
         self._journal: Journal | None = None
@@ -196,15 +197,20 @@ class Serving:
             connections=self.connections,
             memory=self.memory,
             no_tls=self._witness.no_tls,
+            beat=self._beat,
             **more,
         )
         return cast("AnyServer", server)
 
     def catch_up(self) -> bool:
-        """Try once more, once a second at most, what a failing disk left to be done; say whether any is left still."""
+        """Try once more, once a second at most, what a failing disk left to be done; say whether any is left still.
+
+        In a thread of its own: one that waits for a disk is not to be taken for one that hangs.
+        """
         if self.store.is_behind and time.monotonic() - self._tried >= CATCH_UP_SECONDS:
             self._tried = time.monotonic()
-            self.store.settle()
+            with suppress(RuntimeError):  # no thread is to be had: next time
+                beside(partial(self.store.settle, wait=False))
         return self.store.is_behind
 
     def end(self, server: Server) -> None:
@@ -235,6 +241,7 @@ class Receiver:
         config = settings.receiver
         private_folder(settings.data_dir)
         self._parts, self._places = parts, (shared := shared or Shared(config)).places
+        self._pulse, self._moves = Pulse(shared.beats), Beat(shared.beats, shared.beats.main)
         self._serving = Serving(settings, shared, tally=tally)
         self.memory = self._serving.memory
         self._server = self._serving.server(Listener, config.port, hand_over=parts and parts.hand_over)
@@ -249,9 +256,11 @@ class Receiver:
         """Try once more what a failing disk left to be done."""
         self._serving.catch_up()
 
-    def hangs(self) -> bool:
-        """Say whether one of its processes does not take up what it is given."""
-        return self._places.any_waits(HUNG_SECONDS)
+    def hung(self) -> list[str]:
+        """Name those of its processes that do not move; called in each round of the thread that looks after them."""
+        self._moves()
+        still = self._pulse.look()[: self._pulse.main]
+        return [process_name(process) for process, seconds in enumerate(still) if seconds > HUNG_SECONDS]
 
     def drain(self) -> None:
         """Let the associations that are open go on, and tell whoever asks for another to come again later."""
@@ -304,7 +313,8 @@ def run_receiver(settings: Settings, started: Connection | None = None, tally: T
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     config = settings.receiver
     # The tally has a row for each: what CPUs may be used can have changed since it was made.
-    shared = Shared(config, config.process_count if tally is None else tally.processes)
+    processes, beats = (config.process_count, None) if tally is None else (tally.processes, tally.beats)
+    shared = Shared(config, processes, beats)
     try:
         lock_out(settings.data_dir)
     except (OSError, NodeError) as error:
@@ -351,9 +361,9 @@ def _wait_for_the_end(receiver: Receiver, parts: Parts) -> bool:
         receiver.catch_up()
         if got is not None and got.si_signo == DRAIN_SIGNAL:
             receiver.drain()
-        hangs = receiver.hangs()
-        if hangs or parts.lost():
-            told = "hangs" if hangs else "is lost"
+        hung = receiver.hung()
+        if hung or parts.lost():
+            told = f"hangs ({', '.join(hung)})" if hung else "is lost"
             LOGGER.error("a part of the receiver %s; the receiver ends, to be started anew as a whole", told)
             return False
         if node is not None and os.getppid() != node.pid:

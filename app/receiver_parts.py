@@ -55,6 +55,11 @@ class Handed(NamedTuple):
     place: Place
 
 
+def process_name(number: int) -> str:
+    """Return the name of a receiver's process; 0 listens."""
+    return f"receiver_{number + 1}" if number else "receiver"
+
+
 def receive(channel: socket.socket) -> Handed | None:
     """Wait for the next connection; None: stop."""
     message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
@@ -107,7 +112,7 @@ class Parts:
         self._channels.append(ours)
         not_its = [*self._channels, *([started] if started is not None else [])]
         process = multiprocessing.get_context("fork").Process(
-            target=_be_part, args=(serve, number, theirs, not_its), name=f"receiver_{number + 1}"
+            target=_be_part, args=(serve, number, theirs, not_its), name=process_name(number)
         )
         process.start()
         theirs.close()
@@ -151,7 +156,7 @@ class Parts:
             socket.send_fds(self._channels[place.process - 1], [message], [connection.fileno()])
         except OSError as error:
             if self._told.is_due():
-                LOGGER.warning("a connection cannot be handed to receiver_%d: %s", place.process + 1, error.strerror)
+                LOGGER.warning("a connection cannot be handed to %s: %s", process_name(place.process), error.strerror)
             return False
         return True
 

@@ -24,9 +24,9 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from app.files import INCOMING, QUIET_SECONDS, fill_synced, instance_name, private_folder, study_key, sync_folder
-from app.sequences import end_of_sequence
 from app.skim import skim
 from app.slots import AT_ONCE, Slots, sealed
+from operators.sequences import UNDEFINED_LENGTH, Budget, TooMuch, end_of_sequence, has_items
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ STATUSES = {
     COERCED: ("Warning: Coercion of Data Elements", "Held before with other content; the first to come is kept."),
     CANNOT_UNDERSTAND: (
         "Error: Cannot understand",
-        "Unreadable, truncated, without pixel data or a valid UID; or a fault of the node, which is in its log.",
+        "Unreadable, truncated, of too many elements or nested too deep, without pixel data or a valid UID; or a fault "
+        "of the node, which is in its log.",
     ),
 }
 """Every status that a C-STORE is answered with (PS3.4 table B.2-1): its meaning there, and when."""
@@ -54,9 +55,6 @@ _IDENTITY = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 UID = re.compile(r"[0-9.]{1,64}")
 _PIXELS = 0x7FE0
 """The group of Pixel Data and of its floating-point forms (PS3.3 section C.7.6.24)."""
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_MAY_BE_SEQUENCE = frozenset({"SQ", "UN", None})
-"""None: implicit VR."""
 _BIG_ENDIAN = struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.2\0"
 _HEAD_BYTES = 1_024
 """Within so many bytes the File Meta Information names the transfer syntax; it has but short UIDs before that."""
@@ -76,7 +74,7 @@ UNREADABLE = (
     RuntimeError,
     OverflowError,
 )
-"""What pydicom raises at bytes that are no dataset; sequences a thousand deep end in a RecursionError."""
+"""What pydicom raises at bytes that are no dataset; sequences some hundred deep end in a RecursionError."""
 NOT_UNDERSTOOD = (*UNREADABLE, LookupError)
 """What reading a file, a command set or an answer raises where it is none; OSError is of the file alone."""
 
@@ -115,9 +113,13 @@ def read_identity(content: bytes) -> Identity:
     """Walk a DICOM file in memory to its end and return its UIDs; raises Refused where it is broken or lacks one.
 
     Element values are skipped, not decoded; a length that leads beyond the end means a truncated dataset, and so does
-    an image without pixels: cut between two elements, what is left reads as a whole dataset.
+    an image without pixels: cut between two elements, what is left reads as a whole dataset. What would cost whoever
+    reads it later, elements by the million and sequences nested without end, is refused.
     """
-    quick = skim(content, _IDENTITY)
+    try:
+        quick = skim(content, _IDENTITY)
+    except TooMuch as error:
+        raise Refused(CANNOT_UNDERSTAND, str(error)) from error
     if quick is not None and all(UID.fullmatch(quick[0].get(tag, "")) for tag in _IDENTITY):
         values, has_pixels = [quick[0][tag] for tag in _IDENTITY], quick[1]
     else:
@@ -135,23 +137,28 @@ def _is_of_images(sop_class: str) -> bool:
 def _read_thoroughly(content: bytes) -> tuple[list[str], bool]:
     """Return the values of `_IDENTITY`, and whether there are pixels; raises as `read_identity`."""
     stream = io.BytesIO(content)
-    has_pixels = False
+    has_pixels, budget = False, Budget()
     little = content.find(_BIG_ENDIAN, 0, _HEAD_BYTES) < 0
 
     def within(tag: BaseTag, vr: str | None, length: int) -> bool:
         nonlocal has_pixels
         has_pixels |= tag.group == _PIXELS
-        if length != _UNDEFINED_LENGTH and stream.tell() + length > len(content):
+        budget.spend(1)
+        at = stream.tell()
+        if length != UNDEFINED_LENGTH and at + length > len(content):
             raise Refused(CANNOT_UNDERSTAND, f"truncated: ({tag.group:04X},{tag.element:04X}) ends beyond the dataset")
-        if length == _UNDEFINED_LENGTH and vr in _MAY_BE_SEQUENCE and tag.group != _PIXELS:
-            # pydicom is left with an empty one.
-            stream.seek(end_of_sequence(content, stream.tell(), implicit=vr is None, little=little))
+        if has_items(tag, vr.encode() if vr else None, length):
+            end = end_of_sequence(content, at, length, budget, implicit=vr is None, little=little)
+            # pydicom steps over one that has a length, and is left with an empty one else.
+            stream.seek(end if length == UNDEFINED_LENGTH else at)
         return False
 
     try:
         # Encapsulated pixels are passed over, not copied.
         header = read_partial(stream, stop_when=within, defer_size=_COMPARED_BYTES, specific_tags=list(_IDENTITY))
         values = [str(header.get(tag).value) if tag in header else "" for tag in _IDENTITY]
+    except TooMuch as error:
+        raise Refused(CANNOT_UNDERSTAND, str(error)) from error
     except UNREADABLE as error:
         # The error's own text may quote the dataset.
         raise Refused(CANNOT_UNDERSTAND, f"not a readable dataset ({type(error).__name__})") from error

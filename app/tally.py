@@ -1,4 +1,4 @@
-"""Numbers that the node's processes write and its own reads: instances taken and refused, results delivered or not."""
+"""Numbers that the node's processes write and its own reads: instances taken, deliveries, the receiver's beats."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 from collections.abc import Sequence
 from multiprocessing.context import SpawnContext
 from typing import Any, Literal, Self
+
+from app.beats import Beats
 
 KEPT = ("kept", "coerced", "refused")
 """What became of an instance: on disk (also if it was before), there before with other content, not taken."""
@@ -84,6 +86,7 @@ class Tally(Counts):
         """`processes` is how many the receiver is to have."""
         super().__init__(spawn, processes, len(KEPT))
         self.processes = processes
+        self.beats = Beats.of_node(spawn, processes)
         self.deliveries = DeliveryTally(spawn, processes, destinations)
 
     def of(self, row: int) -> Self:

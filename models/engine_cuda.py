@@ -33,6 +33,12 @@ def find_device() -> CudaDevice | None:
     return CudaDevice(bytes(properties.name).split(b"\0")[0].decode(), (properties.major, properties.minor))
 
 
+def driver_version() -> str:
+    """Return the newest CUDA that the driver supports, as "13.0"; "none" where there is no driver."""
+    number = int(check(cudart.cudaDriverGetVersion()))
+    return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
+
+
 def check(answer: tuple[Any, ...]) -> Any:
     """Return what a call of the CUDA runtime gave; raises ModelError where its status is not success."""
     status, *values = answer

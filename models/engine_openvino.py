@@ -32,9 +32,14 @@ class CpuSettings:
     """LATENCY: all cores on one call. THROUGHPUT: several calls at once, each on a share of the cores."""
     precision: Precision = "bf16"
     """Of the arithmetic; bf16 only where the processor has instructions for it, else f32."""
+    threads: int = 0
+    """CPU threads of all calls together; 0: every core."""
+    streams: int = 0
+    """Calls at once; 0: as many as the hint makes of it."""
 
     def __str__(self) -> str:
-        return f"{self.hint.lower()} hint, batch {self.batch}, {self.precision}"
+        shares = [f"{n} {what}" for n, what in ((self.threads, "threads"), (self.streams, "streams")) if n]
+        return ", ".join([f"{self.hint.lower()} hint, batch {self.batch}, {self.precision}", *shares])
 
 
 @lru_cache(maxsize=1)
@@ -53,7 +58,11 @@ def _compile(name: str, path: Path, settings: CpuSettings) -> tuple[ov.CompiledM
     # Said outright: left to itself OpenVINO takes bf16 wherever the processor has it, and tells nobody.
     bf16 = settings.precision == "bf16" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision: Precision = "bf16" if bf16 else "f32"
-    options = {"PERFORMANCE_HINT": settings.hint, "INFERENCE_PRECISION_HINT": precision}
+    options: dict[str, Any] = {"PERFORMANCE_HINT": settings.hint, "INFERENCE_PRECISION_HINT": precision}
+    if settings.threads:
+        options["INFERENCE_NUM_THREADS"] = settings.threads
+    if settings.streams:
+        options["NUM_STREAMS"] = settings.streams
     try:
         return core().compile_model(str(path), "CPU", options), precision
     except RuntimeError as error:

@@ -17,21 +17,18 @@ from numpy.typing import NDArray
 
 from models import frame
 from models.markers.calibration import Verdict
-from models.markers.figure_model import FigureModel
+from models.markers.figure_model import FigureModel, doubt, is_child
 from models.markers.image_features import NoTumour, describe
 from models.markers.slice_network import SliceNetwork
 from operators.attention import asked_for, look
 from operators.domain import BoolArray, Check, FloatArray, Marker, MarkerName, MarkerValue, Outcome, TumourMap
 from operators.network_view import NetworkView
-from operators.patient import age_years, sex
+from operators.patient import age_years, childhood, sex
 from operators.settings_digest import digest_of
 from operators.stage import Job, StageOperator, needed
 
-DECISIVE_CHECKS = ("segmentation", "input")
+OUTLINE_CHECK, IMAGES_CHECK = DECISIVE_CHECKS = ("segmentation", "input")
 """Checks whose warning takes the ground from under every marker: a wrong outline, or images unlike the training's."""
-
-ADULT_YEARS = 18.0
-"""Children's gliomas are others (WHO CNS 2021 has families of their own for them), and no model has seen any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +55,16 @@ class MarkerClassifier(Protocol):
         ...
 
     @property
+    def model(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Of the model's file."""
+        ...
+
+    @property
     def settings(self) -> object:
         """What its answers depend on beside the model's own version; its repr tells all of it."""
         ...
@@ -68,6 +75,11 @@ class FigureClassifier:
 
     def __init__(self, name: MarkerName, model: FigureModel) -> None:
         self._name, self._model = name, model
+
+    @property
+    def model(self) -> str:
+        """What it is called."""
+        return self._model.name
 
     @property
     def version(self) -> str:
@@ -82,13 +94,12 @@ class FigureClassifier:
     def __call__(self, evidence: Evidence) -> Marker:
         """Say which answer alone is thinkable and the likelier, if one is."""
         known = self._model.calibration
-        worth = f"AUC {known.auc:.2f}, {known.auc_interval[0]:.2f} to {known.auc_interval[1]:.2f}"
-        if not known.beats_chance:
-            return not_assessed(self._name, f"no model tells it better than chance on patients it never saw ({worth})")
+        if known.withheld:
+            return not_assessed(self._name, known.withheld, self)
         try:
             score = self._model.score(evidence.figures, evidence.age_years)
         except NoTumour:
-            return not_assessed(self._name, "no tumour lies within the brain")
+            return not_assessed(self._name, "no tumour lies within the brain", self)
         verdict = known.verdict(score)
         said = "the images do not decide it" if verdict is Verdict.INDETERMINATE else "suggested by the images"
         age = "" if evidence.age_years is not None else "; the patient's age is not known"
@@ -96,10 +107,10 @@ class FigureClassifier:
         return Marker(
             self._name,
             MarkerValue(verdict),
-            f"{said}; {missed} ({worth} on patients never seen){age}",
+            f"{said}; {missed} ({known.worth} on patients never seen){age}",
             known.probability(score),
-            self._model.name,
-            self._model.version,
+            self.model,
+            self.version,
             known.open_between(),
             known.coverage,
         )
@@ -108,22 +119,26 @@ class FigureClassifier:
 def classify(evidence: Evidence, doubt: str, classifiers: Mapping[MarkerName, MarkerClassifier]) -> tuple[Marker, ...]:
     """Say of every marker what its model says, or why nothing is said; `doubt` is why none may speak, or empty."""
     if not evidence.tumour.any():
-        return tuple(not_assessed(name, "no tumour was found") for name in MarkerName)
+        return tuple(not_assessed(name, "no tumour was found", classifiers.get(name)) for name in MarkerName)
     return tuple(_answer(name, evidence, doubt, classifiers.get(name)) for name in MarkerName)
 
 
-def doubt_of(checks: Sequence[Check], age: float | None) -> str:
-    """Say why no marker should be read from this study of a patient of an age in years, or nothing."""
-    if age is not None and age < ADULT_YEARS:
-        return "the models learnt from adults alone"
-    doubts = [c.name for c in checks if c.name in DECISIVE_CHECKS and c.outcome is not Outcome.PASS]
-    reasons = {"segmentation": "the outline is doubtful", "input": "the images may be unlike those of training"}
-    return " and ".join(reasons[name] for name in dict.fromkeys(doubts))
+def doubt_of(checks: Sequence[Check], age: float | None, child: str = "") -> str:
+    """Say why no marker should be read from this study of a patient of an age in years, or nothing.
+
+    `child` is why the patient must be taken for a child whatever the age is taken for.
+    """
+    if child:
+        return child
+    failed = {check.name for check in checks if check.outcome is not Outcome.PASS}
+    young = age is not None and is_child(age)
+    return doubt(child=young, images=IMAGES_CHECK in failed, outline=OUTLINE_CHECK in failed)
 
 
-def not_assessed(name: MarkerName, reason: str) -> Marker:
-    """State that nothing is said of a marker, and why."""
-    return Marker(name, MarkerValue.NOT_ASSESSED, reason)
+def not_assessed(name: MarkerName, reason: str, classifier: MarkerClassifier | None = None) -> Marker:
+    """State that nothing is said of a marker, and why; and by which model, where there is one that keeps silent."""
+    model, version = ("", "") if classifier is None else (classifier.model, classifier.version)
+    return Marker(name, MarkerValue.NOT_ASSESSED, reason, model=model, model_version=version)
 
 
 def evidence_of(view: NetworkView, tumour: TumourMap, age: float | None) -> Evidence:
@@ -135,7 +150,7 @@ def evidence_of(view: NetworkView, tumour: TumourMap, age: float | None) -> Evid
 def _answer(name: MarkerName, evidence: Evidence, doubt: str, classifier: MarkerClassifier | None) -> Marker:
     if classifier is None:
         return not_assessed(name, "no model for this marker is installed")
-    return not_assessed(name, doubt) if doubt else classifier(evidence)
+    return not_assessed(name, doubt, classifier) if doubt else classifier(evidence)
 
 
 class ClassifyOperator(StageOperator):
@@ -158,8 +173,9 @@ class ClassifyOperator(StageOperator):
         """Add `job.markers`, and `job.attention` of those that are assessed and have a network."""
         study, view = needed(job.study), needed(job.view)
         age = age_years(study)
-        evidence, doubt = evidence_of(view, needed(job.tumour), age), doubt_of(job.checks, age)
-        job.markers = classify(evidence, doubt, self._classifiers)
+        evidence = evidence_of(view, needed(job.tumour), age)
+        reason = doubt_of(job.checks, age, childhood(study))
+        job.markers = classify(evidence, reason, self._classifiers)
         job.depends_on = (*job.depends_on, self._digest)
         networks, patient = asked_for(self._networks, job.markers), (sex(study), evidence.age_years)
         job.attention, notes = look(networks, needed(job.stack), view, evidence.tumour, patient)

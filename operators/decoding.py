@@ -28,6 +28,7 @@ from pydicom.uid import UID
 from operators.codestream import Claim, contradiction
 from operators.errors import PixelDataRefused, UnreadableInstance
 from operators.headers import DAMAGED
+from operators.reading import read_header
 
 Stored = NDArray[np.integer]
 Frame = tuple[Path, int]
@@ -73,7 +74,7 @@ def decode_frames(frames: Sequence[Frame]) -> list[Stored]:
 
 
 def _open(path: Path, file: BinaryIO) -> _Source:
-    header = dcmread(file, stop_before_pixels=True)
+    header, _ = read_header(path, file)
     source = _Source(path, header, header.file_meta.TransferSyntaxUID)
     if header.SamplesPerPixel != 1:
         raise ValueError("an image of colours is no grey image")

@@ -48,6 +48,8 @@ class Instance:
     """Of a multi-frame object, the frames that are meant, counted from 0; None for all of it."""
     pixels_at: int | None = None
     """Where in the file the values of uncompressed little-endian pixel data begin; None where they are encoded."""
+    elements: int = 0
+    """How many its header holds, items of sequences included."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,6 +275,7 @@ class Marker:
     reason: str = ""
     probability: float | None = None
     model: str = ""
+    """What answered, or would have: of a marker that is not assessed, empty where no model is installed."""
     model_version: str = ""
     open_between: tuple[float, float] | None = None
     """Probabilities between which the model gives no answer; none are known of a model that does not say."""

@@ -9,13 +9,12 @@ Source: PS3.3 C.7.6.16 (functional groups), A.36 (enhanced MR), C.8.13 (their MR
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from pydicom import DataElement, Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage
 
 from operators.domain import Instance
+from operators.headers import public_sequences
 
 ENHANCED_MR = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -72,15 +71,10 @@ def _copied(header: Dataset) -> Dataset:
 def _resolved(groups: Dataset) -> Dataset:
     """Gather the attributes of all functional groups, under the names of single-frame MR too."""
     found = Dataset()
-    for sequence in _public_sequences(groups):
-        found.update(sequence[0])
+    for sequence in public_sequences(groups):
+        if sequence.keyword not in FOREIGN:
+            found.update(sequence.value[0])
     for enhanced, classic in CLASSIC_NAMES.items():
         if (value := found.get(enhanced)) not in (None, ""):
             setattr(found, classic, value)
     return found
-
-
-def _public_sequences(groups: Dataset) -> Iterator[Sequence[Dataset]]:
-    for element in groups:
-        if element.VR == "SQ" and element.value and not element.tag.is_private and element.keyword not in FOREIGN:
-            yield element.value

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.errors import BytesLengthException
 
 DAMAGED = (
@@ -44,10 +45,17 @@ def first(header: Dataset, keyword: str) -> Any:
     if (value := header.get(keyword)) not in (None, ""):
         return value
     for groups in (header.get("SharedFunctionalGroupsSequence"), header.get("PerFrameFunctionalGroupsSequence")):
-        for element in groups[0] if groups else ():
-            if element.VR == "SQ" and element.value and element.value[0].get(keyword) not in (None, ""):
-                return element.value[0].get(keyword)
+        for sequence in public_sequences(groups[0]) if groups else ():
+            if sequence.value[0].get(keyword) not in (None, ""):
+                return sequence.value[0].get(keyword)
     return None
+
+
+def public_sequences(header: Dataset) -> Iterator[DataElement]:
+    """Give the sequences that have items; of private elements nothing is read, not even what they are."""
+    for tag in sorted(header.keys()):
+        if not tag.is_private and (element := header[tag]).VR == "SQ" and element.value:
+            yield element
 
 
 def number(header: Dataset, keyword: str) -> float | None:

@@ -7,7 +7,6 @@ apart into frames, so that later stages know one kind of slice only.
 from __future__ import annotations
 
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -15,30 +14,27 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import pydicom
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from operators.domain import Instance, Series, Study
 from operators.errors import MixedPatients, PixelDataRefused, StudyRejected, UnreadableInstance
-from operators.frames import single_frames
+from operators.frames import ENHANCED_MR, single_frames
 from operators.headers import DAMAGED, number
+from operators.reading import PIXEL_DATA, read_header
+from operators.sequences import UNDEFINED_LENGTH, TooMuch
 from operators.series_split import split
 from operators.stage import Job, StageOperator
 
 # Its warnings on odd values quote them, and so the patient.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
-UNDEFINED_LENGTH = 0xFFFFFFFF
-PIXEL_DATA = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))
 ITEM, ITEMS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 LARGE_PRIVATE_BYTES = 65_536
 """Private elements longer than this are not kept: vendors store whole protocols in every slice."""
-MOST_INFLATED_BYTES = 512_000_000
-"""A deflated file that holds more is refused: it is inflated as a whole, and in memory."""
-DEFLATE_RATIO = 1032
-"""Deflate makes a file smaller by this at the most (zlib's technical details)."""
+MOST_HELD = 4_000_000
+"""Elements that a study's headers may hold in all: 15,000 slices of 260 each. They take 1.5 GB, 3 GB at the most."""
 MOST_FRAGMENTS = 200_000
 """Encapsulated pixel data in more pieces are refused: an object of 10,000 frames has 20 for each."""
 ByteOrder = Literal["little", "big"]
@@ -59,14 +55,16 @@ def read_instance(path: Path) -> Instance | None:
     """Read one file's header and check that its pixel data are all there; None if it is not a DICOM instance."""
     try:
         with path.open("rb") as file:
-            _refuse_deflate_bomb(path, file)
-            header = dcmread(file, stop_before_pixels=True)
+            header, elements = read_header(path, file)
             if header.get("SOPInstanceUID") is None:
-                if "DirectoryRecordSequence" in header:
+                if _is_directory(header):
                     return None
                 raise _fault(path, "has no SOP Instance UID")
             pixels_at = _find_pixels(path, header, file)
         _read_geometry(header)
+        elements += _referred_to(header)
+    except TooMuch as error:
+        raise UnreadableInstance(f"{path.name} is not read: {error}") from error
     except InvalidDicomError as error:
         if path.suffix.lower() != ".dcm":
             return None
@@ -78,34 +76,20 @@ def read_instance(path: Path) -> Instance | None:
     except DAMAGED as error:
         raise _fault(path, "is damaged") from error
     _drop_large_private(header)
-    return Instance(path, header, pixels_at=pixels_at)
+    return Instance(path, header, pixels_at=pixels_at, elements=elements)
 
 
-def _refuse_deflate_bomb(path: Path, file: BinaryIO) -> None:
-    """Raise PixelDataRefused where a deflated file holds more than may be inflated; `file` stands at its start after.
-
-    Raises one of DAMAGED where what is deflated does not begin where the file's head says.
-    """
-    if file.seek(0, 2) * DEFLATE_RATIO > MOST_INFLATED_BYTES:
-        meta = read_file_meta_info(path)
-        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            # Behind preamble, "DICM" and the element that tells how long the rest of the meta information is.
-            file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
-            if _inflates_beyond(file, MOST_INFLATED_BYTES):
-                raise PixelDataRefused(
-                    f"{path.name} inflates to more than {MOST_INFLATED_BYTES // 1_000_000} MB; send it uncompressed"
-                )
-    file.seek(0)
+def _is_directory(header: Dataset) -> bool:
+    # Its records themselves may be many, and are passed over then.
+    named = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    return named or "DirectoryRecordSequence" in header
 
 
-def _inflates_beyond(file: BinaryIO, most: int) -> bool:
-    """Inflate, a megabyte at a time and keeping none, to see whether more than `most` bytes come."""
-    inflate, found = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    while data := file.read(65_536):
-        while data and found <= most:
-            found += len(inflate.decompress(data, 1_000_000))
-            data = inflate.unconsumed_tail
-    return found > most
+def _referred_to(header: Dataset) -> int:
+    """Say what the headers of an enhanced object's frames come to: they refer to the object's, a fourth of its size."""
+    if header.get("SOPClassUID") not in ENHANCED_MR or "PerFrameFunctionalGroupsSequence" not in header:
+        return 0
+    return len(header.PerFrameFunctionalGroupsSequence) * len(header) // 4
 
 
 def _read_geometry(header: Dataset) -> None:
@@ -177,7 +161,13 @@ def _native_bytes(header: Dataset) -> int:
 def study_of(instances: Iterable[Instance]) -> Study:
     """Sort instances of one study into series; an instance that comes twice counts once."""
     unique: dict[str, Instance] = {}
+    held = 0
     for instance in instances:
+        held += instance.elements
+        if held > MOST_HELD:
+            raise StudyRejected(
+                f"its headers hold more than {MOST_HELD:,} elements; divide the study, and send it again"
+            )
         unique.setdefault(str(instance.header.SOPInstanceUID), instance)
     if not unique:
         raise StudyRejected("no DICOM images were found")

@@ -6,7 +6,7 @@ import re
 
 from pydicom import Dataset
 
-from models.markers.figure_model import AGES
+from models.markers.figure_model import ADULT_YEARS, ADULTS_ALONE, AGES, is_child
 from operators.domain import Study
 from operators.headers import calendar_date
 
@@ -16,6 +16,8 @@ _UNITS = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 CLASH_YEARS = 2.0
 """Stated in whole years, and sometimes of another day than the study's: ages this far apart are not one person's."""
 
+TWO_AGES = "the header says a child's age and an adult's, and the models learnt from adults alone"
+
 
 def age_years(study: Study) -> float | None:
     """Return the patient's age at the study in years.
@@ -23,11 +25,23 @@ def age_years(study: Study) -> float | None:
     None where the header does not say, says the absurd, or says two things that cannot both be true.
     """
     for series in study.series:
-        said = (_stated(series.header), _reckoned(series.header))
-        ages = [age for age in said if age is not None and AGES[0] <= age <= AGES[1]]
+        ages = [age for age in _said(series.header) if AGES[0] <= age <= AGES[1]]
         if ages:
             return ages[0] if max(ages) - min(ages) < CLASH_YEARS else None
     return None
+
+
+def childhood(study: Study) -> str:
+    """Say why the patient must be taken for a child, or nothing.
+
+    Whatever says so counts, also an age that no model is shown: of an infant, or one that another contradicts.
+    """
+    ages = [age for series in study.series for age in _said(series.header)]
+    young = [age for age in ages if is_child(age)]
+    if not young:
+        return ""
+    grown = [age for age in ages if ADULT_YEARS <= age <= AGES[1]]
+    return TWO_AGES if grown and max(grown) - min(young) >= CLASH_YEARS else ADULTS_ALONE
 
 
 def sex(study: Study) -> str | None:
@@ -37,6 +51,11 @@ def sex(study: Study) -> str | None:
         if found in {"M", "F"}:
             return found
     return None
+
+
+def _said(header: Dataset) -> list[float]:
+    """Give the ages that a header says, in years: as stated and as reckoned, absurd ones too."""
+    return [age for age in (_stated(header), _reckoned(header)) if age is not None]
 
 
 def _stated(header: Dataset) -> float | None:

@@ -253,7 +253,7 @@ def _suggestion(markers: Sequence[Marker], words: Words) -> Suggestion | None:
 
 
 def _models(job: Job, words: Words, language: Language, data: TrainingData) -> Iterator[tuple[str, str]]:
-    """Name every model that spoke, once, the segmenting one first."""
+    """Name every model that spoke or kept silent, once, the segmenting one first."""
     tumour = needed(job.tumour)
     named = {(tumour.model, tumour.model_version): words.outlines}
     named |= {(m.model, m.model_version): words.alterations[m.name] for m in job.markers if m.model}

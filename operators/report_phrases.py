@@ -83,10 +83,13 @@ CHINESE = {
     "no tumour was found": "未检出肿瘤",
     "no tumour lies within the brain": "脑内未见肿瘤",
     "the models learnt from adults alone": "模型仅由成人患者训练",
+    "the header says a child's age and an adult's, and the models learnt from adults alone": (
+        "DICOM 头信息同时给出儿童年龄与成人年龄，而模型仅由成人患者训练"
+    ),
     "the outline is doubtful": "肿瘤轮廓不可靠",
     "the images may be unlike those of training": "图像可能与训练数据不同",
-    "the outline is doubtful and the images may be unlike those of training": (
-        "肿瘤轮廓不可靠，且图像可能与训练数据不同"
+    "the images may be unlike those of training and the outline is doubtful": (
+        "图像可能与训练数据不同，且肿瘤轮廓不可靠"
     ),
     "no model tells it better than chance on patients it never saw (AUC {auc}, {low} to {high})": (
         "在未见过的患者中，尚无模型优于随机猜测（AUC {auc}，{low}–{high}）"

@@ -43,6 +43,8 @@ class RunningNode:
     """Settings of its receiver beside address and peers."""
     more: dict[str, Any] = field(default_factory=dict)
     """Further sections of its settings."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Further variables of its environment."""
     port: int = 0
     module: str = "app"
     start_seconds: float = 120.0
@@ -63,7 +65,7 @@ class RunningNode:
         config.write_text(json.dumps({"node": settings}))
         with (self.folder / "node.log").open("ab") as log:
             command = [sys.executable, "-m", self.module, "serve", "--config", str(config)]
-            environment = os.environ | {"OMP_NUM_THREADS": "2"}
+            environment = os.environ | {"OMP_NUM_THREADS": "2"} | self.environment
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         self.wait(self.listens, self.start_seconds, "the node does not listen")
         return self
@@ -85,10 +87,10 @@ class RunningNode:
     def log(self) -> str:
         return (self.folder / "node.log").read_text()
 
-    def send(self, *paths: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def send(self, *paths: Path, check: bool = True, more: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Send files or folders with DCMTK."""
-        titles = ["-aet", "SCANNER", "-aec", "GLIOMA_NODE"]
-        command = [dcmtk("storescu"), *titles, "+sd", "+r", "127.0.0.1", str(self.port), *map(str, paths)]
+        options = ["-aet", "SCANNER", "-aec", "GLIOMA_NODE", *more, "+sd", "+r"]
+        command = [dcmtk("storescu"), *options, "127.0.0.1", str(self.port), *map(str, paths)]
         environment = os.environ | {"TCP_NODELAY": "1"}
         return subprocess.run(command, check=check, capture_output=True, text=True, env=environment)
 

@@ -62,7 +62,7 @@ class Broken(Network):
 class Answering:
     """A classifier that always says the same."""
 
-    settings = "none"
+    settings, model, version = "none", "idh figures", "1"
 
     def __call__(self, evidence):
         return Marker(MarkerName.IDH, MarkerValue.INDETERMINATE, "as it is", 0.5)
@@ -172,10 +172,15 @@ def test_a_marker_that_is_not_assessed_has_no_map_and_its_network_is_not_asked(j
     assert (job.attention, job.notes, network.seen) == ((), (), None)
 
 
-def test_a_child_has_no_map(job):
+@pytest.mark.parametrize(
+    "said", [("013Y", "20100601"), ("006M", ""), ("000Y", ""), ("", "{study}"), ("003Y", "19750301")]
+)
+def test_a_child_has_no_map(job, said):
     for source in job.study.series:
-        source.header.PatientAge, source.header.PatientBirthDate = "013Y", "20100601"
+        born = said[1].format(study=source.header.StudyDate)
+        source.header.PatientAge, source.header.PatientBirthDate = said[0], born
     classified(job, network := Network())
+    assert {marker.value for marker in job.markers} == {MarkerValue.NOT_ASSESSED}
     assert "adults" in job.markers[0].reason
     assert (job.attention, network.seen) == ((), None)
 
@@ -321,7 +326,7 @@ def test_maps_of_several_markers_are_one_series(job):
 
 def test_neither_report_nor_page_says_that_the_network_answered(job):
     """The report names the picture in its evidence, as it does every result."""
-    job.markers = (Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.9, "idh figures", "3b27365be912"),)
+    job.markers = (Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.9, "idh figures", "82d434dd5306"),)
     job.attention = looked(job)
     job.findings = measure(job.stack, job.tumour)
     KeyImageOperator.process(None, job)

@@ -15,11 +15,11 @@ from app.config import load_settings
 from app.errors import ConfigError
 from app.process import open_classifiers
 from models.markers.calibration import Calibration, Verdict
-from models.markers.figure_model import CALIBRATION, INPUTS, MODEL
+from models.markers.figure_model import ADULTS_ALONE, CALIBRATION, INPUTS, MODEL
 from models.markers.image_features import feature_names
 from operators.classify import Evidence, FigureClassifier, classify, doubt_of
 from operators.domain import Check, Instance, MarkerName, MarkerValue, Outcome, Series, Study
-from operators.patient import age_years, sex
+from operators.patient import TWO_AGES, age_years, childhood, sex
 
 KNOWN = Calibration(
     slope=2.0, intercept=0.5, coverage=0.8, altered=tuple(np.linspace(0.5, 5, 19)),
@@ -64,6 +64,7 @@ def test_a_model_no_better_than_chance_says_nothing():
     found = FigureClassifier(MarkerName.MGMT, Model(9.0, weak))(evidence())
     assert found.value is MarkerValue.NOT_ASSESSED
     assert found.reason == "no model tells it better than chance on patients it never saw (AUC 0.57, 0.39 to 0.76)"
+    assert (found.model, found.model_version) == ("idh figures", "0123456789ab"), "who keeps silent is named"
 
 
 @pytest.mark.parametrize("marker", ["idh", "1p19q", "mgmt", "proliferation", None])
@@ -113,11 +114,17 @@ def test_doubt_about_what_a_marker_is_read_from_silences_it(checks, doubt):
     assert set(by_name) == set(MarkerName)
     assert by_name[MarkerName.IDH].value is (MarkerValue.NOT_ASSESSED if doubt else MarkerValue.ALTERED)
     assert not doubt or by_name[MarkerName.IDH].reason == doubt
+    assert (by_name[MarkerName.IDH].model, by_name[MarkerName.IDH].model_version) == ("idh figures", "0123456789ab")
     assert by_name[MarkerName.MGMT].reason == "no model for this marker is installed"
+    assert by_name[MarkerName.MGMT].model == by_name[MarkerName.MGMT].model_version == ""
 
 
 def test_of_a_child_nothing_is_said():
     assert doubt_of([check("segmentation", Outcome.WARN)], 17.9) == "the models learnt from adults alone"
+
+
+def test_a_child_is_told_before_all_else():
+    assert doubt_of([check("segmentation", Outcome.WARN)], 44.0, TWO_AGES) == TWO_AGES
 
 
 def test_the_tumour_is_described_once_for_all_markers(monkeypatch):
@@ -131,6 +138,7 @@ def test_the_tumour_is_described_once_for_all_markers(monkeypatch):
 def test_without_a_tumour_no_marker_is_assessed():
     found = classify(evidence(tumour=False), "", {MarkerName.IDH: FigureClassifier(MarkerName.IDH, Model(3.0))})
     assert {m.reason for m in found} == {"no tumour was found"}
+    assert {m.name: m.model for m in found if m.model} == {MarkerName.IDH: "idh figures"}
 
 
 def study(**header):
@@ -163,6 +171,43 @@ def study(**header):
 def test_age_comes_from_the_header_and_absurd_ones_are_none(header, age):
     found = age_years(study(**header))
     assert found is None if age is None else found == pytest.approx(age, abs=0.01)
+
+
+BORN_1975 = {"PatientBirthDate": "19750301", "StudyDate": "20190301"}
+CHILDREN = [
+    ({"PatientAge": "006M"}, ADULTS_ALONE),
+    ({"PatientAge": "011M"}, ADULTS_ALONE),
+    ({"PatientAge": "200D"}, ADULTS_ALONE),
+    ({"PatientAge": "012W"}, ADULTS_ALONE),
+    ({"PatientAge": "000Y"}, ADULTS_ALONE),
+    ({"PatientAge": "017Y"}, ADULTS_ALONE),
+    ({"PatientBirthDate": "20190101", "StudyDate": "20190301"}, ADULTS_ALONE),
+    ({"PatientBirthDate": "20190301", "StudyDate": "20190301"}, ADULTS_ALONE),
+    ({"PatientAge": "999Y", "PatientBirthDate": "20190101", "StudyDate": "20190301"}, ADULTS_ALONE),
+    ({"PatientAge": "018Y", "PatientBirthDate": "20010901", "StudyDate": "20190301"}, ADULTS_ALONE),
+    ({"PatientAge": "003Y", **BORN_1975}, TWO_AGES),
+    ({"PatientAge": "000Y", **BORN_1975}, TWO_AGES),
+    ({"PatientAge": "044Y", "PatientBirthDate": "20160301", "StudyDate": "20190301"}, TWO_AGES),
+    ({"PatientAge": "018Y"}, ""),
+    ({"PatientAge": "044Y", **BORN_1975}, ""),
+    ({"PatientAge": "999Y"}, ""),
+    ({"PatientAge": "forty"}, ""),
+    ({"PatientBirthDate": "20300101", "StudyDate": "20190301"}, ""),
+    ({"PatientBirthDate": "20190101"}, ""),
+    ({}, ""),
+]
+
+
+@pytest.mark.parametrize(("header", "reason"), CHILDREN)
+@pytest.mark.filterwarnings("ignore:Invalid value")
+def test_whatever_says_a_child_is_believed(header, reason):
+    assert childhood(study(**header)) == reason
+
+
+def test_a_child_of_one_series_is_a_child():
+    both = Study("1.2", (*study(PatientAge="044Y").series, *study(PatientAge="004Y").series))
+    assert childhood(both) == TWO_AGES
+    assert age_years(both) == 44.0
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ def test_broken_datasets_are_refused_and_nothing_else(tmp_path):
     assert found.faults == [], "a number makes its case again: tests.torture.mutations.case"
     assert found.counts["receiver: refused"] > DATASETS / 2
     assert found.counts["pipeline: read"] > DATASETS / 10, "not all is broken beyond reading"
+    assert found.counts["inbox: read"] > DATASETS / 10
+    assert min(found.counts["decoder: read"], found.counts["decoder: refused"]) > DATASETS / 100
 
 
 POOR_READERS = """
@@ -47,6 +49,7 @@ def keep(path):
 
 fuzz.READER_SECONDS, fuzz.WARM_UP, fuzz.GROWTH_MB = 0.1, 1, 100.0
 fuzz.read_identity, fuzz._load = hang, keep
+fuzz._extremes = lambda: [(-1, b"")] * 3
 before = signal.getsignal(signal.SIGPROF)
 print("\\n".join(fuzz.fuzz_datasets(range(2), Path(sys.argv[1])).faults))
 assert signal.getsignal(signal.SIGPROF) is before

@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, EnhancedMRImageStorage
 from support_bombs import Peak
 from support_phantom import change, copy_of, small_phantom
 
-import operators.load_study
+import operators.reading
 from app.pipeline import has_all_contrasts
 from operators.build_volumes import read_volumes
 from operators.domain import Contrast, Study
@@ -103,7 +103,7 @@ def test_a_deflate_bomb_is_not_inflated(folder):
 
 
 def test_an_honest_deflated_file_is_read_whatever_its_size(folder, monkeypatch):
-    monkeypatch.setattr(operators.load_study, "MOST_INFLATED_BYTES", 1_000_000)
+    monkeypatch.setattr(operators.reading, "MOST_INFLATED_BYTES", 1_000_000)
     deflated(folder / VICTIM, 0)
     assert isinstance(load_study(folder), Study)
     deflated(folder / VICTIM, 10_000_000)
@@ -112,7 +112,7 @@ def test_an_honest_deflated_file_is_read_whatever_its_size(folder, monkeypatch):
 
 
 def test_a_deflated_file_whose_head_lies_about_its_length_is_damaged(folder, monkeypatch):
-    monkeypatch.setattr(operators.load_study, "MOST_INFLATED_BYTES", 1_000_000)
+    monkeypatch.setattr(operators.reading, "MOST_INFLATED_BYTES", 1_000_000)
     deflated(folder / VICTIM, 0)
     whole = bytearray((folder / VICTIM).read_bytes())
     struct.pack_into("<L", whole, 140, 20)

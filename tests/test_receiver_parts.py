@@ -101,7 +101,7 @@ def test_one_process_forks_none(receiver):
     assert running.associate().send_c_store(small_mr()).Status == 0x0000
 
 
-def test_idle_no_part_runs_at_all(receiver):
+def test_idle_a_part_runs_but_now_and_then_to_tell_that_it_can(receiver):
     running = receiver(2)
     held = [running.associate() for _ in range(2)]
     for association in held:

@@ -17,12 +17,15 @@ import psutil
 import pytest
 from pynetdicom.dsutils import split_dataset
 
+import app.beats
+import app.listener
 import app.receiver
 import app.store
 from app.config import Destination
 from app.errors import NodeError, PeerError
 from app.files import INCOMING
-from app.places import ProcessLock
+from app.forked import ProcessLock
+from app.places import Places
 from app.receiver import DRAIN_SECONDS, run_receiver
 from app.receiver_parts import LOCK, lock_out
 from app.sender import send_files
@@ -51,10 +54,25 @@ def without_links(settings, started, tally, seconds=0.005):
     run_receiver(settings, started, tally)
 
 
-def that_waits_a_second(settings, started, tally):
-    """A receiver that gives a process of its own up after a second."""
-    app.receiver.HUNG_SECONDS = 1.0
+def that_has_little_patience(settings, started, tally):
+    """A receiver that gives a process of its own up after some seconds."""
+    app.receiver.HUNG_SECONDS = 5.0
+    app.listener.REST_SECONDS = app.beats.BEAT_SECONDS = 0.2
     run_receiver(settings, started, tally)
+
+
+def whose_part_stops_while_it_admits(settings, started, tally):
+    """One of little patience, of which a process is stopped while it holds the lock of all."""
+    admit = Places.admit
+
+    def stopped(self, place):
+        if place.process:
+            with self.lock:
+                os.kill(os.getpid(), signal.SIGSTOP)
+        return admit(self, place)
+
+    Places.admit = stopped
+    that_has_little_patience(settings, started, tally)
 
 
 def whose_renames_hang(settings, started, tally):
@@ -282,12 +300,36 @@ def test_a_rename_that_hangs_keeps_nobody_else_out(receiver, processes):
 
 
 def test_a_part_that_hangs_is_found_and_replaced_with_all_the_others(receiver):
-    running = receiver(that_waits_a_second)
+    running = receiver(that_has_little_patience)
     (stuck,) = running.parts
     first = running.associate()
     stuck.suspend()
     with socket.create_connection(("127.0.0.1", running.port)):  # with the part
-        running.process.join(20.0)
+        running.process.join(40.0)
+    assert running.process.exitcode == 3
+    assert is_gone(stuck)
+    first.kill()
+
+
+def test_a_part_that_hangs_is_found_though_nobody_connects_and_one_that_rests_is_not_blamed(receiver):
+    running = receiver(that_has_little_patience)
+    (stuck,) = running.parts
+    running.process.join(10.0)
+    assert running.process.is_alive()
+    stuck.suspend()
+    running.process.join(40.0)
+    assert running.process.exitcode == 3
+    assert is_gone(stuck)
+
+
+def test_a_part_that_is_stopped_while_it_lets_a_peer_in_blocks_nobody_for_ever(receiver):
+    running = receiver(whose_part_stops_while_it_admits)
+    (stuck,) = running.parts
+    first = running.associate()
+    connecting = threading.Thread(target=running.associate, daemon=True)  # with the part
+    connecting.start()
+    assert until(lambda: stuck.status() == psutil.STATUS_STOPPED)
+    running.process.join(40.0)
     assert running.process.exitcode == 3
     assert is_gone(stuck)
     first.kill()

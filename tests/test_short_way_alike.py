@@ -183,16 +183,20 @@ def test_a_conversation_comes_to_the_same_either_way(sides, monkeypatch, caplog)
             told = sorted(record.getMessage() for record in caplog.records if record.name.startswith("app."))
             yield heard, told, side.kept()
 
+    again = 0
     for number in range(CONVERSATIONS):
         for _ in range(TRIES):
             short, long = outcomes(number)
             if short == long:
                 break
+            assert any(one[0] == ABORT for heard, _, _ in (short, long) for one in heard), f"conversation {number}"
+            again += 1
         assert short == long, f"conversation {number}"
         seen.update(one[0] for one in short[0])
     for side in sides:
         side.close()
         assert side.memory.used == 0
+    assert again < CONVERSATIONS / 20
     assert taken[True] > CONVERSATIONS
     assert taken[False] > CONVERSATIONS / 4
     assert {2, DATA, 6, ABORT} <= seen.keys()

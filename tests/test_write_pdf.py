@@ -37,6 +37,7 @@ from operators.domain import (
 )
 from operators.measure import measure
 from operators.network_view import view_of
+from operators.patient import TWO_AGES
 from operators.quality import assess
 from operators.quality_limits import QualityLimits
 from operators.report_content import day, person
@@ -57,18 +58,19 @@ OPEN = tuple(Marker(n, MarkerValue.NOT_ASSESSED, "no model for this marker is in
 ASSESSED = (
     Marker(
         MarkerName.IDH, MarkerValue.ALTERED, f"suggested by the images; {WORTH.format(0.93, 0.87, 0.98)}", 0.91,
-        "idh figures", "3b27365be912", (0.54, 0.87),
+        "idh figures", "82d434dd5306", (0.54, 0.87),
     ),
     Marker(
         MarkerName.CODEL_1P19Q, MarkerValue.INDETERMINATE,
         f"the images do not decide it; {WORTH.format(0.77, 0.62, 0.91)}; the patient's age is not known", 0.34,
-        "1p19q figures", "7ab4d30a6227", (0.05, 0.36),
+        "1p19q figures", "7ccb1c143793", (0.05, 0.36),
     ),
     Marker(
         MarkerName.MGMT, MarkerValue.NOT_ASSESSED,
         "no model tells it better than chance on patients it never saw (AUC 0.62, 0.43 to 0.79)",
+        model="mgmt figures", model_version="44a0c98bd4c7",
     ),
-    Marker(MarkerName.PROLIFERATION, MarkerValue.UNALTERED, "", 0.21, "proliferation figures", "06bc10df6290"),
+    Marker(MarkerName.PROLIFERATION, MarkerValue.UNALTERED, "", 0.21, "proliferation figures", "3a67e0886fe2"),
 )  # fmt: skip
 WARNED = (
     Check(
@@ -416,10 +418,11 @@ def test_the_last_attempt_holds_whatever_comes(tmp_path):
 
 
 def test_models_are_named_with_what_they_learnt_from(tmp_path):
-    data = {"1.2.0": {"en": "61 patients of somewhere"}, "7ab4d30a6227": {"zh": "只有中文"}}
+    data = {"1.2.0": {"en": "61 patients of somewhere"}, "7ccb1c143793": {"zh": "只有中文"}}
     text = text_of(written(tmp_path, data=data, markers=ASSESSED, engine="OpenVINO 1 on CPU, f32"))
     assert "nasbranet 1.2.0 (outline) 61 patients of somewhere" in text
-    assert "idh figures 3b27365be912 (IDH mutation) training data not stated" in text
+    assert "idh figures 82d434dd5306 (IDH mutation) training data not stated" in text
+    assert "mgmt figures 44a0c98bd4c7 (MGMT promoter methylation)" in text, "it keeps silent, and is named"
     assert "the outline's network ran on OpenVINO 1 on CPU, f32" in text
     assert "Series used: FLAIR 4, T1C 2" in text
     assert "Glioma Node 1.0, made 2026-03-01 09:30" in text
@@ -482,7 +485,7 @@ def test_the_chinese_page_is_chinese(tmp_path):
     ):
         assert squeezed(told) in squeezed(text)
     left = set(re.findall(r"[A-Za-z]{4,}", text)) - {"Jörg", "ller", "MGMT", "FLAIR", "FISH", "TERT", "EGFR", "CDKN"}
-    assert left <= {"nasbranet", "figures", "proliferation", "Glioma", "Node"}
+    assert left <= {"nasbranet", "figures", "mgmt", "proliferation", "Glioma", "Node"}
     assert "未检出肿瘤" in text_of(written(tmp_path, "zh", markers=OPEN, semi_axes_mm=None))
 
 
@@ -536,6 +539,7 @@ def test_every_other_reason_is_known_in_chinese():
     reasons += [m.reason for m in (*OPEN, *ASSESSED) if m.reason] + [
         "no tumour was found",
         "no tumour lies within the brain",
+        TWO_AGES,
     ]
     for idh in MarkerValue:
         for codel in MarkerValue:

@@ -33,6 +33,8 @@ ASSESSED = (
     Marker(MarkerName.MGMT, MarkerValue.UNALTERED, "", 0.07, "mgmt-net", "1", coverage=0.9),
     OPEN[3],
 )
+ALGORITHM = ("111001", "111003")
+"""Algorithm Name and Algorithm Version."""
 CASES = {
     "tumour, markers open": {"markers": OPEN},
     "tumour, markers assessed": {"markers": ASSESSED, "notes": ("T2 was moved by 4 mm",)},
@@ -224,6 +226,17 @@ def test_a_marker_that_is_not_assessed_says_so_and_why(tmp_path):
             i.TextValue for i in items(group[0], "TEXT") if i.ConceptNameCodeSequence[0].CodeValue == "121106"
         ]
         assert comment == "Not assessed: no model for this marker is installed"
+
+
+def test_a_model_that_keeps_silent_is_named(tmp_path):
+    silent = Marker(MarkerName.MGMT, MarkerValue.NOT_ASSESSED, "no better than chance", model="m", model_version="7")
+    groups = marker_groups(sr.srread(written(tmp_path, markers=(*OPEN[:2], silent, OPEN[3])).results["SR"]))
+    told = {
+        label: [i.TextValue for i in items(group[0], "TEXT") if i.ConceptNameCodeSequence[0].CodeValue in ALGORITHM]
+        for label, group in groups.items()
+    }
+    assert told.pop("MGMT promoter methylation") == ["m", "7"]
+    assert set(map(tuple, told.values())) == {()}, "where no model is installed there is none to name"
 
 
 SAID = [

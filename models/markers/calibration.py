@@ -66,6 +66,17 @@ class Calibration(BaseModel):
         """Whether the whole interval of the AUC lies above one half."""
         return self.auc_interval[0] > 0.5
 
+    @property
+    def worth(self) -> str:
+        """How the model did on patients it never saw, for a reader."""
+        return f"AUC {self.auc:.2f}, {self.auc_interval[0]:.2f} to {self.auc_interval[1]:.2f}"
+
+    @property
+    def withheld(self) -> str:
+        """Why nothing is said whatever the score, or nothing."""
+        told = f"no model tells it better than chance on patients it never saw ({self.worth})"
+        return "" if self.beats_chance else told
+
     def probability(self, score: float) -> float:
         """Give the calibrated probability that the marker is altered."""
         return float(1.0 / (1.0 + np.exp(-(self.slope * score + self.intercept))))

@@ -1,15 +1,17 @@
 """Fit a figure model to a marker, and say on patients it never saw what it is worth.
 
 Two kinds of model compete, a logistic regression and a forest; each fold chooses between them on its own training
-patients, so the held-out score pays for the choice. A patient teaches twice where it can, by the hand-drawn outline and
-by the one that a segmentation network found which never saw the patient; it is judged by the latter, as a study in the
-node is.
+patients, so the held-out AUC pays for the choice. What ships is what the repeats choose on all patients, averaged; the
+kinds' scores are of different scales, so it is calibrated by the held-out scores of its own kinds. A patient teaches
+twice where it can, by the hand-drawn outline and by the one that a segmentation network found which never saw the
+patient; it is judged by the latter, as a study in the node is.
 
 Source: thesis sections 3.4 and 5.4 (five folds by patient); D. Krstajic et al., J. Cheminform. 2014 (nested, repeated).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -26,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from models.markers.calibration import Calibration, to_score
-from models.markers.figure_model import altered_probability
+from models.markers.figure_model import Ensemble, ensemble_score
 from models.training.data import DataError
 
 Floats = NDArray[np.float64]
@@ -78,12 +80,19 @@ CANDIDATES: Mapping[str, Callable[[], Any]] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What models said of patients that they never saw."""
+    """What models said of patients that they never saw; scores are log odds."""
 
     scores: Floats
-    """(patients,) log odds, averaged over the repeats."""
+    """(patients,) of the candidates that the folds chose, averaged over the repeats."""
     chosen: Mapping[str, int]
     """How often each candidate was chosen, over folds and repeats."""
+    of_each: Mapping[str, Floats]
+    """By candidate (repeats, patients), chosen or not."""
+
+    def averaged(self, weights: Mapping[str, int]) -> Floats:
+        """Return the scores (repeats, patients) of a mean of candidates, as `ensemble` makes one."""
+        told = [self.of_each[name] for name in weights]
+        return np.asarray(np.average(told, axis=0, weights=list(weights.values())))
 
 
 def held_out(
@@ -95,15 +104,18 @@ def held_out(
     """
     labels = labels_of(patients)
     refuse_few(labels, folds)
+    of_each = {name: np.zeros((repeats, len(patients))) for name in CANDIDATES}
     scores, chosen = np.zeros((repeats, len(patients))), dict.fromkeys(CANDIDATES, 0)
     for repeat in range(repeats):
         for train, test in StratifiedKFold(folds, shuffle=True, random_state=repeat).split(labels, labels):
-            teachers = [patients[i] for i in train]
-            name = choose(teachers, repeat)
-            chosen[name] += 1
-            scores[repeat, test] = score(fit(teachers, name), [patients[i] for i in test])
+            teachers, judges = [patients[i] for i in train], [patients[i] for i in test]
+            for name, told in of_each.items():
+                told[repeat, test] = score(fit(teachers, name), judges)
+            best = choose(teachers, repeat)
+            chosen[best] += 1
+            scores[repeat, test] = of_each[best][repeat, test]
             advance()
-    return HeldOut(scores.mean(axis=0), chosen)
+    return HeldOut(scores.mean(axis=0), chosen, of_each)
 
 
 def choose(patients: Sequence[Patient], seed: int = 0, folds: int = 5) -> str:
@@ -119,6 +131,16 @@ def choose(patients: Sequence[Patient], seed: int = 0, folds: int = 5) -> str:
     return max(aucs, key=lambda name: aucs[name])
 
 
+def ensemble(patients: Sequence[Patient], repeats: int = 5) -> tuple[dict[str, int], Ensemble]:
+    """Fit to all patients what each repeat chooses on all of them.
+
+    Returns how often each candidate was chosen, of those that were, and the members with that weight.
+    """
+    chosen = Counter(choose(patients, repeat) for repeat in range(repeats))
+    weights = {name: chosen[name] for name in CANDIDATES if chosen[name]}
+    return weights, [(float(weight), fit(patients, name)) for name, weight in weights.items()]
+
+
 def fit(patients: Sequence[Patient], name: str) -> Any:
     """Fit a candidate to both outlines of every patient; each patient weighs the same."""
     rows, labels = [], []
@@ -132,7 +154,18 @@ def fit(patients: Sequence[Patient], name: str) -> Any:
 def calibrate(
     scores: Floats, altered: NDArray[np.bool_], coverage: float, auc: float, auc_interval: tuple[float, float]
 ) -> Calibration:
-    """Fit the logistic function (with Platt's softened labels) and keep the scores of either class."""
+    """Fit the logistic function and keep the scores of either class."""
+    slope, intercept = platt(scores, altered)
+    return Calibration(
+        slope=slope, intercept=intercept, coverage=coverage,
+        altered=tuple(round(float(s), 4) for s in sorted(scores[altered])),
+        unaltered=tuple(round(float(s), 4) for s in sorted(scores[~altered])),
+        auc=auc, auc_interval=auc_interval,
+    )  # fmt: skip
+
+
+def platt(scores: Floats, altered: NDArray[np.bool_]) -> tuple[float, float]:
+    """Fit slope and intercept of the logistic function from score to probability, with Platt's softened labels."""
     ones, zeros = int(altered.sum()), int((~altered).sum())
     high, low = (ones + 1) / (ones + 2), 1 / (zeros + 2)
     weights = np.where(altered, high, low)
@@ -141,13 +174,8 @@ def calibrate(
     model = LogisticRegression(C=1e4, max_iter=1000).fit(rows, labels, np.concatenate([weights, 1.0 - weights]))
     slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope < FLATTEST:  # the score tells nothing, or the contrary of what it should: the prior is left
-        slope, intercept = FLATTEST, float(to_score(weights.mean()))
-    return Calibration(
-        slope=slope, intercept=intercept, coverage=coverage,
-        altered=tuple(round(float(s), 4) for s in sorted(scores[altered])),
-        unaltered=tuple(round(float(s), 4) for s in sorted(scores[~altered])),
-        auc=auc, auc_interval=auc_interval,
-    )  # fmt: skip
+        return FLATTEST, float(to_score(weights.mean()))
+    return slope, intercept
 
 
 def nested_calibration(
@@ -165,7 +193,7 @@ def nested_calibration(
 
 def score(model: Any, patients: Sequence[Patient]) -> Floats:
     """Ask a fitted candidate: log odds of each patient."""
-    return to_score(altered_probability(model, np.array([p.judged_by for p in patients])))
+    return ensemble_score([(1.0, model)], np.array([p.judged_by for p in patients]))
 
 
 def labels_of(patients: Sequence[Patient]) -> NDArray[np.int64]:

@@ -17,10 +17,12 @@ from rich.progress import Progress
 from models import frame
 from models.json_file import write_json
 from models.markers.crossval import OUTCOMES
-from models.markers.figure_fit import Patient, calibrate, choose, fit, held_out, nested_calibration
+from models.markers.figure_fit import Patient, calibrate, ensemble, held_out, labels_of, nested_calibration
 from models.markers.figure_model import CALIBRATION, MODEL, with_age
-from models.markers.image_features import NoTumour, describe, feature_names
+from models.markers.figure_table import TABLE, read_table, write_table
+from models.markers.found import described as figures_of
 from models.markers.labels import Subject, find_marker, read_subjects
+from models.markers.metrics import auc as area
 from models.markers.metrics import measure
 from models.markers.outcomes import Outcome, PatientOutcome
 from models.refine import REFINEMENT, Refinement, average_flips, load_refinement
@@ -28,8 +30,8 @@ from models.training import data
 from models.training.folds import finished_predictions, read_prediction
 from models.training.judge import framed_tumour, network_view
 
-FIGURES_VERSION = 1
-"""Counts up when figures are reckoned otherwise; kept ones are made anew then."""
+SHIPPED = "shipped"
+"""Folder of the outcomes of what ships."""
 VOXEL_MM = (data.ASSUMED_SLICE_MM, frame.FRAME_PIXEL_MM, frame.FRAME_PIXEL_MM)
 """Voxels of the frame, for the smallest lesion that post-processing keeps."""
 
@@ -37,11 +39,19 @@ VOXEL_MM = (data.ASSUMED_SLICE_MM, frame.FRAME_PIXEL_MM, frame.FRAME_PIXEL_MM)
 def figures(
     marker: Annotated[str, typer.Option(help="idh, codel, mgmt, proliferation, tert, atrx, grade, or with --column")],
     data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
-    out: Annotated[Path, typer.Option(help="folder for outcomes.json, figures.json, the model and its calibration")],
+    out: Annotated[
+        Path, typer.Option(help="folder for outcomes.json, figures.json, figures.csv, the model and its calibration")
+    ],
     segmentation: Annotated[
         Path | None,
         typer.Option(
             help="a cross-validation of the segmenting network: patients are judged by its outlines, as in the node"
+        ),
+    ] = None,
+    from_table: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="figures.csv of an earlier run, in place of the images: of DATA labels.csv is read"
         ),
     ] = None,
     column: Annotated[str | None, typer.Option(help="another column of labels.csv")] = None,
@@ -56,34 +66,75 @@ def figures(
     """Fit named figures of the tumour, and age, to a marker by a small regularised model.
 
     Figures are reported of patients that neither the model nor, with --segmentation, the network had seen; the model
-    that is written learns from all of them.
+    that is written learns from all of them. outcomes.json is of the models that each fold chose, shipped/outcomes.json
+    of the kinds that were written, as they are calibrated; figures.csv keeps what the models were shown.
     """
     console = Console(stderr=True)
     question, subjects = read_subjects(data_folder, find_marker(marker, column, positive, threshold), leave_out or ())
     with Progress(console=console) as progress:
-        patients = read_patients(subjects, segmentation, cache, progress)
+        patients = described(subjects, from_table, segmentation, cache, progress)
         task = progress.add_task("judging", total=folds * repeats)
         judged = held_out(patients, folds, repeats, lambda: progress.advance(task))
-    labels = [int(p.altered) for p in patients]
-    altered = np.array(labels, bool)
-    probabilities, verdicts = nested_calibration(judged.scores, altered, coverage, folds)
-    auc = measure(labels, list(probabilities)).figures["auc"]  # of what the node would say, calibration included
+    write_table(out / TABLE, patients)
+    weights, members = ensemble(patients, repeats)
+    skops.io.dump([list(member) for member in members], out / MODEL, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
+    altered = labels_of(patients) == 1
+    probabilities, _ = nested_calibration(judged.scores, altered, coverage, folds)
+    auc = measure(altered.tolist(), list(probabilities)).figures["auc"]
     settings = {
         "title": question.title, "threshold": question.threshold, "folds": folds, "repeats": repeats,
-        "coverage": coverage, "chosen": dict(judged.chosen), "judged_by_found_outlines": segmentation is not None,
+        "coverage": coverage, "chosen": dict(judged.chosen),
+        "judged_by_found_outlines": any(p.found is not None for p in patients),
     }  # fmt: skip
     _outcome(marker, patients, probabilities, settings).save(out / OUTCOMES)
-    calibration = calibrate(judged.scores, altered, coverage, auc.value, (auc.low, auc.high))
+    # The AUC pays for the choice of candidates; what reads the scores of what ships is fitted to scores of its kinds.
+    each = judged.averaged(weights)
+    scores = each.mean(axis=0)
+    calibration = calibrate(scores, altered, coverage, auc.value, (auc.low, auc.high))
     (out / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    best = choose(patients)
-    skops.io.dump(fit(patients, best), out / MODEL, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
-    summary = {"marker": marker, "model": best, "auc": auc.content(), **said(verdicts, altered), "settings": settings}
+    probabilities, verdicts = nested_calibration(scores, altered, coverage, folds)
+    _outcome(marker, patients, probabilities, settings | {"shipped": weights}).save(out / SHIPPED / OUTCOMES)
+    summary = {
+        "marker": marker, "model": weights, "auc": auc.content(), "shipped": of_shipped(each, altered),
+        **said(verdicts, altered), "settings": settings,
+    }  # fmt: skip
     write_json(out / "figures.json", summary)
-    console.print(f"{question.title}: AUC {auc}, {len(patients)} patients, {sum(labels)} altered; {best}")
+    ships = ", ".join(f"{count} x {name}" for name, count in weights.items())
+    console.print(f"{question.title}: AUC {auc}, {len(patients)} patients, {altered.sum()} altered; {ships}")
     console.print(
         f"said of {summary['said']:.0%} of patients, rightly of {summary['right_of_said']:.0%} of those; "
         f"true answer kept open or said in {summary['covered']:.0%}"
     )
+
+
+def of_shipped(each: NDArray[np.float64], altered: NDArray[np.bool_]) -> dict[str, Any]:
+    """Tell the AUC of the kinds that ship, which does not pay for their choice, by the repeats' scores of patients.
+
+    And how much wider a single repeat's scores lie than the average, by which they are calibrated: what ships learnt
+    once, from everybody, and so lies between the two.
+    """
+    mean, labels = each.mean(axis=0), altered.astype(np.int64)
+    return {
+        "auc": area(labels, mean),
+        "auc_of_each_repeat": [area(labels, scores) for scores in each],
+        "deviation_over_average": float(each.std(axis=1).mean() / mean.std()),
+    }
+
+
+def described(
+    subjects: Sequence[Subject], table: Path | None, segmentation: Path | None, cache: Path, progress: Progress
+) -> list[Patient]:
+    """Take patients' figures from a table of an earlier run or, without one, from their images.
+
+    Raises DataError where both a table and outlines are given: the table has its own.
+    """
+    if table is None:
+        return read_patients(subjects, segmentation, cache, progress)
+    if segmentation is not None:
+        raise data.DataError("--from holds the outlines that it was made with; leave --segmentation out")
+    patients = read_table(table, subjects)
+    refuse_twins(patients)
+    return patients
 
 
 def read_patients(
@@ -147,17 +198,9 @@ def _found(prediction: Path, refinement: Refinement) -> NDArray[np.bool_]:
 def _described(
     subject: Subject, view: NDArray[np.float32], tumour: NDArray[np.bool_], cache: Path
 ) -> NDArray[np.float64] | None:
-    """Describe a tumour, or read what was kept of it; None where there is none."""
-
-    def make() -> dict[str, Any]:
-        try:
-            return {"figures": describe(view, tumour)}
-        except NoTumour:
-            return {"figures": np.zeros(0)}
-
-    key = f"{FIGURES_VERSION} {' '.join(feature_names())}"
-    found: NDArray[np.float64] = data.kept(cache, f"{subject.case.name}-figures", [view, tumour], key, make)["figures"]
-    return with_age(found, subject.age_years) if found.size else None
+    """Describe a tumour in figures and age; None where there is none."""
+    found = figures_of(subject.case, view, tumour, cache)
+    return None if found is None else with_age(found, subject.age_years)
 
 
 def _outcome(

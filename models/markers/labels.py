@@ -75,6 +75,8 @@ MARKERS: Mapping[str, Marker] = MappingProxyType(
     }
 )  # fmt: skip
 """The markers of data/tcga_lgg by name."""
+ALSO = MappingProxyType({"1p19q": "codel", "1p/19q": "codel"})
+"""Other names that markers go by: the node's own, for one."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def find_marker(
 
     Raises `DataError` where there is none.
     """
+    name = ALSO.get(name, name)
     if column is None:
         if positive is not None or name not in MARKERS:
             raise data.DataError(
@@ -122,10 +125,20 @@ def marker_from_settings(name: str, settings: Mapping[str, Any]) -> Marker:
 
 
 def read_subjects(folder: Path, marker: Marker, leave_out: Sequence[str] = ()) -> tuple[Marker, list[Subject]]:
-    """List the cases whose label is known, and the marker with its threshold, which of a score is the median patient.
+    """List the cases whose label is known as `read_labelled` does; raises `DataError` where a class has no patient."""
+    marker, subjects, _ = read_labelled(folder, marker, leave_out)
+    if {subject.label for subject in subjects} != {POSITIVE, NEGATIVE}:
+        raise data.DataError(f"{folder} does not have patients of both classes of {marker.title}")
+    return marker, subjects
 
-    `leave_out` are parts of names of cases. Raises `DataError` where the table lacks the column, a patient's cases
-    disagree, or not both classes are there.
+
+def read_labelled(
+    folder: Path, marker: Marker, leave_out: Sequence[str] = ()
+) -> tuple[Marker, list[Subject], list[data.Case]]:
+    """List the cases whose label is known, and those whose is not; of a score the threshold is the median patient.
+
+    `leave_out` are parts of names of cases. Raises `DataError` where the table lacks the column, or a patient's cases
+    disagree.
     """
     cases = [c for c in data.read_cases(folder) if not any(word in c.name for word in leave_out)]
     with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
@@ -133,7 +146,7 @@ def read_subjects(folder: Path, marker: Marker, leave_out: Sequence[str] = ()) -
     if cases and marker.column not in rows[cases[0].name]:
         raise data.DataError(f"{folder / 'labels.csv'} has no column {marker.column}")
     if marker.score and marker.threshold is None:
-        known = {c.patient: rows[c.name][marker.column].strip() for c in cases}
+        known = {c.patient: (rows[c.name][marker.column] or "").strip() for c in cases}
         scores = [_number(value, marker.column) for value in known.values() if value]
         marker = replace(marker, threshold=median(scores) if scores else 0.0)
     subjects = [
@@ -142,12 +155,11 @@ def read_subjects(folder: Path, marker: Marker, leave_out: Sequence[str] = ()) -
             rows[case.name].get("sex") or "", _age(rows[case.name].get("age") or ""),
         )
         for case in cases
-        if (label := marker.label(rows[case.name][marker.column])) is not None
+        if (label := marker.label(rows[case.name][marker.column] or "")) is not None
     ]  # fmt: skip
-    labels = label_of_patients(subjects)
-    if set(labels.values()) != {POSITIVE, NEGATIVE}:
-        raise data.DataError(f"{folder} does not have patients of both classes of {marker.title}")
-    return marker, subjects
+    label_of_patients(subjects)
+    known_names = {subject.case.name for subject in subjects}
+    return marker, subjects, [case for case in cases if case.name not in known_names]
 
 
 def label_of_patients(subjects: Iterable[Subject]) -> dict[str, int]:

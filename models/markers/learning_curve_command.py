@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from models.json_file import write_json
-from models.markers.figures_command import read_patients
+from models.markers.figures_command import described
 from models.markers.labels import find_marker, read_subjects
 from models.markers.learning_curve import SHARES, learn_from_fewer
 from models.markers.plots import draw_learning
@@ -24,6 +24,9 @@ def learning_curve(
     out: Annotated[Path, typer.Option(help="folder for learning.json and learning.png")],
     segmentation: Annotated[
         Path | None, typer.Option(help="a cross-validation of the segmenting network, as for `figures`")
+    ] = None,
+    from_table: Annotated[
+        Path | None, typer.Option("--from", help="figures.csv of a run of `figures`, in place of the images")
     ] = None,
     shares: Annotated[str, typer.Option(help="of the training patients, with commas between")] = ",".join(
         map(str, SHARES)
@@ -41,7 +44,7 @@ def learning_curve(
     wanted = _shares(shares)
     question, subjects = read_subjects(data_folder, find_marker(marker), leave_out or ())
     with Progress(console=console) as progress:
-        patients = read_patients(subjects, segmentation, cache, progress)
+        patients = described(subjects, from_table, segmentation, cache, progress)
         task = progress.add_task("learning from fewer", total=folds * repeats)
         points = learn_from_fewer(patients, wanted, folds, repeats, lambda: progress.advance(task))
     content = {"marker": marker, "patients": len(patients), "folds": folds, "repeats": repeats}

@@ -5,7 +5,7 @@ Intervals are percentiles of a bootstrap over patients; a resample in which a cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ DRAWS = 2000
 LEVEL = 0.95
 CALIBRATION_BINS = 5
 """With under a hundred patients more bins would hold too few of them to say a frequency."""
+MANY_BINS = 10
+"""As often in the literature; told beside, since the error depends on the bins."""
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -53,7 +55,7 @@ class Performance:
     threshold: float
     """Probabilities from here on count as positive."""
     figures: Mapping[str, Estimate]
-    """By name: accuracy, sensitivity, specificity, auc, kappa, ece."""
+    """By name: accuracy, sensitivity, specificity, auc, kappa, ece, ece_10, ece_10_wide."""
 
     @property
     def beats_chance(self) -> bool:
@@ -79,13 +81,23 @@ def measure(
     truth, found = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
     _need_both(truth)
     rows = resamples(truth, draws, seed)
-    tail = 50.0 * (1.0 - LEVEL)
-    figures = {}
-    for name, figure in _figures(threshold).items():
-        drawn = [figure(truth[row], found[row]) for row in rows]
-        low, high = np.percentile(drawn, (tail, 100.0 - tail))
-        figures[name] = Estimate(figure(truth, found), float(low), float(high))
+    figures = {name: _estimate(figure, truth, found, rows) for name, figure in _figures(threshold).items()}
     return Performance(len(truth), int(truth.sum()), threshold, figures)
+
+
+def measure_what_can_be(
+    labels: Sequence[int], probabilities: Sequence[float], threshold: float = 0.5, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Estimate | None]:
+    """Measure as `measure` does; where a class has no patient, what needs both classes, or that one, is None."""
+    truth, found = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
+    if 0 < truth.sum() < len(truth):
+        return dict(measure(labels, probabilities, threshold, draws, seed).figures)
+    measurable = {"accuracy", "ece", "sensitivity" if truth.any() else "specificity"} if len(truth) else set()
+    rows = np.random.default_rng(seed).integers(max(1, len(truth)), size=(draws, len(truth)))
+    return {
+        name: _estimate(figure, truth, found, rows) if name in measurable else None
+        for name, figure in _figures(threshold).items()
+    }
 
 
 def attention_shares(patients: Sequence[Mapping[str, float]], draws: int = DRAWS, seed: int = 0) -> dict[str, Estimate]:
@@ -188,6 +200,15 @@ def bin_numbers(probabilities: Floats, bins: int = CALIBRATION_BINS) -> NDArray[
     return np.searchsorted(edges, probabilities, side="left").astype(np.int64)
 
 
+def wide_calibration_error(labels: Labels, probabilities: Floats, bins: int = MANY_BINS) -> float:
+    """Expected calibration error over bins of equal width of the probability, however many patients each holds.
+
+    Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017.
+    """
+    number = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    return float(np.abs(np.bincount(number, labels - probabilities)).sum() / len(labels))
+
+
 def by_site(outcome: Outcome, threshold: float = 0.5) -> dict[str, dict[str, Any]]:
     """Break an outcome down by site, in the order of names; what needs both classes is None where one is missing."""
     found = {}
@@ -208,7 +229,17 @@ def by_site(outcome: Outcome, threshold: float = 0.5) -> dict[str, dict[str, Any
     return found
 
 
-def _figures(threshold: float) -> dict[str, Callable[[Labels, Floats], float]]:
+_Figure = Callable[[Labels, Floats], float]
+
+
+def _estimate(figure: _Figure, truth: Labels, found: Floats, rows: Iterable[NDArray[np.int64]]) -> Estimate:
+    """Reckon a figure, and its interval from resamples given as rows of indices."""
+    tail = 50.0 * (1.0 - LEVEL)
+    low, high = np.percentile([figure(truth[row], found[row]) for row in rows], (tail, 100.0 - tail))
+    return Estimate(figure(truth, found), float(low), float(high))
+
+
+def _figures(threshold: float) -> dict[str, _Figure]:
     """Return the figures by name, as functions of labels and probabilities."""
 
     def answers(probabilities: Floats) -> Labels:
@@ -221,6 +252,8 @@ def _figures(threshold: float) -> dict[str, Callable[[Labels, Floats], float]]:
         "auc": auc,
         "kappa": lambda truth, found: kappa(truth, answers(found)),
         "ece": calibration_error,
+        "ece_10": lambda truth, found: calibration_error(truth, found, MANY_BINS),
+        "ece_10_wide": wide_calibration_error,
     }
 
 

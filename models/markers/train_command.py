@@ -12,10 +12,10 @@ from rich.progress import Progress
 
 from models.markers.crossval import OUTCOMES, Study, fit, gather, run_fold
 from models.markers.data import PIXELS
-from models.markers.evaluate_command import verdict
 from models.markers.labels import find_marker, read_subjects
 from models.markers.metrics import OneClass, measure
 from models.markers.recipe import DROPOUT, SEQUENCES, Recipe, Schedule
+from models.markers.screen import verdict
 from models.training.folds import keep_or_refuse
 
 FINAL = "final"

@@ -1,4 +1,4 @@
-"""Command line of NASBraNet: search, train, compare, evaluate, refine, export, quantise, benchmark, tune."""
+"""Command line of NASBraNet: search, draw, train, compare, evaluate, refine, export, quantise, benchmark, tune."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from models.nasbranet.crossval import cross_validate
 from models.nasbranet.evaluate import evaluate
 from models.nasbranet.export import WEIGHTS, export_onnx, load_network
 from models.nasbranet.network import NASBraNet
+from models.nasbranet.picture import draw
 from models.nasbranet.plan import NetworkPlan
 from models.nasbranet.quantise import quantise
 from models.nasbranet.refine_command import refine
@@ -50,6 +51,7 @@ def main() -> None:
 app.command()(train)
 app.command(name="cross-validate")(cross_validate)
 app.command()(search)
+app.command()(draw)
 app.command()(compare)
 app.command()(refine)
 app.command()(report)

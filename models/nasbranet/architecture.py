@@ -86,7 +86,8 @@ class Architecture(nn.Module):
 
 def one_hot(logits: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
     """Draw a one-hot row by its logits; its gradient is that of the soft draw."""
-    noise = -torch.empty_like(logits).exponential_(generator=generator).log()
+    # On the CPU, where the generator is: its state is kept, and the draws are the same on every device.
+    noise = -torch.empty(logits.shape).exponential_(generator=generator).log().to(logits.device)
     soft = F.softmax((F.log_softmax(logits, dim=0) + noise) / temperature, dim=0)
     hard = torch.zeros_like(soft)
     hard[soft.argmax()] = 1.0

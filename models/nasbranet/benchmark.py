@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -124,15 +126,33 @@ def _open(weights: Path, engines: list[str], plan: str) -> tuple[list[Backend], 
     return list(opened.values()), missing
 
 
+def _timed(
+    candidates: Sequence[CpuSettings], weights: Path, study: FloatArray, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Time a study with each of some settings in turns, and print them, the fastest first."""
+    turns = {str(c): partial(OpenVinoBackend(weights.parent.name, weights, c).run, study) for c in candidates}
+    seconds = take_turns(turns, rounds, console)
+    figures = {name: figures_of(times, len(study)) for name, times in seconds.items()}
+    for name, figure in sorted(figures.items(), key=lambda item: item[1]["ms_per_slice"]):
+        mark = " (ships)" if name == str(CpuSettings()) else ""
+        console.print(f"{figure['ms_per_slice']:7.1f} ms a slice  {name}{mark}", highlight=False)
+    return figures
+
+
 def tune(
     weights: Weights = WEIGHTS,
     json_file: JsonFile = None,
     rounds: Rounds = 5,
     batches: Annotated[str, typer.Option(help="slices a call, comma-separated")] = "1,2,4,8,26",
     precisions: Annotated[str, typer.Option(help="f32, bf16 or both, comma-separated")] = "f32,bf16",
+    threads: Annotated[str, typer.Option(help="CPU threads, comma-separated; 0: every core. Default: 1 to all")] = "",
+    streams: Annotated[str, typer.Option(help="calls at once, comma-separated; 0: by the hint")] = "0,1,2,4",
     slices: Annotated[int, typer.Option(help="slices of a study: candidates are timed on all of them")] = 26,
 ) -> dict[str, Any]:
-    """Time a whole study on the CPU with each batch size, hint and precision; the best is what should ship."""
+    """Time a whole study on the CPU with each batch size, hint and precision, the best with threads and streams too.
+
+    What comes first is what should ship. All candidates of a stage take turns; the second begins with the first's best.
+    """
     study = noise(slices)
     hints: tuple[Hint, ...] = ("LATENCY", "THROUGHPUT")
     chosen: list[Precision] = [p for p in ("f32", "bf16") if p in precisions.split(",")]
@@ -140,13 +160,18 @@ def tune(
         CpuSettings(batch=int(b), hint=hint, precision=precision)
         for precision, hint, b in itertools.product(chosen, hints, batches.split(","))
     ]
-    turns = {str(c): partial(OpenVinoBackend(weights.parent.name, weights, c).run, study) for c in candidates}
-    seconds = take_turns(turns, rounds, console)
-    figures = {name: figures_of(times, slices) for name, times in seconds.items()}
-    for name, figure in sorted(figures.items(), key=lambda item: item[1]["ms_per_slice"]):
-        mark = " (ships)" if name == str(CpuSettings()) else ""
-        console.print(f"{figure['ms_per_slice']:7.1f} ms a slice  {name}{mark}", highlight=False)
-    result = {"device": device_header(), "slices": slices, "rounds": rounds, "settings": figures}
+    figures = _timed(candidates, weights, study, rounds)
+    best = min(candidates, key=lambda c: figures[str(c)]["ms_per_slice"])
+    cores = os.cpu_count() or 1
+    wanted = [int(n) for n in threads.split(",")] if threads else [0, *(n for n in (1, 2, 4, 8, 16) if n < cores)]
+    shares = itertools.product(wanted, [int(n) for n in streams.split(",")])
+    around = [best, *(replace(best, threads=t, streams=s) for t, s in shares if (t or s) and s <= (t or cores))]
+    shared = _timed(around, weights, study, rounds)
+    result = {
+        "device": device_header(), "slices": slices, "rounds": rounds, "settings": figures,
+        "threads_and_streams": shared, "best": min(shared, key=lambda name: shared[name]["ms_per_slice"]),
+    }  # fmt: skip
+    console.print(f"best: {result['best']}", highlight=False)
     if json_file is not None:
         write_json(json_file, result)
     return result

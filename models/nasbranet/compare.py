@@ -25,7 +25,8 @@ from models.engine import EngineChoice
 from models.json_file import write_json
 from models.nasbranet.cost import Speed, cost, time_networks
 from models.nasbranet.export import load_network
-from models.nasbranet.latency import LatencyTable, MissingLatency, sensitivities
+from models.nasbranet.latency import sensitivities
+from models.nasbranet.latency_table import LatencyTable, MissingLatency
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.operator_table import measure_operators
 from models.nasbranet.plan import NetworkPlan
@@ -34,7 +35,7 @@ from models.nasbranet.space import SearchSpace
 from models.nasbranet.tables import Report, Row, relative_times
 from models.nasbranet.timing import device_header
 from models.training import data
-from models.training.folds import Study, keep_or_refuse, run_fold
+from models.training.folds import Study, keep_or_refuse, refuse_other_folds, run_fold
 from models.training.judge import per_patient
 from models.training.loop import Schedule
 
@@ -54,11 +55,15 @@ def compare(
     batch: Annotated[int, typer.Option(help="slices a step")] = 8,
     workers: Annotated[int, typer.Option(help="processes that read and augment slices")] = 1,
     seed: Annotated[int, typer.Option(help="of folds, weights and augmentation, the same for every network")] = 0,
+    patience: Annotated[
+        int | None, typer.Option(help="stop after so many validations without gain; needs --inner-folds")
+    ] = None,
+    inner_folds: Annotated[int, typer.Option(help="one of so many parts of a fold's own patients watches")] = 0,
     empty_share: Annotated[float, typer.Option(help="tumour-free slices per tumour slice, drawn anew")] = 0.4,
     flair_only: Annotated[bool, typer.Option(help="cases without a true T1C train too, in every fold")] = True,
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases by a part of their name")] = None,
     latency_table: Annotated[Path | None, typer.Option(help="the search's table of times, for tables 4-1, 4-2")] = None,
-    space: Annotated[Path | None, typer.Option(help="JSON of that table's search space, if not the thesis's")] = None,
+    space: Annotated[Path | None, typer.Option(help="JSON of that table's search space, where it does not say")] = None,
     rounds: Annotated[int, typer.Option(help="timed calls a network; 0 takes no times")] = 50,
     engine: Annotated[EngineChoice, typer.Option(help="that is timed; auto: a GPU's where there is one")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of training; 0 leaves it to torch")] = 0,
@@ -74,8 +79,9 @@ def compare(
         cases=data.usable(everyone, leave_out or ()),
         helpers=data.flair_only(everyone, leave_out or ()) if flair_only else (),
         folds=folds,
-        schedule=Schedule.parse(epochs, batch=batch, workers=workers, seed=seed),
+        schedule=Schedule.parse(epochs, batch=batch, workers=workers, seed=seed, patience=patience),
         empty_share=empty_share,
+        inner_folds=inner_folds,
         cache=cache,
     )
     entries = roster(NetworkPlan.load(plan), None if teacher is None else NetworkPlan.load(teacher))
@@ -124,7 +130,7 @@ def train_fold(study: Study, fold: int, entries: Sequence[Entry], out: Path) -> 
     for entry in entries:
         if entry.make is None:
             continue
-        teacher = _taught_by(entries, fold, out) if entry.taught else None
+        teacher = _taught_by(study, entries, fold, out) if entry.taught else None
         console.print(f"{entry.label}: fold {fold + 1} of {study.folds}")
         with Progress(console=console) as progress:
             run_fold(study, fold, entry.make, _fold_folder(out, entry, fold), progress, teacher)
@@ -146,12 +152,14 @@ def collect(study: Study, entry: Entry, out: Path) -> tuple[dict[str, float], in
     return per_patient(study.cases, by_case), len(finished)
 
 
-def _taught_by(entries: Sequence[Entry], fold: int, out: Path) -> NASBraNet:
-    """Open the teacher's network of the same fold: it has seen no patient that judges its pupil."""
+def _taught_by(study: Study, entries: Sequence[Entry], fold: int, out: Path) -> NASBraNet:
+    """Open the teacher's network of the same fold; raises DataError where it saw a patient that judges its pupil."""
     teacher = next(e for e in entries if e.name == TEACHER)
     if teacher.plan is None:
         raise data.DataError(teacher.lacks)
-    return load_network(teacher.plan, _fold_folder(out, teacher, fold) / "last.pt")
+    folder = _fold_folder(out, teacher, fold)
+    refuse_other_folds(study, fold, folder)
+    return load_network(teacher.plan, folder / "last.pt")
 
 
 def _time_all(entries: Sequence[Entry], rounds: int, engine: EngineChoice) -> dict[str, Speed]:
@@ -181,7 +189,8 @@ def _fold_folder(out: Path, entry: Entry, fold: int) -> Path:
 
 def _settings(study: Study) -> dict[str, Any]:
     """What must be the same for results to be comparable."""
-    return {
+    stops = {"patience": study.schedule.patience, "inner_folds": study.inner_folds} if study.inner_folds else {}
+    return stops | {
         "epochs": ",".join(f"{n}x{scale:g}" for n, scale in study.schedule.stages),
         "batch": study.schedule.batch,
         "seed": study.schedule.seed,
@@ -198,6 +207,8 @@ def _command(study: Study, plan: str, teacher: str | None, leave_out: Sequence[s
     words: list[object] = [*COMMAND, "--data", "DIR", "--out", "OUT", "--plan", plan, "--folds", study.folds]
     words += ["--folds-run", study.folds, "--epochs", ",".join(f"{n}x{scale:g}" for n, scale in schedule.stages)]
     words += ["--batch", schedule.batch, "--seed", schedule.seed, "--empty-share", study.empty_share]
+    if study.inner_folds:
+        words += ["--patience", schedule.patience, "--inner-folds", study.inner_folds]
     words += ["--flair-only" if helped else "--no-flair-only"]
     words += [part for word in leave_out for part in ("--leave-out", word)]
     return shlex.join(map(str, [*words, "--teacher", teacher] if teacher else words))
@@ -218,9 +229,12 @@ def _from_latency_table(path: Path | None, space: Path | None) -> dict[str, Any]
     if path is None:
         return {"searched": None, "sensitivities": None}
     table = LatencyTable.load(path)
-    lattice = SearchSpace() if space is None else SearchSpace.model_validate_json(space.read_text(encoding="utf-8"))
+    lattice = SearchSpace.model_validate(table.space)  # the thesis's where it does not say
+    if space is not None:
+        lattice = SearchSpace.model_validate_json(space.read_text(encoding="utf-8"))
     try:
         found = sensitivities(lattice, table)
     except MissingLatency as error:
         raise data.DataError(f"{path} was measured for another search space (--space): {error}") from None
-    return {"searched": relative_times(table.entries), "sensitivities": found}
+    made = {"device": dict(table.device), "space": lattice.model_dump(mode="json"), "digest": table.digest}
+    return {"searched": relative_times(table.entries), "sensitivities": found, "latency_table": made}

@@ -40,6 +40,10 @@ def cross_validate(
     start_from: Annotated[
         Path | None, typer.Option(help="a cross-validation with the same folds: each fold begins with its weights")
     ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="stop after so many validations without gain; needs --inner-folds")
+    ] = None,
+    inner_folds: Annotated[int, typer.Option(help="one of so many parts of a fold's own patients watches")] = 0,
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases with this in their name")] = None,
     teacher_run: Annotated[
         Path | None, typer.Option(help="cross-validation of a teacher: each fold learns from that fold's network")
@@ -61,7 +65,8 @@ def cross_validate(
         cases=data.usable(everyone, leave_out or ()),
         helpers=data.flair_only(everyone, leave_out or ()),
         folds=folds,
-        schedule=Schedule.parse(epochs, seed=seed, peak_rate=peak_rate),
+        schedule=Schedule.parse(epochs, seed=seed, peak_rate=peak_rate, patience=patience),
+        inner_folds=inner_folds,
         cache=cache,
     )
 
@@ -75,6 +80,7 @@ def cross_validate(
         for fold in only if only else range(folds):
             teacher = None
             if teacher_run is not None:
+                refuse_other_folds(study, fold, teacher_run / f"fold_{fold}")
                 teacher = load_network(NetworkPlan.load(teacher_plan), teacher_run / f"fold_{fold}" / "last.pt")
             run_fold(study, fold, partial(first, fold), out / f"fold_{fold}", progress, teacher)
     result = gather(out, study.cases)

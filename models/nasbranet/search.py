@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,15 +22,17 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from models.json_file import write_json
 from models.nasbranet.architecture import Architecture, Widths
 from models.nasbranet.decode import decode
-from models.nasbranet.latency import LatencyTable, penalty_ms, plan_ms
+from models.nasbranet.latency import penalty_ms, plan_ms
+from models.nasbranet.latency_table import LatencyTable
 from models.nasbranet.plan import NetworkPlan
+from models.nasbranet.search_settings import SearchSettings, score
 from models.nasbranet.space import SearchSpace
 from models.nasbranet.supernet import HEADS, Supernet
 from models.training.augment import Slices
 from models.training.data import Prepared
+from models.training.folds import keep_or_refuse
 from models.training.judge import map_dice, network_view
 from models.training.loop import save_whole
 from models.training.losses import focal_loss
@@ -40,31 +42,6 @@ STATISTICS = 12
 """Batches that an architecture's batch normalisation is measured on before the architecture is judged."""
 PAIRS = ((2, 0), (2, 1))
 """Branch pairs that the search decides between, as levels where they end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchSettings:
-    """How long and how hard to search; the defaults are the thesis's."""
-
-    warm_up: int = 20
-    """Epochs of weights alone."""
-    epochs: int = 30
-    """Epochs of architecture and weights."""
-    steps: int | None = None
-    """Batches an epoch; None for all."""
-    batch: int = 8
-    scale: float = 1.0
-    """Share of the full image side."""
-    target_ms: float = 8.3
-    """T: the time at which a network is neither rewarded nor punished for its speed."""
-    exponent: float = -0.07
-    """w: how much speed counts in the score."""
-    time_weight: float = 0.01
-    """Lambda."""
-    weight_rate: tuple[float, float] = (0.02, 0.01)
-    """SGD's learning rate in warm-up and in search."""
-    architecture_rate: float = 3e-4
-    seed: int = 0
 
 
 class Groups(NamedTuple):
@@ -86,20 +63,22 @@ class Candidate(NamedTuple):
     plan: NetworkPlan
 
 
-def score(dice: float, ms: float, settings: SearchSettings) -> float:
-    """ACC x (LAT / T) ** w: twice too slow costs 5 %, twice as fast earns 5 %."""
-    return float(dice * (ms / settings.target_ms) ** settings.exponent)
-
-
 class Search:
     """One search and its folder."""
 
     def __init__(
-        self, space: SearchSpace, groups: Groups, table: LatencyTable, settings: SearchSettings, folder: Path
+        self,
+        space: SearchSpace,
+        groups: Groups,
+        table: LatencyTable,
+        settings: SearchSettings,
+        folder: Path,
+        device: torch.device | None = None,
     ) -> None:
+        """`device` None: a GPU where there is one. Raises DataError where `folder` holds another search."""
         self.space, self.groups, self.table, self.settings, self.folder = space, groups, table, settings, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(settings.seed)
         self.net = Supernet(space).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,14 +87,22 @@ class Search:
         self.architecture = torch.optim.Adam(
             self.net.architecture_parameters(), settings.architecture_rate, betas=(0.5, 0.999)
         )
-        self.epoch = 0
-        made_with = {"space": space.model_dump(), "settings": asdict(settings), "device": dict(table.device)}
-        write_json(folder / "settings.json", made_with)
+        self.epoch, self.time_weight = 0, settings.time_weight
+        keep_or_refuse(folder / "settings.json", self._made_with())
 
     @property
     def state(self) -> Path:
         """The checkpoint."""
         return self.folder / "search.pt"
+
+    def _made_with(self) -> dict[str, Any]:
+        """Say all that a search's outcome depends on: a folder holds one search, never parts of two."""
+        groups = self.groups
+        parts = {"weights": groups.weights.cases, "architecture": groups.architecture.cases, "judges": groups.judges}
+        return asdict(self.settings) | {
+            "space": self.space.model_dump(), "device": dict(self.table.device), "table": self.table.digest,
+            "cases": {part: sorted(prepared.case.name for prepared in cases) for part, cases in parts.items()},
+        }  # fmt: skip
 
     def resume(self) -> bool:
         """Go on from the last whole epoch, if there is one."""
@@ -126,7 +113,7 @@ class Search:
         self.weights.load_state_dict(kept["weights"])
         self.architecture.load_state_dict(kept["architecture"])
         self.draws.set_state(kept["draws"])
-        self.epoch = int(kept["epoch"])
+        self.epoch, self.time_weight = int(kept["epoch"]), float(kept["time_weight"])
         return True
 
     def run(self, progress: Progress) -> list[Candidate]:
@@ -141,6 +128,9 @@ class Search:
             self.epoch += 1
             candidates = self.candidates() if searching else []
             self._record(loss, candidates)
+            if candidates:
+                student = max((c for c in candidates if c.role == "student"), key=lambda c: c.score)
+                self.time_weight = settings.held(self.time_weight, student.ms)
             self._save()
             progress.update(bar, completed=self.epoch)
         return sorted(candidates or self.candidates(), key=lambda c: -c.score)
@@ -167,7 +157,8 @@ class Search:
         settings = self.settings
         self.net.train()
         torch.manual_seed(settings.seed * 10_000 + self.epoch)
-        rate = settings.weight_rate[int(searching)] * 0.978 ** (self.epoch - (settings.warm_up if searching else 0))
+        since = self.epoch - (settings.warm_up if searching else 0)
+        rate = settings.weight_rate[int(searching)] * settings.rate_decay**since
         for group in self.weights.param_groups:
             group["lr"] = rate
         pairs = zip(self._batches(self.groups.weights), self._batches(self.groups.architecture), strict=False)
@@ -190,11 +181,15 @@ class Search:
             yield small.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
 
     def _passes(self, *, searching: bool) -> list[tuple[Architecture, Widths]]:
-        """List the passes of one step: both architectures' stems and heads learn in each."""
+        """List the passes of one step: both architectures' stems and heads learn in each.
+
+        The teacher is in one of them. Its stem and heads need no pass at the narrowest: it is never anything but the
+        widest, so that its own pass is the widest one for them, and they will never meet a narrow map.
+        """
         teacher, student = self.net.teacher, self.net.student
         widest, narrowest = student.fixed(self.space.widest), student.fixed(0)
         if searching:
-            drawn = student.sample(self.draws)
+            drawn = student.sample(self.draws, self.settings.temperature_at(self.epoch))
             return [
                 (teacher, teacher.fixed(self.space.widest)),
                 (student, drawn),
@@ -223,8 +218,9 @@ class Search:
     def _move_architecture(self, image: Tensor, target: Tensor) -> None:
         self.net.zero_grad(set_to_none=True)
         self._losses(image, target, searching=True)
-        student = self.net.student
-        time = self.settings.time_weight * penalty_ms(self.space, student, student.sample(self.draws), self.table)
+        student, settings = self.net.student, self.settings
+        drawn = student.sample(self.draws, settings.temperature_at(self.epoch))
+        time = self.time_weight * penalty_ms(self.space, student, drawn, self.table, settings.penalty)
         time.backward()
         self.architecture.step()
 
@@ -247,7 +243,8 @@ class Search:
 
     def _save(self) -> None:
         state = {"net": self.net.state_dict(), "weights": self.weights.state_dict(), "draws": self.draws.get_state()}
-        save_whole(self.state, state | {"architecture": self.architecture.state_dict(), "epoch": self.epoch})
+        state |= {"architecture": self.architecture.state_dict(), "time_weight": self.time_weight}
+        save_whole(self.state, state | {"epoch": self.epoch})
 
     def _record(self, loss: float, candidates: Sequence[Candidate]) -> None:
         log = self.folder / "log.csv"
@@ -255,12 +252,12 @@ class Search:
         with log.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["epoch", "loss", "role", "pair", "dice", "ms", "score"])
+                writer.writerow(["epoch", "loss", "role", "pair", "dice", "ms", "score", "lambda"])
             for c in candidates:
                 row = [c.role, f"{c.pair[0]}+{c.pair[1]}", f"{c.dice:.4f}", f"{c.ms:.3f}", f"{c.score:.4f}"]
-                writer.writerow([self.epoch, f"{loss:.4f}", *row])
+                writer.writerow([self.epoch, f"{loss:.4f}", *row, f"{self.time_weight:.4g}"])
             if not candidates:
-                writer.writerow([self.epoch, f"{loss:.4f}", "", "", "", "", ""])
+                writer.writerow([self.epoch, f"{loss:.4f}", "", "", "", "", "", ""])
 
 
 def renew_statistics(net: nn.Module, run: Callable[[Tensor], object], batches: Iterable[Tensor]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -12,9 +13,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from models.json_file import write_json
-from models.nasbranet.latency import LatencyTable, keys_of, measure_table, sensitivities
+from models.nasbranet.latency import PenaltyWeights, sensitivities
+from models.nasbranet.latency_table import LatencyTable, keys_of
+from models.nasbranet.measure import Device, device_at_hand, measure_table
 from models.nasbranet.picture import draw_plan
-from models.nasbranet.search import Candidate, Groups, Search, SearchSettings
+from models.nasbranet.search import Candidate, Groups, Search
+from models.nasbranet.search_settings import SearchSettings
 from models.nasbranet.space import SearchSpace
 from models.training import data
 from models.training.augment import Slices
@@ -33,15 +37,19 @@ def latency_table(
     ends: Ends = "16,32,48",
     seconds: Annotated[float, typer.Option(help="how long each operator is timed")] = 6.0,
     threads: Annotated[int, typer.Option(help="CPU threads of each operator")] = 1,
+    device: Annotated[Device | None, typer.Option(help="what is timed; default a GPU where torch has one")] = None,
 ) -> None:
-    """Time every operator that the search can ask for, on this machine's CPU, and print what the time depends on."""
+    """Time every operator that the search can ask for, and print what the time depends on.
+
+    On the CPU by OpenVINO in float32; on a GPU by torch in float16, between CUDA events (not yet run on a GPU).
+    """
     space = _space(layers, expansions, ends)
     keys = keys_of(space)
     with Progress(console=console) as progress:
         bar = progress.add_task("timing operators", total=len(keys))
-        table = measure_table(keys, seconds, lambda: progress.advance(bar), threads)
-    table.save(to)
-    console.print(f"{to}: {len(keys)} operators on {table.device['device']}")
+        table = measure_table(keys, seconds, lambda: progress.advance(bar), threads, device or device_at_hand())
+    replace(table, space=space.model_dump(mode="json")).save(to)
+    console.print(f"{to}: {len(keys)} operators on {table.device['device']}, {table.device['backend']}")
     for name, ms in sensitivities(space, table).items():
         console.print(f"the expected time changes with {name} by {ms:.2f} ms")
 
@@ -62,6 +70,13 @@ def search(
     target_ms: Annotated[float, typer.Option(help="T: time by the table at which speed neither costs nor earns")] = 8.3,
     exponent: Annotated[float, typer.Option(help="w of the score ACC x (LAT / T) ** w")] = -0.07,
     time_weight: Annotated[float, typer.Option(help="lambda, weight of the time penalty")] = 0.01,
+    penalty: Annotated[str, typer.Option(help="shares of operator, halving, width in it")] = "0.001,0.997,0.002",
+    hold_fps: Annotated[
+        str | None, typer.Option(help="frames/s to hold, as 155,175: lambda doubles or halves; default: it stays")
+    ] = None,
+    temperature: Annotated[str, typer.Option(help="of the Gumbel draws, in the first and last epoch")] = "1,1",
+    weight_rate: Annotated[str, typer.Option(help="SGD's learning rate in warm-up and in search")] = "0.02,0.01",
+    rate_decay: Annotated[float, typer.Option(help="what it is multiplied by after each epoch")] = 0.978,
     architecture_rate: Annotated[float, typer.Option(help="Adam's learning rate of alpha, beta, gamma")] = 3e-4,
     seed: Annotated[int, typer.Option(help="of groups, weights and draws")] = 0,
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases with this in their name")] = None,
@@ -74,17 +89,20 @@ def search(
     """
     if threads:
         torch.set_num_threads(threads)
+    space, times = _space(layers, expansions, ends), LatencyTable.load(table)
+    times.require(keys_of(space), table)  # now: a shape that is missed after the warm-up has cost hours
     cases = data.usable(data.read_cases(data_folder), leave_out or ())
     if split is not None:
         cases = data.of_split(cases, split, "training")
     settings = SearchSettings(
         warm_up=warm_up, epochs=epochs, steps=steps, batch=batch, scale=scale, target_ms=target_ms,
         exponent=exponent, time_weight=time_weight, architecture_rate=architecture_rate, seed=seed,
+        penalty=PenaltyWeights(*_numbers(penalty, 3)), hold_fps=_numbers(hold_fps, 2) if hold_fps else None,
+        temperature=_numbers(temperature, 2), weight_rate=_numbers(weight_rate, 2), rate_decay=rate_decay,
     )  # fmt: skip
-    space = _space(layers, expansions, ends)
     with Progress(console=console) as progress:
         groups = make_groups(cases, seed, cache, progress)
-        searching = Search(space, groups, LatencyTable.load(table), settings, out)
+        searching = Search(space, groups, times, settings, out)
         if searching.resume():
             console.print(f"resuming after epoch {searching.epoch}")
         candidates = searching.run(progress)
@@ -107,6 +125,17 @@ def make_groups(cases: list[data.Case], seed: int, cache: Path, progress: Progre
         return [data.prepare(case, cache) for case in progress.track(part, description="preparing")]
 
     return Groups(Slices(prepare(first), 0.2, seed), Slices(prepare(second), 0.2, seed + 1), prepare(judging))
+
+
+def _numbers(text: str, count: int) -> Any:
+    """Read numbers with commas between; raises BadParameter where there are not `count`."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"not numbers with commas between: {text}") from error
+    if len(found) != count:
+        raise typer.BadParameter(f"{count} numbers with commas between, not {text}")
+    return found
 
 
 def _space(layers: int, expansions: str, ends: str) -> SearchSpace:

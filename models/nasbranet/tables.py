@@ -10,8 +10,11 @@ import numpy as np
 
 from models import frame
 from models.nasbranet.cost import Cost, Speed
+from models.nasbranet.latency_table import cell_keys
 from models.nasbranet.operator_table import SHAPE, OperatorRow
+from models.nasbranet.plan import Op
 from models.nasbranet.roster import Entry
+from models.nasbranet.space import SearchSpace
 from models.training.metrics import mean_interval
 
 THESIS_SENSITIVITIES = {"operator": 10.42, "halving": 0.01, "width": 5.54}
@@ -68,6 +71,8 @@ class Report:
     searched: Mapping[str, tuple[float, int]] | None
     """Of each operator of the search: its time relative to a convolution's (median), and over how many shapes."""
     sensitivities: Mapping[str, float] | None
+    latency_table: Mapping[str, Any] | None = None
+    """What these two were looked up in: its header as `device`, its `space`, its `digest`."""
     command: str
     """What was run, without its networks; DIR and OUT stand for folders, so that a report can be shown to others."""
 
@@ -83,6 +88,7 @@ class Report:
             "table_4_1_searched": self.searched
             and {name: {"relative_time": ratio, "shapes": n} for name, (ratio, n) in self.searched.items()},
             "table_4_2": self.sensitivities and dict(self.sensitivities),
+            "latency_table": self.latency_table and dict(self.latency_table),
             "table_4_5": [content for tables, content in rows if "4-5" in tables],
             "table_4_6": [content for tables, content in rows if "4-6" in tables],
         }
@@ -103,8 +109,8 @@ class Report:
             "# NASBraNet compared",
             f"Device: {device}.\n\nSettings: {settings}. Thesis columns: private data, GTX 1080 Ti with TensorRT.",
             _operator_table(content["table_4_1"]),
-            _searched_table(self.searched),
-            _sensitivity_table(self.sensitivities),
+            _searched_table(self.searched, self.latency_table),
+            _sensitivity_table(self.sensitivities, self.latency_table),
             _network_table(content["table_4_5"]),
             _ablation_table(content["table_4_6"]),
             _missing(content["commands"]),
@@ -121,12 +127,13 @@ def relative_times(entries: Mapping[Any, float], base: str = "conv") -> dict[str
     for key, milliseconds in entries.items():
         shape = (key.height, key.width, key.c_in, key.c_out, key.stride)
         shapes.setdefault(shape, {})[str(key.op)] = milliseconds
-    ratios: dict[str, list[float]] = {}
+    ratios: dict[Op, list[float]] = {}
     for times in shapes.values():
         if base in times:
-            for name, milliseconds in times.items():
-                ratios.setdefault(name, []).append(milliseconds / times[base])
-    return {name: (float(np.median(values)), len(values)) for name, values in ratios.items()}
+            for op in Op:  # stem, climb and head have shapes of their own
+                if op in times:
+                    ratios.setdefault(op, []).append(times[op] / times[base])
+    return {str(op): (float(np.median(values)), len(values)) for op, values in ratios.items()}
 
 
 def _mean(values: Sequence[float]) -> dict[str, Any] | None:
@@ -164,14 +171,29 @@ def _operator_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{title}\n\n{_table(head, body)}"
 
 
-def _searched_table(searched: Mapping[str, tuple[float, int]] | None) -> str:
+def _searched_table(searched: Mapping[str, tuple[float, int]] | None, table: Mapping[str, Any] | None) -> str:
     if not searched:
         return ""
     body = [[name, f"{ratio:.2f}", str(shapes)] for name, (ratio, shapes) in searched.items()]
-    return f"Of the search's own table:\n\n{_table(['operator', 'time, of conv (median)', 'shapes'], body)}"
+    rows = _table(["operator", "time, of conv (median)", "shapes"], body)
+    return f"Of the search's own table, {_measured_for(table)}:\n\n{rows}"
 
 
-def _sensitivity_table(sensitivities: Mapping[str, float] | None) -> str:
+def _measured_for(table: Mapping[str, Any] | None) -> str:
+    """Say what space and device a latency table is of; the thesis's space has 125 shapes of each operator."""
+    if table is None:
+        return "which does not say what it was measured for"
+    space = SearchSpace.model_validate(table["space"])
+    shapes = len(cell_keys(space)) // len(Op)
+    same = "the thesis's space" if space == SearchSpace() else "not the thesis's space, which has 16, 5 and 125"
+    header = ", ".join(f"{name} {value}" for name, value in table["device"].items())
+    return (
+        f"measured for {space.layers} layers and {len(space.expansions)} widths (chi "
+        f"{', '.join(map(str, space.expansions))}), {shapes} shapes of each operator ({same}), on: {header}"
+    )
+
+
+def _sensitivity_table(sensitivities: Mapping[str, float] | None, table: Mapping[str, Any] | None) -> str:
     title = "## Table 4-2: what a choice changes in the supernet's expected time, ms"
     if not sensitivities:
         return f"{title}\n\nnot measured: give a latency table (--latency-table)"
@@ -179,7 +201,8 @@ def _sensitivity_table(sensitivities: Mapping[str, float] | None) -> str:
         [name, f"{value:.3f}", f"{THESIS_SENSITIVITIES[name]:.2f}" if name in THESIS_SENSITIVITIES else NONE]
         for name, value in sensitivities.items()
     ]
-    return f"{title}\n\n{_table(['choice', 'ours', 'thesis'], body)}"
+    head = ["choice", "ours", "thesis (GTX 1080 Ti, 16 layers, 5 widths)"]
+    return f"{title}\n\nOurs {_measured_for(table)}.\n\n{_table(head, body)}"
 
 
 def _network_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -11,12 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from models.json_file import write_json
 from models.nasbranet.export import load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
 from models.training import data
 from models.training.augment import Slices
+from models.training.folds import keep_or_refuse, refuse_seen, seen_by
 from models.training.judge import judge, segmenter
 from models.training.loop import Schedule, Trainer
 
@@ -60,8 +60,13 @@ def train(
         helpers = data.flair_only(everyone, leave_out or ())
         data.refuse_shared_patients(helpers, held)
         training = [*training, *helpers]
+    before = [folder for folder in (init and init.parent, teacher) if folder is not None]
+    for folder in before if held else ():
+        refuse_seen(folder, everyone, held)
     names = {"training": [c.name for c in training], "validation": [c.name for c in held]}
-    write_json(out / "split.json", names)
+    if seen := sorted({name for folder in before for name in seen_by(folder)}):
+        names["seen_before"] = seen  # so that what begins from this one is refused their judgement too
+    keep_or_refuse(out / "split.json", names)
     torch.manual_seed(seed)
     network = NASBraNet(NetworkPlan.load(plan)) if init is None else load_network(NetworkPlan.load(plan), init)
     learnt = None if teacher is None else load_network(NetworkPlan.load(teacher_plan), teacher / "last.pt")

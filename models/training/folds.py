@@ -7,7 +7,7 @@ uncertainty can be studied without running it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from models.json_file import write_json
 from models.refine import Segmenter, mirrored
 from models.training import data
 from models.training.augment import Slices
-from models.training.judge import map_dice, network_view, segmenter
+from models.training.judge import judge, map_dice, network_view, segmenter
 from models.training.loop import Schedule, Trainer
 from models.training.network import SegmentationNetwork
 
@@ -37,13 +37,28 @@ class Study:
     folds: int = 5
     schedule: Schedule = field(default_factory=Schedule)
     empty_share: float = 0.4
+    inner_folds: int = 0
+    """One of so many parts of a fold's training patients watches for the schedule's patience; 0: none does."""
     cache: Path = Path("runs/prepared")
+
+    def __post_init__(self) -> None:
+        if (self.schedule.patience is None) != (self.inner_folds == 0):
+            raise data.DataError("patience and inner folds go together: it must not watch the patients that judge")
 
     def split(self, fold: int) -> tuple[list[data.Case], list[data.Case]]:
         """Divide into (training, held out) by patient."""
         training, held = data.split(self.cases, self.folds, fold, self.schedule.seed)
         data.refuse_shared_patients(self.helpers, held)
         return [*training, *self.helpers], held
+
+    def inner_split(self, training: Sequence[data.Case]) -> tuple[list[data.Case], list[data.Case]]:
+        """Divide a fold's training cases into (learning, watching) by patient; who lacks a T1C does not watch."""
+        if not self.inner_folds:
+            return list(training), []
+        able = [case for case in training if case.has_t1c]
+        _, watching = data.split(able, self.inner_folds, 0, self.schedule.seed)
+        patients = {case.patient for case in watching}
+        return [case for case in training if case.patient not in patients], watching
 
 
 def run_fold(
@@ -56,7 +71,8 @@ def run_fold(
 ) -> dict[str, float]:
     """Train one fold in `folder`, or go on where it stopped; returns the Dice of each held-out case by name.
 
-    Writes split.json, last.pt, log.csv, predictions/CASE.npz and, when all is done, result.json.
+    Where patience stops it, part of the training patients watch (`Study.inner_folds`), never those held out. Writes
+    split.json, last.pt, log.csv, predictions/CASE.npz and, when all is done, result.json.
     """
     done = folder / "result.json"
     if done.exists():
@@ -65,7 +81,9 @@ def run_fold(
     training, held = study.split(fold)
     folder.mkdir(parents=True, exist_ok=True)
     names = {"training": [c.name for c in training], "validation": [c.name for c in held]}
-    write_json(folder / "split.json", names)
+    if watching := study.inner_split(training)[1]:
+        names["watching"] = [c.name for c in watching]
+    keep_or_refuse(folder / "split.json", names)
     network = _train(study, training, make, folder, progress, teacher)
     scores = {}
     for case in progress.track(held, description=f"judging fold {fold}"):
@@ -73,17 +91,30 @@ def run_fold(
         maps = predict(segmenter(network), network_view(prepared))
         keep_prediction(folder / "predictions" / f"{case.name}.npz", maps)
         scores[case.name] = map_dice(maps[0], prepared)
-    write_json(done, {"cases": scores, "epochs": study.schedule.epochs, "stages": study.schedule.stages})
+    how = {"epochs": study.schedule.epochs, "stages": study.schedule.stages}
+    stops = {"patience": study.schedule.patience} if study.inner_folds else {}
+    write_json(done, {"cases": scores} | how | stops)
     return scores
 
 
 def refuse_other_folds(study: Study, fold: int, folder: Path) -> None:
     """Raise DataError unless `folder` holds a training that saw none of this fold's held-out patients."""
+    refuse_seen(folder, [*study.cases, *study.helpers], study.split(fold)[1])
+
+
+def refuse_seen(folder: Path, cases: Iterable[data.Case], held: Iterable[data.Case]) -> None:
+    """Raise DataError unless the training in `folder` saw no patient of `held`; `cases` tell names' patients."""
+    seen = set(seen_by(folder))
+    data.refuse_shared_patients([case for case in cases if case.name in seen], held)
+
+
+def seen_by(folder: Path) -> list[str]:
+    """Name the cases that a training learnt from, itself or by what it began from; raises DataError where none is."""
     split = folder / "split.json"
     if not split.exists():
-        raise data.DataError(f"{folder} holds no training to begin from")
-    seen = data.of_split([*study.cases, *study.helpers], split, "training")
-    data.refuse_shared_patients(seen, study.split(fold)[1])
+        raise data.DataError(f"{folder} holds no training: it has no split.json to say which patients it saw")
+    parts = json.loads(split.read_text(encoding="utf-8"))
+    return sorted({*parts["training"], *parts.get("seen_before", ())})
 
 
 def predict(segment: Segmenter, view: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -134,11 +165,15 @@ def _train(
     progress: Progress,
     teacher: SegmentationNetwork | None,
 ) -> SegmentationNetwork:
-    prepared = [data.prepare(c, study.cache) for c in progress.track(training, description="preparing")]
+    learning, watching = (
+        [data.prepare(c, study.cache) for c in progress.track(part, description="preparing")]
+        for part in study.inner_split(training)
+    )
     torch.manual_seed(study.schedule.seed)
     network = make()
-    slices = Slices(prepared, study.empty_share, study.schedule.seed)
+    slices = Slices(learning, study.empty_share, study.schedule.seed)
     trainer = Trainer(network, slices, study.schedule, folder, teacher)
     trainer.resume()
-    trainer.run(progress)
+    validate = (lambda: float(np.mean(list(judge(segmenter(network), watching).values())))) if watching else None
+    trainer.run(progress, validate)
     return network

@@ -54,7 +54,8 @@ def test_an_instance_is_known_by_its_content_whoever_wrote_the_head(listen, tmp_
 
 def test_a_few_studies_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(soak_module, "IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(soak_module, "COMPRESSED_EVERY", 1)
     result = soak(tmp_path, 2, lambda _: None)
     assert result.done == 2
-    assert {"node", "receiver", "worker"} <= result.end.keys()
+    assert {"node", "receiver", "worker", "decoder"} <= result.end.keys()
     assert not [fault for fault in result.faults if not fault.startswith(NEEDS_MANY_STUDIES)]

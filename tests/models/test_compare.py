@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -17,9 +18,9 @@ from models import frame
 from models.engine import ModelError
 from models.json_file import write_json
 from models.nasbranet import compare as comparison
-from models.nasbranet import operator_table, variants
+from models.nasbranet import operator_table, tables, variants
 from models.nasbranet.cost import Speed, cost, time_files, time_models
-from models.nasbranet.latency import LatencyTable, keys_of
+from models.nasbranet.latency_table import LatencyTable, keys_of
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import PLANS, NetworkPlan
 from models.nasbranet.roster import Entry, ThesisFigures, roster
@@ -320,8 +321,9 @@ RELATIVE = {"skip": 0.25, "conv": 1.0, "zoom": 0.5, "conv x2": 2.0, "zoom x2": 0
 @pytest.fixture
 def measured(tmp_path):
     """A latency table of a small space, where an operator's time is the same everywhere; and the space, as files."""
-    times = {key: RELATIVE[str(key.op)] for key in keys_of(SPACE)}
-    LatencyTable({"device": "none"}, times).save(tmp_path / "table.json")
+    times = {key: RELATIVE.get(str(key.op), 3.0) for key in keys_of(SPACE)}
+    header = {"device": "Some CPU", "backend": "openvino 1", "threads": 1, "date": "2030-01-02"}
+    LatencyTable(header, times).save(tmp_path / "table.json")
     (tmp_path / "space.json").write_text(SPACE.model_dump_json())
     return tmp_path / "table.json", tmp_path / "space.json"
 
@@ -336,11 +338,41 @@ def test_a_latency_table_fills_table_4_2(run, tmp_path, measured):
     # Three outputs, each reached through six cells: all slowest against all fastest. Widths change nothing here.
     assert f"| operator | {3 * 6 * (2.0 - 0.25):.3f} | 10.42 |" in text
     assert "| width | 0.000 | 5.54 |" in text
-    found = json.loads((tmp_path / "out" / "compare.json").read_text())["table_4_2"]
-    assert set(found) == set(THESIS_SENSITIVITIES)
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert set(content["table_4_2"]) == set(THESIS_SENSITIVITIES)
+    assert content["latency_table"]["device"]["date"] == "2030-01-02"
+    assert content["latency_table"]["space"] == SPACE.model_dump(mode="json")
+    assert content["latency_table"]["digest"] == LatencyTable.load(table).digest
+    told = (
+        "measured for 6 layers and 2 widths (chi 16, 24), 20 shapes of each operator (not the thesis's space, which "
+        "has 16, 5 and 125), on: device Some CPU, backend openvino 1, threads 1, date 2030-01-02"
+    )
+    assert text.count(told) == 2, "of either table"
+    assert "| zoom x2 | 0.75 | 20 |" in text
+
+
+def test_a_table_that_says_its_space_needs_no_other_file(run, tmp_path, measured):
+    times = LatencyTable.load(measured[0])
+    replace(times, space=SPACE.model_dump(mode="json")).save(tmp_path / "says.json")
+    done = run("--folds-run", "0", "--rounds", "0", "--latency-table", tmp_path / "says.json")
+    assert done.exit_code == 0, done.output
+    assert "6 layers and 2 widths" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def test_the_thesis_space_is_told_as_such():
+    told = tables._measured_for({"space": SearchSpace().model_dump(mode="json"), "device": {"device": "x"}})
+    assert "16 layers and 5 widths (chi 16, 24, 32, 40, 48), 125 shapes of each operator (the thesis's space)" in told
 
 
 def test_a_table_of_another_space_is_refused(run, measured):
     done = run("--folds-run", "0", "--rounds", "0", "--latency-table", measured[0])
     assert isinstance(done.exception, DataError)
     assert "another search space" in str(done.exception)
+
+
+def test_early_stopping_is_part_of_the_settings_and_of_the_command_only_where_it_is_asked_for():
+    plain, stopped = Study(cases=()), Study(cases=(), inner_folds=4, schedule=Schedule(patience=3))
+    assert not {"patience", "inner_folds"} & comparison._settings(plain).keys(), "older folders are gone on with"
+    assert comparison._settings(stopped) | {"patience": 3, "inner_folds": 4} == comparison._settings(stopped)
+    assert "--patience 3 --inner-folds 4" in comparison._command(stopped, "thesis", None, ())
+    assert "--patience" not in comparison._command(plain, "thesis", None, ())

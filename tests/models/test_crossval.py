@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from models.nasbranet import __main__ as command
 from models.refine import Refinement
-from models.training import data
+from models.training import data, folds
+from models.training.augment import Slices
 from models.training.folds import Study, read_prediction
 from models.training.loop import Schedule
+from tests.models.conftest import make_patients
 from tests.models.test_training import cases, small_plan
 
 
@@ -131,3 +133,49 @@ def test_a_case_without_t1c_is_prepared_from_flair_alone(folder, tmp_path):
     prepared = data.prepare(case, tmp_path / "cache")
     assert not prepared.images[:, 0].any()
     assert prepared.images[:, 1].any()
+
+
+def test_patience_watches_part_of_the_training_patients_and_never_those_held_out(folder, tmp_path, monkeypatch):
+    """Two folds of six patients: three train, of whom one watches; it never teaches."""
+    (tmp_path / "more").mkdir()
+    home = make_patients(tmp_path / "more", 6, 4)
+    plan = tmp_path / "small.json"
+    plan.write_text(small_plan().model_dump_json())
+    taught, watched = [], []
+    monkeypatch.setattr(
+        folds, "Slices", lambda cases, *a: taught.append({c.case.name for c in cases}) or Slices(cases, *a)
+    )
+    told = iter([0.9, *[0.1] * 9])
+    monkeypatch.setattr(
+        folds, "judge", lambda _, cases: watched.append({c.case.name for c in cases}) or {"x": next(told)}
+    )
+    arguments = ["cross-validate", "--data", home, "--out", tmp_path / "cv", "--plan", plan, "--folds", 2, "--only", 0]
+    arguments += ["--epochs", "40x0.25", "--cache", tmp_path / "cache", "--patience", 1, "--inner-folds", 3]
+    ran = invoke(*arguments)
+    assert ran.exit_code == 0, ran.output
+    split = json.loads((tmp_path / "cv" / "fold_0" / "split.json").read_text())
+    assert watched == [set(split["watching"])] * 2, "stopped at the second, which was worse"
+    assert len(split["watching"]) == 1
+    assert taught == [set(split["training"]) - set(split["watching"])]
+    assert not set(split["watching"]) & set(split["validation"])
+    with (tmp_path / "cv" / "fold_0" / "log.csv").open() as log:
+        assert [row["epoch"] for row in csv.DictReader(log)][-1] == "10", "of forty"
+    assert json.loads((tmp_path / "cv" / "fold_0" / "result.json").read_text())["patience"] == 1
+
+
+@pytest.mark.parametrize("other", [{"inner_folds": 3}, {"schedule": Schedule(patience=2)}])
+def test_patience_and_inner_folds_go_together(other):
+    with pytest.raises(data.DataError, match="go together"):
+        Study(cases=cases(20), **other)
+
+
+def test_without_inner_folds_all_training_patients_teach_and_with_them_a_patient_is_on_one_side():
+    everyone = cases(40, per_patient=2)
+    training, _ = Study(cases=data.usable(everyone)).split(0)
+    assert Study(cases=()).inner_split(training) == (training, [])
+    learning, watching = Study(cases=(), inner_folds=4, schedule=Schedule(patience=2)).inner_split(training)
+    assert {c.patient for c in learning} | {c.patient for c in watching} == {c.patient for c in training}
+    assert not {c.patient for c in learning} & {c.patient for c in watching}
+    helper = data.Case("h", watching[0].patient, "A", "G2", False, None)
+    again, watching = Study(cases=(), inner_folds=4, schedule=Schedule(patience=2)).inner_split([*training, helper])
+    assert helper not in again + watching, "the same patient without a T1C does not teach either"

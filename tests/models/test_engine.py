@@ -46,6 +46,14 @@ def test_precision_is_never_left_to_the_library(path):
     assert single._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
 
 
+def test_threads_and_streams_are_asked_of_openvino(path):
+    settings = CpuSettings(threads=1, streams=1, precision="f32")
+    compiled = OpenVinoBackend("small", path, settings)._compiled
+    assert (compiled.get_property("INFERENCE_NUM_THREADS"), compiled.get_property("NUM_STREAMS")) == (1, 1)
+    assert str(settings) == "throughput hint, batch 1, f32, 1 threads, 1 streams"
+    assert str(CpuSettings()) == "throughput hint, batch 1, bf16"
+
+
 def test_a_processor_without_bf16_computes_in_f32_and_says_so(path, monkeypatch):
     from models import engine_openvino
 

@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import onnx
 import pytest
+import tensorrt_rtx as trt  # tests/requirements.txt installs it: without it these tests fail, they are not skipped
 from onnx import TensorProto, numpy_helper
 
 from models import engine_cuda, engine_tensorrt
@@ -18,7 +19,6 @@ from models.engine_tensorrt import BATCH, Runner, TensorRtBackend, build_engine,
 from models.nasbranet.benchmark import WEIGHTS
 from tests.models.support_engine import small_onnx
 
-trt = pytest.importorskip("tensorrt_rtx", reason="tests/requirements.txt installs it")
 ADA = (8, 9)
 
 
@@ -287,3 +287,88 @@ def test_an_engine_that_will_not_load_is_built_once_more_then_given_up(path, gpu
     refusals += [True, True]
     with pytest.raises(ModelError, match="refuses the engine"):
         TensorRtBackend("small", path, tmp_path)
+
+
+def packages(monkeypatch, **found):
+    """A machine where these packages are (a module), or are not (an error); returns the order of the asking."""
+    asked = []
+
+    def find(name):
+        asked.append(name)
+        if isinstance(found.get(name), Exception):
+            raise found[name]
+        return found[name]
+
+    monkeypatch.setattr(engine_tensorrt.importlib, "import_module", find)
+    return asked
+
+
+def test_tensorrt_is_looked_for_before_tensorrt_rtx(monkeypatch):
+    asked = packages(monkeypatch, tensorrt="the one", tensorrt_rtx="the other")
+    assert engine_tensorrt.load_package() == "the one"
+    assert asked == ["tensorrt"]
+
+
+@pytest.mark.parametrize("error", [ImportError("none"), OSError("libnvinfer.so.11: no such file")])
+def test_where_tensorrt_does_not_import_tensorrt_rtx_is_taken(error, monkeypatch):
+    asked = packages(monkeypatch, tensorrt=error, tensorrt_rtx="the other")
+    assert engine_tensorrt.load_package() == "the other"
+    assert asked == ["tensorrt", "tensorrt_rtx"]
+    packages(monkeypatch, tensorrt=error, tensorrt_rtx=error)
+    with pytest.raises(ModelError, match="requirements-gpu"):
+        engine_tensorrt.load_package()
+
+
+class Recorder:
+    """Stands for any object of a package; keeps the calls made on it and what hangs from it."""
+
+    def __init__(self, name, calls, answers, lacks=()):
+        self._name, self._calls, self._answers, self._lacks = name, calls, answers, lacks
+
+    def __getattr__(self, name):
+        full = f"{self._name}.{name}"
+        if full in self._lacks:
+            raise AttributeError(full)
+        return self._answers[full] if full in self._answers else Recorder(full, self._calls, self._answers, self._lacks)
+
+    def __call__(self, *given):
+        self._calls.append((self._name, *given))
+        answer = self._answers.get(f"{self._name}()")
+        return Recorder(f"{self._name}()", self._calls, self._answers, self._lacks) if answer is None else answer
+
+
+IMAGE = type("Image", (), {"name": "image", "shape": (-1, 2, 32, 32)})()
+CONFIG = "trt.Builder().create_builder_config()"
+
+
+def stub(calls, lacks=()):
+    """Package `tensorrt` in outline. It needs a GPU: what is asked of it is tested, and in which order."""
+    network = "trt.Builder().create_network()"
+    answers = {
+        "trt.__name__": "tensorrt", "trt.__version__": "11.4", "trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED": 3,
+        "trt.OnnxParser().parse()": True, f"{network}.num_inputs": 1, f"{network}.num_outputs": 1,
+        f"{network}.get_input()": IMAGE, "trt.Builder().build_serialized_network()": b"an engine",
+        "trt.ComputeCapability.__members__": {"SM89": "sm89"},
+    }  # fmt: skip
+    return Recorder("trt", calls, answers, lacks)
+
+
+def test_package_tensorrt_builds_though_its_settings_name_no_compute_capability(path):
+    calls = []
+    package = stub(calls, lacks=(f"{CONFIG}.set_compute_capability",))
+    assert build_engine(package, read_network("small", path, "fp16"), ADA) == b"an engine"
+    asked = [call[0].removeprefix("trt.") for call in calls]
+    assert not [name for name in asked if "compute_capabilit" in name]
+    assert ("trt.Builder().create_network", 1 << 3) in calls, "types are the graph's: package tensorrt wants to be told"
+    (shapes,) = [call[1:] for call in calls if call[0].endswith("create_optimization_profile().set_shape")]
+    assert shapes == ("image", *((n, 2, 32, 32) for n in (1, BATCH, BATCH)))
+    assert asked.index("Builder().create_builder_config().add_optimization_profile") < asked.index(
+        "Builder().build_serialized_network"
+    )
+    assert engine_key(package, path, CudaDevice("Some GPU", ADA), "fp16").package == "tensorrt 11.4"
+
+
+def test_where_the_settings_take_a_compute_capability_it_is_told(path):
+    calls = []
+    build_engine(stub(calls), read_network("small", path, "fp16"), ADA)
+    assert (f"{CONFIG}.set_compute_capability", "sm89", 0) in calls

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise, product
+import math
+from itertools import combinations, pairwise
 
 import pytest
 import torch
 
-from models.nasbranet import latency
+from models.nasbranet import measure
 from models.nasbranet.architecture import Architecture
 from models.nasbranet.cost import cost
-from models.nasbranet.latency import (
-    Key,
-    LatencyTable,
-    MissingLatency,
-    PenaltyWeights,
-    expected_ms,
-    keys_of,
-    measure_table,
-    penalty_ms,
-    plan_ms,
-    sensitivities,
-    time_operator,
-)  # fmt: skip
+from models.nasbranet.decode import decode
+from models.nasbranet.latency import PenaltyWeights, expected_ms, penalty_ms, plan_ms, sensitivities
+from models.nasbranet.latency_table import LatencyTable, MissingLatency, cell_keys, keys_of
+from models.nasbranet.measure import measure_table, time_operator
+from models.nasbranet.network import NASBraNet
+from models.nasbranet.parts import Key, Part
 from models.nasbranet.plan import NetworkPlan, Op
 from models.nasbranet.space import OPS, Node, SearchSpace
 
@@ -50,46 +44,79 @@ def scrambled(space, seed=0):
     return made
 
 
+def paths_to(end):
+    """Every way from stem to output: the cells that halve are what tells them apart. The last cell never does."""
+    for halving in combinations(range(end.layer - 1), end.level):
+        yield [Node(layer, sum(cell < layer for cell in halving)) for layer in range(end.layer + 1)]
+
+
 def brute_force(space, architecture, widths, table):
     """Sum over every path to every output of its probability times its time."""
     total = 0.0
     for end in space.outputs:
-        for steps in product((0, 1), repeat=space.layers):
-            levels = [0]
-            for step in steps:
-                levels.append(levels[-1] + step)
-            if levels[-1] != end.level or steps[-1] or any(lv > 2 for lv in levels):
-                continue
-            nodes = [Node(i, lv) for i, lv in enumerate(levels)]
+        for nodes in paths_to(end):
             probability, time = 1.0, 0.0
             for start, node in pairwise(nodes):
-                feeders = space.feeders[node]
-                way = [f.start for f in feeders].index(start)
-                probability *= float(architecture.ways_in(node)[way].detach())
-                side, entering = (
-                    space.side(start),
-                    8 if start.layer == 0 else space.channels(start, widths.index[start]),
-                )
+                feeders = [move.start for move in space.feeders[node]]
+                probability *= float(architecture.ways_in(node)[feeders.index(start)].detach())
+                side, c_out = space.side(start), space.channels(node, widths.index[node])
+                c_in = 8 if start.layer == 0 else space.channels(start, widths.index[start])
                 for op, weight in zip(OPS, architecture.operators(start).tolist(), strict=True):
-                    key = Key(
-                        op, side, side, entering, space.channels(node, widths.index[node]), 1 + way_stride(start, node)
-                    )
-                    time += weight * table[key]
+                    time += weight * table[Key(op, side, side, c_in, c_out, 1 + node.level - start.level)]
             total += probability * time
+        total += around(space, end.level, table)
     return total
 
 
-def way_stride(start, node):
-    return node.level - start.level
+def around(space, level, table):
+    """Stem, climb, merge and head of the student's branch that ends at a level, written out: stem 8, head 8 x scale."""
+    size = space.size
+    keys = [Key("stem", size, size, 2, 8, 2)]
+    if level == 2:
+        keys.append(Key("climb, narrow", size // 8, size // 8, 64, 32, 1))
+        keys.append(Key("climb, refine", size // 4, size // 4, 32 + 32, 32, 1))
+    if level >= 1:
+        keys.append(Key("climb, narrow", size // 4, size // 4, 32, 16, 1))
+        keys.append(Key("climb, refine", size // 2, size // 2, 16 + 16, 16, 1))
+    keys.append(Key("merge", size // 2, size // 2, 16, 16, 1))
+    keys.append(Key("head", size // 2, size // 2, 16, 16, 1))
+    return sum(table[key] for key in keys)
 
 
-@pytest.mark.parametrize("layers", [6, 9])
+@pytest.mark.parametrize("layers", [4, 6, 9, 16])
 def test_expected_time_is_the_sum_over_all_paths(layers):
-    space = space_of(layers)
-    architecture, table = scrambled(space), table_of(space)
+    # So short a lattice is never searched, and the settings refuse it; its time can still be counted.
+    space = (
+        space_of(layers)
+        if layers >= 6
+        else SearchSpace.model_construct(**space_of(6).model_dump() | {"layers": layers})
+    )
+    architecture, table = scrambled(space).double(), table_of(space)
+    assert sum(1 for end in space.outputs for _ in paths_to(end)) == {4: 7, 6: 16, 9: 37, 16: 121}[layers]
     widths = architecture.sample(torch.Generator().manual_seed(3))
     expected = float(expected_ms(space, architecture, widths, table).detach())
-    assert expected == pytest.approx(brute_force(space, architecture, widths, table), rel=1e-5)
+    assert expected == pytest.approx(brute_force(space, architecture, widths, table), rel=1e-9)
+
+
+def test_the_thesis_table_has_625_entries_for_cells_and_each_is_one_operator_at_one_shape():
+    cells, every = cell_keys(SearchSpace()), keys_of(SearchSpace())
+    assert len(cells) == 5 * (3 * 25 + 2 * 25) == 625
+    assert {key.op for key in cells} == set(OPS)
+    assert {key.op for key in every - cells} == set(Part)
+
+
+def test_the_penalty_has_the_thesis_weights():
+    assert PenaltyWeights() == PenaltyWeights(alpha=0.001, beta=0.997, gamma=0.002)
+    space = space_of(6)
+    architecture, table = scrambled(space), table_of(space)
+    widths = architecture.sample(torch.Generator().manual_seed(0))
+    terms = [
+        float(penalty_ms(space, architecture, widths, table, PenaltyWeights(*one)).detach())
+        for one in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    ]
+    assert max(terms) - min(terms) > 0.01 * max(terms), "else the weights could be swapped unseen"
+    whole = float(penalty_ms(space, architecture, widths, table).detach())
+    assert whole == pytest.approx(0.001 * terms[0] + 0.997 * terms[1] + 0.002 * terms[2], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +168,60 @@ def test_operators_are_measured_for_real():
     assert "openvino" in table.device["backend"]
 
 
+def test_a_gpu_is_timed_between_events_in_half_precision_after_warming_up(monkeypatch):
+    """By a stand-in for CUDA's events: there is no GPU here."""
+    calls = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+            self.recorded = self.waited = None
+
+        def record(self):
+            self.recorded = len(calls)
+
+        def synchronize(self):
+            self.waited = True
+
+        def elapsed_time(self, end):
+            assert end.waited, "the clock is read before the GPU is done"
+            assert end.recorded == self.recorded + 1, "one run lies between the two"
+            return 50.0 if len(calls) <= measure.WARM_RUNS else 2.0 + len(calls) % 3
+
+    class Watched(torch.nn.Conv2d):
+        def forward(self, x):
+            calls.append(
+                (x.dtype, self.weight.dtype, x.is_contiguous(memory_format=torch.channels_last), self.training)
+            )
+            return x
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    assert measure.time_on_cuda(Watched(4, 4, 3), (1, 4, 8, 6), 0.0, "cpu") == 3.0
+    assert set(calls) == {(torch.float16, torch.float16, True, False)}
+    assert len(calls) == measure.WARM_RUNS + 5
+
+
+def test_a_gpus_table_says_so_and_is_timed_there(monkeypatch):
+    key = Key("conv", 8, 8, 4, 4, 1)
+    monkeypatch.setattr(measure, "device_header", lambda: measured_device)
+    measured_device = {"torch": "2", "system": "s", "gpu": "Some GPU (8.9)", "processor": "p", "openvino": "1"}
+    monkeypatch.setattr(measure, "driver_version", lambda: "13.0")
+    monkeypatch.setattr(measure, "time_on_cuda", lambda *_: 7.0)
+    monkeypatch.setattr(measure, "time_module", lambda *_: 8.0)
+    on_gpu, on_cpu = (measure_table([key], 0.0, device=device) for device in ("cuda", "cpu"))
+    assert (on_gpu[key], on_cpu[key]) == (7.0, 8.0)
+    assert (on_gpu.device["device"], on_gpu.device["dtype"]) == ("Some GPU (8.9)", "float16")
+    assert on_gpu.device["backend"] == "torch 2 eager, CUDA events"
+    assert on_gpu.device["driver"] == "13.0"
+    assert (on_cpu.device["device"], on_cpu.device["backend"], on_cpu.device["threads"]) == ("p", "openvino 1", 1)
+    for available in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=available: found)
+        assert measure.device_at_hand() == ("cuda" if available else "cpu")
+
+
 def test_operators_are_told_apart_by_name(monkeypatch):
     """Defect 1 of the released code: zoom x2 was charged what plain conv x2 takes."""
-    monkeypatch.setattr(latency, "time_module", lambda module, shape, *_: float(cost(module, shape).flops))
+    monkeypatch.setattr(measure, "time_module", lambda module, shape, *_: float(cost(module, shape).flops))
     work = {op: time_operator(Key(op, 56, 56, 48, 48, 1), 1.0) for op in OPS}
     plain = 2.0 * 9 * 48 * 48 * 56 * 56
     assert work == pytest.approx(
@@ -155,7 +233,7 @@ def test_sensitivities_see_what_the_table_holds():
     space = space_of(6)
     flat = sensitivities(space, LatencyTable({}, dict.fromkeys(keys_of(space), 2.0)))
     assert flat == pytest.approx({"operator": 0.0, "halving": 0.0, "width": 0.0}, abs=1e-4)
-    by_op = {key: 1.0 + OPS.index(Op(key.op)) for key in keys_of(space)}
+    by_op = {key: 1.0 + OPS.index(Op(key.op)) if key.op in OPS else 7.0 for key in keys_of(space)}
     found = sensitivities(space, LatencyTable({}, by_op))
     assert found["operator"] == pytest.approx(3 * 6 * 4.0, rel=1e-4), "three outputs, six cells each, 5 against 1"
     assert found["width"] == pytest.approx(0.0, abs=1e-4)
@@ -163,13 +241,55 @@ def test_sensitivities_see_what_the_table_holds():
     assert sensitivities(space, LatencyTable({}, by_width))["width"] > 1.0
 
 
-def test_a_plan_costs_its_cells_and_shared_ones_once():
-    plan = NetworkPlan.load("thesis")
-    scales = [c.scale for branch in plan.branches for c in branch]
-    keys, inputs = {}, 32
-    for branch in plan.branches:
-        inputs, scale = 32, 2
-        for cell in branch:
-            keys[Key(cell.op, 224 // scale, 224 // scale, inputs, cell.channels, cell.scale // scale)] = 1.0
-            inputs, scale = cell.channels, cell.scale
-    assert plan_ms(plan, LatencyTable({}, keys)) == len(scales) - plan.shared
+def test_halving_counts_where_scales_differ_in_time():
+    """The weight of halving is .55 against .45 in every node that two cells feed."""
+    space, found = space_of(6), []
+    coarse_is_slow = LatencyTable({}, {key: 10.0 if key.height < 16 else 1.0 for key in keys_of(space)})
+    for share in (0.55, 0.45):
+        architecture = Architecture(space, searches_width=True)
+        with torch.no_grad():
+            architecture.beta[..., 0], architecture.beta[..., 1] = math.log(share), math.log(1.0 - share)
+        found.append(brute_force(space, architecture, architecture.fixed(1), coarse_is_slow))
+    assert abs(found[0] - found[1]) > 1.0
+    assert sensitivities(space, coarse_is_slow)["halving"] == pytest.approx(abs(found[0] - found[1]), rel=1e-4)
+
+
+PLANS = [
+    NetworkPlan.load(name) for name in ("thesis", "thesis_single_32", "found_small_student", "found_small_teacher")
+]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+def test_a_plan_costs_what_its_network_does(plan, monkeypatch):
+    """Cells, shared ones once, stem, climbs, merge and head: by FLOPs, which are the same on every machine."""
+    monkeypatch.setattr(measure, "time_module", lambda module, shape, *_: float(cost(module, shape).flops))
+
+    class Measured(dict):
+        def __missing__(self, key):
+            return time_operator(key, 0.0)
+
+    work = LatencyTable({}, Measured())
+    network = NASBraNet(plan)
+    auxiliary = sum(
+        cost(head, (1, branch[-1].channels, 64 // branch[-1].scale, 64 // branch[-1].scale)).flops
+        for head, branch in zip(network.auxiliary, plan.branches, strict=True)
+    )  # only training has these
+    assert plan_ms(plan, work, 64) == cost(network, (1, 2, 64, 64)).flops - auxiliary
+
+
+@pytest.mark.parametrize("searches_width", [True, False])
+def test_whatever_is_read_off_a_space_has_its_time_in_the_table(searches_width):
+    """Skips that are dropped leave the branch's last map at a scale of any width, or the stem's own."""
+    space = SearchSpace(layers=12, expansions=(4, 8, 12), student_stem=4, student_head=8, teacher_stem=8, size=32)
+    table = LatencyTable({}, dict.fromkeys(keys_of(space), 1.0))
+    asked = set()
+    for seed in range(40):
+        architecture = scrambled(space, seed)
+        architecture.searches_width = searches_width
+        with torch.no_grad():
+            architecture.alpha[..., OPS.index(Op.SKIP)] += 3.0
+        for ends in ((2, 0), (2, 1)):
+            plan = decode(architecture, ends, "found", "test")
+            assert plan_ms(plan, table, 32) > 0.0
+            asked |= {(branch[0].scale, plan.stem_expansion) for branch in plan.branches}
+    assert 4 in {scale for scale, _ in asked} or not searches_width, "some branch keeps no cell at the stem's scale"

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import skops.io
+from sklearn.model_selection import StratifiedKFold
 from typer.testing import CliRunner
 
 from models.markers import __main__ as command
-from models.markers import figure_fit, figures_command, learning_curve
+from models.markers import figure_fit, figures_command, labels, learning_curve
 from models.markers.calibration import Calibration, CalibrationError, Verdict, rank, to_score
 from models.markers.figure_fit import Patient, calibrate, choose, fit, held_out, nested_calibration
-from models.markers.figure_model import CALIBRATION, INPUTS, MODEL, TRUSTED, FigureModel, FigureModelError, with_age
+from models.markers.figure_model import (
+    CALIBRATION,
+    INPUTS,
+    MODEL,
+    TRUSTED,
+    FigureModel,
+    FigureModelError,
+    ensemble_score,
+    with_age,
+)
+from models.markers.figure_table import read_table, write_table
 from models.markers.image_features import NoTumour, describe, feature_names
 from models.markers.learning_curve import learn_from_fewer, thinned
 from models.markers.outcomes import Outcome
@@ -149,7 +161,7 @@ def test_no_patient_is_judged_by_a_model_that_saw_them(monkeypatch):
     monkeypatch.setattr(figure_fit, "fit", spy)
     monkeypatch.setattr(figure_fit, "score", judged)
     held_out(everyone, repeats=1)
-    assert len(seen) == 5 + 5 * 5 * len(figure_fit.CANDIDATES)
+    assert len(seen) == (5 + 5 * 5) * len(figure_fit.CANDIDATES)
 
 
 def test_each_patient_weighs_the_same_whether_found_or_not():
@@ -248,6 +260,40 @@ def test_forests_are_kept_without_pickle(tmp_path, monkeypatch):
     assert np.array_equal(again.predict_proba(rows), model.predict_proba(rows))
 
 
+def test_an_ensemble_is_the_weighted_mean_of_its_members_log_odds(tmp_path):
+    everyone = patients()
+    models = [fit(everyone, name) for name in figure_fit.CANDIDATES]
+    skops.io.dump([[1.0, models[0]], [3.0, models[1]]], tmp_path / MODEL)
+    (tmp_path / CALIBRATION).write_text(calibration().model_dump_json())
+    view, _ = head()
+    figures = describe(view, ball((5, 32, 44), 9))
+    one, other = (float(to_score(m.predict_proba(with_age(figures, 50.0)[None])[0, 1])) for m in models)
+    assert abs(one - other) > 0.01
+    assert FigureModel("idh", tmp_path).score(figures, 50.0) == pytest.approx((one + 3 * other) / 4)
+    for wrong in ([], [[0.0, models[0]]], [[1.0, "no model"]], [models[0]]):
+        skops.io.dump(wrong, tmp_path / MODEL)
+        with pytest.raises(FigureModelError):
+            FigureModel("idh", tmp_path)
+
+
+def test_what_ships_is_calibrated_by_held_out_scores_of_its_own_kinds(monkeypatch):
+    everyone, (first, second) = patients(30), figure_fit.CANDIDATES
+    monkeypatch.setattr(figure_fit, "choose", lambda teachers, seed: first if seed else second)
+    weights, members = figure_fit.ensemble(everyone, repeats=3)
+    assert weights == {first: 2, second: 1}
+    rows = np.array([p.judged_by for p in everyone])
+    single = [figure_fit.score(fit(everyone, name), everyone) for name in (first, first, second)]
+    assert np.allclose(ensemble_score(members, rows), np.mean(single, axis=0))
+    judged = held_out(everyone, repeats=2)
+    assert judged.chosen == {first: 5, second: 5}
+    assert np.allclose(judged.scores, (judged.of_each[second][0] + judged.of_each[first][1]) / 2), "as folds chose"
+    expected = (2 * judged.of_each[first] + judged.of_each[second]) / 3
+    assert np.allclose(judged.averaged(weights), expected), "as it ships"
+    train, test = next(StratifiedKFold(5, shuffle=True, random_state=0).split(rows, figure_fit.labels_of(everyone)))
+    members = [(weight, fit([everyone[i] for i in train], name)) for name, weight in weights.items()]
+    assert np.allclose(judged.averaged(weights)[0, test], ensemble_score(members, rows[test]))
+
+
 def test_the_command_writes_what_the_node_opens(marked, tmp_path):
     """Made-up patients: judged, calibrated, kept, and read back as the node reads them."""
     folder, cache = marked
@@ -264,8 +310,78 @@ def test_the_command_writes_what_the_node_opens(marked, tmp_path):
     assert summary["auc"]["interval"][0] <= summary["auc"]["value"] <= summary["auc"]["interval"][1]
     kept = FigureModel("idh", tmp_path / "idh")
     assert len(kept.calibration.altered) + len(kept.calibration.unaltered) == 7
+    shipped = Outcome.load(tmp_path / "idh" / "shipped" / "outcomes.json")
+    assert shipped.settings["shipped"] == summary["model"]
+    assert sum(summary["model"].values()) == 2, "one choice a repeat"
+    assert kept.calibration.auc == summary["auc"]["value"]
     view, _ = head()
     assert np.isfinite(kept.score(describe(view, ball((5, 32, 44), 9)), 50.0))
+
+
+def test_a_table_of_figures_stands_for_the_images(marked, tmp_path, monkeypatch):
+    folder, cache = marked
+    common = ["figures", "--marker", "idh", "--data", folder, "--folds", "3", "--repeats", "2"]
+    ran = CliRunner().invoke(command.app, [str(w) for w in [*common, "--out", tmp_path / "images", "--cache", cache]])
+    assert ran.exit_code == 0, ran.output
+    monkeypatch.setattr(figures_command, "read_patient", lambda *_: pytest.fail("the images are read"))
+    table = tmp_path / "images" / "figures.csv"
+    again = [*common, "--from", table, "--out", tmp_path / "table"]
+    ran = CliRunner().invoke(command.app, [str(w) for w in again])
+    assert ran.exit_code == 0, ran.output
+    one, other = (Outcome.load(tmp_path / way / "outcomes.json") for way in ("images", "table"))
+    assert [(p.patient, p.site, p.label) for p in one.patients] == [
+        (p.patient, p.site, p.label) for p in other.patients
+    ]
+    assert one.probabilities == pytest.approx(other.probabilities, abs=5e-3), "but for six digits"
+    assert table.read_text() == (tmp_path / "table" / "figures.csv").read_text()
+    refused = CliRunner().invoke(command.app, [str(w) for w in [*again, "--segmentation", tmp_path]])
+    assert isinstance(refused.exception, data.DataError)
+    table.write_text(table.read_text().replace("raggedness", "roundness"))
+    refused = CliRunner().invoke(command.app, [str(w) for w in again])
+    assert isinstance(refused.exception, data.DataError)
+
+
+def test_a_table_keeps_both_outlines_or_the_drawn_one_alone(tmp_path):
+    everyone = patients(4)
+    everyone[1] = Patient("p1", "A", False, everyone[1].drawn)
+    subjects = [
+        labels.Subject(data.Case(f"c{i}", f"p{i}", "A", "G2", True, tmp_path), int(i % 3 == 0), True, "", 40.0 + i)
+        for i in range(5)
+    ]
+    write_table(tmp_path / "figures.csv", everyone)
+    found = read_table(tmp_path / "figures.csv", subjects)
+    assert [p.name for p in found] == ["p0", "p1", "p2", "p3"], "whom the table does not know is left out"
+    assert found[1].found is None
+    for p, q in zip(found, everyone, strict=True):
+        assert p.altered == q.altered
+        assert p.drawn[:-1] == pytest.approx(q.drawn[:-1], rel=1e-5)
+        assert p.judged_by[:-1] == pytest.approx(q.judged_by[:-1], rel=1e-5)
+    assert found[2].drawn[-1] == 42.0, "age comes from the data folder"
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("marker", "folder"), [("idh", "idh"), ("codel", "1p19q"), ("mgmt", "mgmt"), ("proliferation", "proliferation")]
+)
+def test_the_shipped_model_comes_from_the_kept_table(shared, marker, folder, monkeypatch):
+    """The same answers from the members' kinds fitted anew to the committed figures."""
+    monkeypatch.undo()
+    root = Path(figure_fit.__file__).parents[1]
+    question = labels.find_marker(marker)
+    _, subjects = labels.read_subjects(shared / "data" / "tcga_lgg", question, ["FG_6692"])
+    everyone = read_table(root / "cards" / "markers" / "figures.csv", subjects)
+    kept = FigureModel(marker, root / "weights" / "markers" / folder)
+    assert len(everyone) == len(kept.calibration.altered) + len(kept.calibration.unaltered)
+    told = json.loads((root / "cards" / "markers" / f"{marker}.figures.json").read_text())
+    members = [(weight, fit(everyone, name)) for name, weight in told["model"].items()]
+    rows = np.array([p.judged_by for p in everyone])[::10]
+    found = [kept.score(row[:-1], row[-1]) for row in rows]
+    assert found == pytest.approx(ensemble_score(members, rows), abs=1e-6)
+    scores = np.array([*kept.calibration.altered, *kept.calibration.unaltered])
+    answers = np.arange(len(scores)) < len(kept.calibration.altered)
+    slope, intercept = figure_fit.platt(scores, answers)
+    assert (kept.calibration.slope, kept.calibration.intercept) == pytest.approx((slope, intercept), abs=1e-3)
+    assert figures_command.area(answers.astype(int), scores) == pytest.approx(told["shipped"]["auc"], abs=2e-3)
 
 
 def test_verdicts_are_summed_up():

@@ -20,6 +20,7 @@ from models.markers.metrics import (
     calibration_error,
     kappa,
     measure,
+    measure_what_can_be,
     paired,
     resamples,
 )
@@ -47,6 +48,17 @@ BY_HAND = {
 @pytest.mark.parametrize("name", BY_HAND)
 def test_figures_are_those_counted_by_hand(name):
     assert measure(LABELS, PROBABILITIES, draws=10).figures[name].value == pytest.approx(BY_HAND[name])
+
+
+def test_what_wants_a_class_that_is_not_there_is_none():
+    assert measure_what_can_be(LABELS, PROBABILITIES, draws=10) == measure(LABELS, PROBABILITIES, draws=10).figures
+    found = measure_what_can_be([1, 1, 1], [0.9, 0.6, 0.4], draws=50)
+    assert {name for name, figure in found.items() if figure is None} == {"auc", "kappa", "specificity"}
+    assert found["sensitivity"].value == found["accuracy"].value == pytest.approx(2 / 3)
+    assert found["accuracy"].low < 2 / 3 < found["accuracy"].high
+    assert found["ece"].value == pytest.approx((0.1 + 0.4 + 0.6) / 3), "each a bin of its own"
+    assert measure_what_can_be([0], [0.2])["sensitivity"] is None
+    assert set(measure_what_can_be([], []).values()) == {None}
 
 
 def test_calibration_error_is_the_mean_gap_of_bins_of_equal_numbers():

@@ -5,6 +5,7 @@ import onnx
 import pytest
 
 from models.engine_openvino import CpuSettings, OpenVinoBackend
+from models.nasbranet import benchmark as benchmark_module
 from models.nasbranet import quantise as tool
 from models.nasbranet.benchmark import benchmark, figures_of, tune
 from models.nasbranet.timing import WARM_ROUNDS, device_header, take_turns
@@ -24,7 +25,6 @@ def slices(n, seed=0):
 
 
 def test_the_int8_network_answers_nearly_alike_at_a_quarter_of_the_weights(path, tmp_path):
-    pytest.importorskip("nncf", reason="requirements-quantise.txt installs it")
     int8 = tmp_path / "int8.onnx"
     tool.quantise_file(path, int8, slices(6)[:, None])
     model = onnx.load(int8)
@@ -98,14 +98,37 @@ def test_figures_are_medians_in_ms_a_slice():
 
 
 def test_tune_times_every_setting_and_names_the_device(path, tmp_path):
-    tune(path, tmp_path / "t.json", rounds=1, batches="1,2", precisions="f32", slices=3)
+    tune(path, tmp_path / "t.json", rounds=1, batches="1,2", precisions="f32", slices=3, threads="0,1", streams="1")
     found = json.loads((tmp_path / "t.json").read_text())
     assert set(found["settings"]) == {
         f"{hint} hint, batch {batch}, f32" for hint in ("latency", "throughput") for batch in (1, 2)
     }
     assert all(f["ms_per_slice"] > 0 for f in found["settings"].values())
+    shared = [name.split("f32")[1] for name in found["threads_and_streams"]]
+    assert shared == ["", ", 1 streams", ", 1 threads, 1 streams"], "the best, and it with threads and streams"
+    assert found["best"] in found["threads_and_streams"]
     assert found["device"]["cores"] >= 1
     assert found["device"].keys() == device_header().keys()
+
+
+def test_threads_and_streams_are_tried_on_the_best_of_the_rest(path, tmp_path, monkeypatch):
+    """By told times: two slices a call are the best, then one thread."""
+    asked = []
+
+    def take_turns(turns, *_):
+        asked.append(list(turns))
+        return {name: [4.0 - ("batch 2" in name) - ("latency" in name) - (" 1 threads" in name)] for name in turns}
+
+    monkeypatch.setattr(benchmark_module, "take_turns", take_turns)
+    monkeypatch.setattr(benchmark_module.os, "cpu_count", lambda: 2)
+    result = tune(path, rounds=1, batches="1,2", precisions="f32", slices=3, streams="0,1,2,4")
+    best = "latency hint, batch 2, f32"
+    assert asked[1] == [
+        best, *(f"{best}{more}" for more in (
+            ", 1 streams", ", 2 streams", ", 1 threads", ", 1 threads, 1 streams",
+        )),
+    ], "never more calls at once than threads"  # fmt: skip
+    assert result["best"].startswith(f"{best}, 1 threads")
 
 
 def test_benchmark_times_what_is_here_and_says_why_not_the_rest(path, tmp_path, monkeypatch):

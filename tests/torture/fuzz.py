@@ -13,14 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from app.store import Refused, read_identity
+from app.inbox import OF_ONE_FOLDER, _reason
+from app.store import CANNOT_UNDERSTAND, Refused, read_identity
+from operators.decoding import decode_frames, prepare
 from operators.errors import PipelineError
 from operators.load_study import read_instance, study_of
-from tests.torture.mutations import case, deep, seeds
+from operators.native import Worker
+from operators.pixel_limits import PixelLimits
+from operators.reading import read_study_uid
+from tests.torture.mutations import case, compressed, deep, many_elements, many_items, seeds
 from tests.torture.peers import Script, script
 
 SECRETS = ("Secret", "PID-SECRET")
@@ -64,10 +70,11 @@ class Hang(BaseException):
 
 
 def fuzz_datasets(numbers: Iterable[int], folder: Path, told: Callable[[], None] = lambda: None) -> Found:
-    """Let the receiver's and the pipeline's reader read the broken file of each number."""
+    """Let receiver, inbox and pipeline read the broken file of each number, and decode what was compressed."""
     whole, found, path, process = seeds(), Found(), folder / "case.dcm", psutil.Process()
+    plain = len(whole) - len(compressed())
     begun = process.memory_info().rss
-    with warnings.catch_warnings(), _hangs_are_raised():
+    with warnings.catch_warnings(), _hangs_are_raised(), _decoder() as decode:
         warnings.simplefilter("ignore")
         for count, number in enumerate(numbers):
             if count == WARM_UP:
@@ -75,12 +82,15 @@ def fuzz_datasets(numbers: Iterable[int], folder: Path, told: Callable[[], None]
             data = case(number, whole)
             _try(found, number, "receiver", lambda data=data: read_identity(data))
             path.write_bytes(data)
-            _try(found, number, "pipeline", lambda: _load(path))
+            _try(found, number, "inbox", lambda: _study_uid(path))
+            if _try(found, number, "pipeline", lambda: _load(path)) and number % len(whole) >= plain:
+                _try(found, number, "decoder", lambda: decode(path))
             told()
-        for depth in (100, 1_000, 50_000):
-            path.write_bytes(deep(depth))
-            _try(found, -depth, "receiver", lambda: read_identity(path.read_bytes()))
-            _try(found, -depth, "pipeline", lambda: _load(path))
+        for number, content in _extremes():
+            path.write_bytes(content)
+            _try(found, number, "receiver", lambda content=content: read_identity(content))
+            _try(found, number, "inbox", lambda: _study_uid(path))
+            _try(found, number, "pipeline", lambda: _load(path))
     found.grown_mb = (process.memory_info().rss - begun) / 1e6
     return found
 
@@ -99,13 +109,45 @@ def _hangs_are_raised() -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
+@contextmanager
+def _decoder() -> Iterator[Callable[[Path], object]]:
+    """Decode in a process as the node's: started once, and anew where a file takes it down."""
+    limits = PixelLimits()
+    worker = Worker(partial(prepare, limits.decode_mb), READER_SECONDS)
+    try:
+        yield lambda path: worker.run(decode_frames, [(path, 0)])
+    finally:
+        worker.stop()
+
+
+def _extremes() -> Iterator[tuple[int, bytes]]:
+    """Files at and far beyond what an object may hold, under numbers below 0."""
+    for depth in (64, 100, 1_000, 50_000):
+        for form in ("open", "closed", "defined"):
+            for early in (False, True):
+                yield -depth, deep(depth, form, early=early)
+    yield -100_000, many_items(100_000)
+    yield -100_001, many_items(100_000, early=True)
+    # As few as not to hide, by what pydicom takes for them, whether memory grew.
+    yield -100_002, many_elements(50_000)
+
+
+def _study_uid(path: Path) -> None:
+    """Read a study's UID as the inbox does, which passes over a folder that it cannot be read in."""
+    try:
+        read_study_uid(path)
+    except OF_ONE_FOLDER as error:
+        raise Refused(CANNOT_UNDERSTAND, _reason(error)) from error
+
+
 def _load(path: Path) -> None:
     instance = read_instance(path)
     if instance is not None:
         study_of([instance])
 
 
-def _try(found: Found, number: int, reader: str, read: Callable[[], object]) -> None:
+def _try(found: Found, number: int, reader: str, read: Callable[[], object]) -> bool:
+    """Count how it ended; True where it was read."""
     try:
         # Of the processor's time, so that a busy machine makes no hang.
         signal.setitimer(signal.ITIMER_PROF, READER_SECONDS)
@@ -122,6 +164,8 @@ def _try(found: Found, number: int, reader: str, read: Callable[[], object]) -> 
         found.crashes.setdefault(f"{reader}: {type(error).__name__}", number)
     else:
         found.counts[f"{reader}: read"] += 1
+        return True
+    return False
 
 
 def fuzz_receiver(

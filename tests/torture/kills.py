@@ -26,7 +26,7 @@ import psutil
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import generate_uid
+from pydicom.uid import RLELossless, generate_uid
 from sqlalchemy import func, select
 
 from app.config import Destination
@@ -111,8 +111,8 @@ class Tally:
         return cls(*known, state["accepted"])
 
 
-def copy_study(source: Path, target: Path, number: int) -> str:
-    """Make a study of its own of the phantom; returns its Study Instance UID."""
+def copy_study(source: Path, target: Path, number: int, *, compressed: bool = False) -> str:
+    """Make a study of its own of the phantom, in RLE where `compressed`; returns its Study Instance UID."""
     target.mkdir(parents=True, exist_ok=True)
     new: dict[str, str] = {}
     study = ""
@@ -123,6 +123,8 @@ def copy_study(source: Path, target: Path, number: int) -> str:
             ds[keyword].value = new.setdefault(old, str(generate_uid(entropy_srcs=[str(number), old])))
         ds.file_meta.MediaStorageSOPInstanceUID, study = ds.SOPInstanceUID, str(ds.StudyInstanceUID)
         ds.PatientID = f"P-{number}"
+        if compressed:
+            ds.compress(RLELossless, generate_instance_uid=False)
         ds.save_as(target / f"{path.parent.name}-{path.name}", enforce_file_format=True)
     return study
 

@@ -31,7 +31,8 @@ class Look:
 def processes(node: RunningNode) -> dict[str, psutil.Process]:
     """Find the node's processes by their roles; one that is being started anew is missing.
 
-    A receiver's parts, the processes that serve beside the one that listens, are receiver_2, receiver_3.
+    A receiver's parts, the processes that serve beside the one that listens, are receiver_2, receiver_3. Of the two
+    workers the decoder is the one whose memory is bounded.
     """
     main = psutil.Process(node.process.pid)
     found = {"node": main}
@@ -39,7 +40,8 @@ def processes(node: RunningNode) -> dict[str, psutil.Process]:
         with suppress(psutil.NoSuchProcess):  # dead, and not missed yet
             if "spawn_main" in " ".join(child.cmdline()):
                 listens = any(c.status == psutil.CONN_LISTEN for c in child.net_connections())
-                found[RECEIVER if listens else "worker"] = child
+                is_bounded = child.rlimit(psutil.RLIMIT_AS)[0] != psutil.RLIM_INFINITY
+                found[RECEIVER if listens else "decoder" if is_bounded else "worker"] = child
                 if listens:
                     found |= {f"{RECEIVER}_{number}": part for number, part in enumerate(child.children(), 2)}
     return found

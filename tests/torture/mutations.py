@@ -14,7 +14,10 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
     MRImageStorage,
+    RLELossless,
     generate_uid,
 )
 
@@ -22,6 +25,8 @@ from operators import steady_writer  # noqa: F401 - for its effect
 
 HEAD = 132
 """Preamble and "DICM"."""
+COMPRESSED = (JPEGLSLossless, RLELossless, JPEG2000Lossless)
+UNDEFINED = 0xFFFFFFFF
 LENGTHS = (0, 1, 2, 3, 7, 0xFF, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 VRS = (b"UN", b"SQ", b"OB", b"OW", b"DS", b"IS", b"PN", b"UI", b"FL", b"AT", b"UT", b"XX", b"\0\0")
 CHARSETS = (
@@ -39,16 +44,39 @@ Mutation = Callable[[bytearray, np.random.Generator], bytearray]
 
 
 def seeds() -> list[bytes]:
-    """Whole files to begin from: explicit, implicit, deflated, multi-frame, nested."""
+    """Whole files to begin from.
+
+    Explicit, implicit, deflated; multi-frame, nested, of many items; with an executable before it; and, as the last
+    ones, those of `compressed`.
+    """
     made = []
     for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian):
         for frames in (None, 3):
             made.append(written(image(frames), syntax))
     made.append(written(nested(image(None), 30), ExplicitVRLittleEndian))
+    made += [deep(60, "closed"), deep(60, "defined", early=True), deep(200, "closed"), many_items(2_000, early=True)]
+    made += [with_executable(made[0]), *compressed()]
     return made
 
 
-def image(frames: int | None) -> Dataset:
+def compressed() -> list[bytes]:
+    """Whole files whose pixel data are encapsulated, of one frame and of several."""
+    made = []
+    for syntax in COMPRESSED:
+        for frames in (None, 3):
+            ds = image(frames, side=64)  # JPEG 2000's encoder makes none of 8 x 8
+            written(ds, ExplicitVRLittleEndian)
+            ds.compress(syntax, generate_instance_uid=False)
+            made.append(written(ds, syntax))
+    return made
+
+
+def with_executable(whole: bytes) -> bytes:
+    """Put the head of a program into a file's preamble: one file is both."""
+    return b"MZ" + b"\x90" * 126 + whole[128:]
+
+
+def image(frames: int | None, side: int = 8) -> Dataset:
     """A small MR image with text, sequences and private elements."""
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
@@ -59,7 +87,7 @@ def image(frames: int | None) -> Dataset:
     ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
     ds.PixelSpacing, ds.SliceThickness, ds.EchoTime, ds.RepetitionTime = [1, 1], 5, 10, 500
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-    ds.Rows = ds.Columns = 8
+    ds.Rows = ds.Columns = side
     if frames:
         ds.NumberOfFrames = frames
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
@@ -68,7 +96,7 @@ def image(frames: int | None) -> Dataset:
     ds.AnatomicRegionSequence = [item]
     ds.add_new((0x0019, 0x0010), "LO", "MAKER")
     ds.add_new((0x0019, 0x1001), "OB", bytes(64))
-    ds.PixelData = np.arange(64 * (frames or 1), dtype=np.uint16).tobytes()
+    ds.PixelData = (np.arange(side**2 * (frames or 1), dtype=np.uint16) % 4096).tobytes()
     ds["PixelData"].VR = "OW"
     return ds
 
@@ -95,14 +123,49 @@ def written(ds: Dataset, syntax: str) -> bytes:
     return stream.getvalue()
 
 
-def deep(depth: int) -> bytes:
-    """A file of sequences of undefined length, `depth` deep: a few bytes a level."""
-    whole = written(image(None), ExplicitVRLittleEndian)
-    level = struct.pack("<HH2sHL", 0x0040, 0xA730, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
-        "<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF
+def deep(depth: int, form: str = "open", *, early: bool = False) -> bytes:
+    """A file of sequences, `depth` deep: a few bytes a level.
+
+    They are "open" (of undefined length, without delimiters), "closed" (with them) or "defined" (with lengths), and lie
+    before the pixel data, or `early`: before the study's UID.
+    """
+    tag = struct.pack("<HH", 0x0008, 0x1140) if early else struct.pack("<HH", 0x0040, 0xA730)
+    if form == "defined":
+        return with_bytes(_defined(tag, depth), early=early)
+    level = tag + struct.pack("<2sHL", b"SQ", 0, UNDEFINED) + struct.pack("<HHL", 0xFFFE, 0xE000, UNDEFINED)
+    ends = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    return with_bytes(level * depth + ends * (depth if form == "closed" else 0), early=early)
+
+
+def _defined(tag: bytes, depth: int) -> bytes:
+    """Sequences of defined length in one another: 20 bytes a level."""
+    heads = [
+        tag + struct.pack("<2sHL", b"SQ", 0, 20 * level + 8) + struct.pack("<HHL", 0xFFFE, 0xE000, 20 * level)
+        for level in reversed(range(depth))
+    ]
+    return b"".join(heads)
+
+
+def many_items(count: int, *, early: bool = False) -> bytes:
+    """A file with a sequence of so many empty items: eight bytes each, and a Dataset of pydicom's."""
+    tag = struct.pack("<HH", 0x0008, 0x1140) if early else struct.pack("<HH", 0x0040, 0xA730)
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * count + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    return with_bytes(tag + struct.pack("<2sHL", b"SQ", 0, UNDEFINED) + items, early=early)
+
+
+def many_elements(count: int) -> bytes:
+    """A file of so many empty elements, in order, between the image's own and its pixel data."""
+    return with_bytes(
+        b"".join(struct.pack("<HH2sH", 0x1000 + 2 * (i >> 16), i & 0xFFFF, b"LO", 0) for i in range(count))
     )
-    at = whole.index(struct.pack("<HH2s", 0x7FE0, 0x0010, b"OW"))
-    return whole[:at] + level * depth + whole[at:]
+
+
+def with_bytes(elements: bytes, *, early: bool = False) -> bytes:
+    """A file with these elements before its pixel data, or before the study's UID."""
+    whole = written(image(None), ExplicitVRLittleEndian)
+    before = struct.pack("<HH2s", 0x0010, 0x0010, b"PN") if early else struct.pack("<HH2s", 0x7FE0, 0x0010, b"OW")
+    at = whole.index(before)
+    return whole[:at] + elements + whole[at:]
 
 
 def flip_bits(data: bytearray, random: np.random.Generator) -> bytearray:

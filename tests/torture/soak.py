@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from app.phantom import make_phantom
 from tests.integration.orthanc import Orthanc
 from tests.support_study import RunningNode
 from tests.torture.kills import SMALL, copy_study
-from tests.torture.look import RECEIVER, Look, look, quiet_look
+from tests.torture.look import Look, look, quiet_look
 
 AHEAD = 4
-"""Studies under way at once."""
+"""Studies under way at once: sent together, so that each of the receiver's processes has its share from the first."""
+COMPRESSED_EVERY = 5
+"""One study in so many comes compressed, and is decoded in the process that there is for it."""
 WARM_UP = 50
 """Studies after which everything is loaded that is loaded once."""
 GROWTH = 0.05
@@ -39,6 +42,8 @@ class Soak:
     seconds: float = 0.0
     warm: dict[str, Look] = field(default_factory=dict)
     end: dict[str, Look] = field(default_factory=dict)
+    warm_files: int = 0
+    """Files that are no study's own."""
     idle: dict[str, float] = field(default_factory=dict)
     """Part of a core that each process took when nothing came."""
     faults: list[str] = field(default_factory=list)
@@ -50,22 +55,34 @@ def soak(folder: Path, studies: int, tell: Callable[[str], None]) -> Soak:
     result = Soak(studies)
     warm_up = min(WARM_UP, studies // 2)
     source = make_phantom(folder / "phantom", SMALL).folder
+    temporary = folder / "tmp"
+    temporary.mkdir()
     with Orthanc(folder) as pacs:
         # But for the time-outs as it ships: how often it looks for work decides what it takes when there is none.
         waits = {"inbox": {"settle_seconds": 0.5, "timeout_seconds": 3.0}}
         node = RunningNode(
-            folder, destinations=[pacs.destination().model_dump()], start_seconds=START_SECONDS, more=waits
+            folder,
+            destinations=[pacs.destination().model_dump()],
+            start_seconds=START_SECONDS,
+            more=waits,
+            environment={"TMPDIR": str(temporary)},
         ).start()
         begun = time.monotonic()
         try:
-            for number in range(1, studies + 1):
-                _send(node, source, number)
-                _wait(node, number - AHEAD)
-                if number == warm_up:
-                    _wait(node, number)
+            sent = told = 0
+            while sent < studies:
+                some = range(sent + 1, min(sent + AHEAD, studies if result.warm else warm_up) + 1)
+                with ThreadPoolExecutor(AHEAD) as senders:
+                    list(senders.map(lambda number: _send(node, source, number), some))
+                sent = some[-1]
+                _wait(node, sent - AHEAD)
+                if sent == warm_up:
+                    _wait(node, sent)
                     result.warm = quiet_look(node)
-                if number % EVERY == 0:
-                    tell(f"{number} of {studies} studies sent, {time.monotonic() - begun:.0f} s; {_told(look(node))}")
+                    result.warm_files = _files(node)
+                if sent - told >= EVERY:
+                    told = sent
+                    tell(f"{sent} of {studies} studies sent, {time.monotonic() - begun:.0f} s; {_told(look(node))}")
             _wait(node, studies)
             result.seconds = time.monotonic() - begun
             _until_delivered(node)
@@ -80,9 +97,10 @@ def soak(folder: Path, studies: int, tell: Callable[[str], None]) -> Soak:
 
 
 def _send(node: RunningNode, source: Path, number: int) -> None:
-    study = node.folder / "sent"
-    copy_study(source, study, number)
-    node.send(study)
+    study = node.folder / f"sent_{number}"
+    compressed = number % COMPRESSED_EVERY == 0
+    copy_study(source, study, number, compressed=compressed)
+    node.send(study, more=("-xr",) if compressed else ())
     shutil.rmtree(study)
 
 
@@ -98,6 +116,13 @@ def _wait(node: RunningNode, count: int) -> None:
 def _until_delivered(node: RunningNode) -> None:
     outbox = node.folder / "data" / "outbox"
     node.wait(lambda: not any(outbox.iterdir()), START_SECONDS, "results are still owed")
+
+
+def _files(node: RunningNode) -> int:
+    """Count the files of the node, among them temporary ones, but for what it keeps of each study."""
+    data = node.folder / "data"
+    kept = {path for place in ("archive", "inbox") for path in (data / place).rglob("*")}
+    return sum(path.is_file() for path in {*data.rglob("*"), *(node.folder / "tmp").rglob("*")} - kept)
 
 
 def _idle(node: RunningNode) -> dict[str, float]:
@@ -121,15 +146,15 @@ def _judge(node: RunningNode, pacs: Orthanc, result: Soak) -> None:
         if has is None or has.pid != had.pid:
             faults.append(f"the {role} ended and was replaced")
             continue
-        # One sender at a time hardly asks a part of the receiver: it may come to what the busy one had.
-        warm_mb = max(had.resident_mb, result.warm[RECEIVER].resident_mb if role.startswith(RECEIVER) else 0.0)
-        if has.resident_mb > warm_mb * (1 + GROWTH):
-            faults.append(f"memory of the {role}: {warm_mb:.0f} MB warm, {has.resident_mb:.0f} MB in the end")
+        if has.resident_mb > had.resident_mb * (1 + GROWTH):
+            faults.append(f"memory of the {role}: {had.resident_mb:.0f} MB warm, {has.resident_mb:.0f} MB in the end")
         for what in ("descriptors", "threads"):
             if getattr(has, what) > getattr(had, what):
                 faults.append(f"{what} of the {role}: {getattr(had, what)} warm, {getattr(has, what)} in the end")
     if sum(result.idle.values()) > IDLE_PROCESSOR:
         faults.append(f"idle, the node takes {100 * sum(result.idle.values()):.1f} % of a core")
+    if (files := _files(node)) > result.warm_files:
+        faults.append(f"files that are no study's own: {result.warm_files} warm, {files} in the end")
     for place in ("work", "outbox", "inbox/.incoming"):
         if left := sum(1 for path in (data / place).iterdir() if path.is_dir() or path.stat().st_size):
             faults.append(f"{left} left in {place}")
