@@ -1,4 +1,4 @@
-"""The audit trail: who sent what, who was turned away, what went where; never whose it was.
+"""The audit trail: who sent what, who was turned away, what went where, what was asked for; never whose it was.
 
 Messages have the form of PS3.15 section A.5 (the Participant Object of the patient is left out: the Study Instance UID
 leads whoever may know to the patient). Each is one line of a file that is only ever added to and synced at once; from
@@ -7,12 +7,13 @@ there a forwarder takes it to a collector (app.audit_forward), so that no collec
 
 from __future__ import annotations
 
+import base64
 import errno
 import fcntl
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -28,18 +29,25 @@ TRAIL = "audit.log"
 """Under the data folder."""
 PRODUCT = "Glioma Node"
 _SCHEME = "DCM"
+_MOST_WORDS = 512
+"""Characters of what an event's outcome is described by."""
 
 APPLICATION_ACTIVITY = ("110100", "Application Activity")
 APPLICATION_START = ("110120", "Application Start")
 APPLICATION_STOP = ("110121", "Application Stop")
+BEGIN_TRANSFERRING = ("110102", "Begin Transferring DICOM Instances")
 INSTANCES_ACCESSED = ("110103", "DICOM Instances Accessed")
 INSTANCES_TRANSFERRED = ("110104", "DICOM Instances Transferred")
+QUERY = ("110112", "Query")
 SECURITY_ALERT = ("110113", "Security Alert")
 NODE_AUTHENTICATION = ("110126", "Node Authentication")
 ROLE_APPLICATION = ("110150", "Application")
 ROLE_DESTINATION = ("110152", "Destination Role ID")
 ROLE_SOURCE = ("110153", "Source Role ID")
 STUDY_UID = ("110180", "Study Instance UID")
+SOP_CLASS_UID = ("110181", "SOP Class UID")
+MOST_STUDIES = 10
+"""Named in one message; of more their number is told. A collector need not take messages of any length."""
 Code = tuple[str, str]
 
 
@@ -77,6 +85,16 @@ class Transfer:
             self.failed += 1
 
 
+@dataclass(frozen=True)
+class Query:
+    """What another is asked for."""
+
+    sop_class: str
+    transfer_syntax: str
+    identifier: bytes
+    """Encoded so, and without anybody's identity, though PS3.15 section A.5.3.10 would have it whole."""
+
+
 class AuditTrail:
     """Adds messages to the trail; several processes may, at once. One that cannot be written is told in the log."""
 
@@ -101,6 +119,34 @@ class AuditTrail:
         """Say what went to a destination, a message a study."""
         for transfer in transfers:
             self._transferred("R", self._here, peer, transfer, self._here)
+
+    def not_sent(self, peer: Party, studies: Sequence[str], why: str) -> None:
+        """Say that nothing of these studies reached a destination."""
+        self._begin_or_end("R", INSTANCES_TRANSFERRED, Result.MINOR_FAILURE, (self._here, peer), studies, why)
+
+    def queried(self, peer: Party, query: Query, told: str, fault: str = "") -> None:
+        """Say what a peer was asked for, and what was wrong with its answer."""
+        result = Result.MINOR_FAILURE if fault else Result.SUCCESS
+        root = self._event("E", QUERY, result, told="; ".join(filter(None, (told, fault))))
+        _participant(root, self._here, ROLE_SOURCE, requestor=True)
+        _participant(root, peer, ROLE_DESTINATION, requestor=False)
+        _query(root, query)
+        self._add(root)
+
+    def sends_for(self, peer: Party, studies: Sequence[str]) -> None:
+        """Say that a peer is asked to send what it has of these studies."""
+        self._begin_or_end("E", BEGIN_TRANSFERRING, Result.SUCCESS, (peer, self._here), studies)
+
+    def not_received(self, peer: Party, studies: Sequence[str], why: str) -> None:
+        """Say that a peer did not send what it was asked for."""
+        self._begin_or_end("C", INSTANCES_TRANSFERRED, Result.MINOR_FAILURE, (peer, self._here), studies, why)
+
+    def not_trusted(self, peer: Party, why: str) -> None:
+        """Say that a peer that we went to did not prove who it is, or did not take our proof; nothing was told it."""
+        root = self._event("E", SECURITY_ALERT, Result.SERIOUS_FAILURE, NODE_AUTHENTICATION, why)
+        _participant(root, self._here, ROLE_APPLICATION, requestor=True)
+        _participant(root, peer, ROLE_DESTINATION, requestor=False)
+        self._add(root)
 
     def visited(self, peer: Party, told: str, fault: str = "") -> None:
         """Say that a peer that was let in brought no instances, and what was wrong, if anything.
@@ -149,6 +195,20 @@ class AuditTrail:
         _study(root, what.study_uid, what.kept)
         self._add(root)
 
+    def _begin_or_end(
+        self, action: str, event: Code, result: Result, way: tuple[Party, Party], studies: Sequence[str], told: str = ""
+    ) -> None:
+        """Tell of a transfer that we asked for, of which no instance is known (yet); `way` is from and to."""
+        if (more := len(studies) - MOST_STUDIES) > 0:
+            told = ": ".join(filter(None, (f"and of {more} studies more", told)))
+        root = self._event(action, event, result, told=told)
+        source, target = way
+        _participant(root, source, ROLE_SOURCE, requestor=source == self._here)
+        _participant(root, target, ROLE_DESTINATION, requestor=target == self._here)
+        for study_uid in studies[:MOST_STUDIES]:
+            _study(root, study_uid, {})
+        self._add(root)
+
     def _event(
         self, action: str, event: Code, result: Result, kind: Code | None = None, told: str = ""
     ) -> ElementTree.Element:
@@ -164,7 +224,7 @@ class AuditTrail:
         if kind is not None:
             _code(identified, "EventTypeCode", kind)
         if told:
-            ElementTree.SubElement(identified, "EventOutcomeDescription").text = _printable(told)
+            ElementTree.SubElement(identified, "EventOutcomeDescription").text = _printable(told, _MOST_WORDS)
         return root
 
     def _add(self, root: ElementTree.Element) -> None:
@@ -227,9 +287,29 @@ def _study(root: ElementTree.Element, uid: str, kept: Mapping[str, int]) -> None
         ParticipantObjectTypeCodeRole="3",
     )
     _code(element, "ParticipantObjectIDTypeCode", STUDY_UID)
+    # The schema wants a name or a query in every object.
+    ElementTree.SubElement(element, "ParticipantObjectName").text = _printable(uid)
     described = ElementTree.SubElement(element, "ParticipantObjectDescription")
     for sop_class, count in sorted(kept.items()):
         ElementTree.SubElement(described, "SOPClass", UID=_printable(sop_class), NumberOfInstances=str(count))
+
+
+def _query(root: ElementTree.Element, query: Query) -> None:
+    element = ElementTree.SubElement(
+        root,
+        "ParticipantObjectIdentification",
+        ParticipantObjectID=query.sop_class,
+        ParticipantObjectTypeCode="2",
+        ParticipantObjectTypeCodeRole="3",
+    )
+    _code(element, "ParticipantObjectIDTypeCode", SOP_CLASS_UID)
+    ElementTree.SubElement(element, "ParticipantObjectQuery").text = _base64(query.identifier)
+    syntax = {"type": "TransferSyntax", "value": _base64(query.transfer_syntax.encode())}
+    ElementTree.SubElement(element, "ParticipantObjectDetail", syntax)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _code(parent: ElementTree.Element, tag: str, code: Code) -> None:
@@ -237,6 +317,6 @@ def _code(parent: ElementTree.Element, tag: str, code: Code) -> None:
     ElementTree.SubElement(parent, tag, {"csd-code": value, "codeSystemName": _SCHEME, "originalText": meaning})
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, most: int = 256) -> str:
     """Keep a peer's words to what XML may hold and a line can show."""
-    return "".join(c if c.isprintable() else "?" for c in text)[:256]
+    return "".join(c if c.isprintable() else "?" for c in text)[:most]

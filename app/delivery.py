@@ -13,10 +13,11 @@ from pydicom.uid import generate_uid
 
 from app import commitment
 from app.audit import AuditTrail, Party, Transfer
+from app.audit_outage import Outage
 from app.commitment_report import Reports
 from app.config import Destination, SenderConfig
 from app.config_delivery import CommitmentConfig
-from app.errors import KindsRefused, NodeError, PeerError
+from app.errors import KindsRefused, NodeError, PeerError, PeerUntrusted
 from app.heartbeat import Heartbeat, place_of
 from app.journal import DeliveryRow, Journal
 from app.log import positions
@@ -49,7 +50,7 @@ class Sender:
         `steady` is in seconds too, and jumps with no clock: by it a thread that is stuck is seen.
         """
         self._runs = [
-            _Run(destination, config, journal, outbox, now, trail, Heartbeat(steady), tally)
+            _Run(destination, config, journal, outbox, now, trail, tally, Heartbeat(steady), Outage(steady))
             for destination in config.destinations
         ]
 
@@ -81,8 +82,7 @@ class Sender:
         for run in self._runs:
             run.stop()
         for run in self._runs:
-            if run.thread.is_alive():
-                run.thread.join(CONNECT_SECONDS + 1.0)
+            run.end()
 
 
 class _Run:
@@ -96,13 +96,14 @@ class _Run:
         outbox: Outbox,
         now: Callable[[], float],
         trail: AuditTrail | None,
-        heartbeat: Heartbeat,
         tally: DeliveryTally | None,
+        heartbeat: Heartbeat,
+        outage: Outage,
     ) -> None:
         self._destination, self._config, self._now = destination, config, now
         self.heartbeat = heartbeat
         self._journal, self._outbox, self._trail = journal, outbox, trail
-        self._tally = tally
+        self._tally, self._outage = tally, outage
         self._reports = Reports(journal, config, trail, tally)
         self._courier: Courier | StowCourier | None = None
         self._uncommitted = commitment.waiting_jobs(journal, destination.name)
@@ -147,6 +148,12 @@ class _Run:
         if courier is not None:
             courier.stop()
 
+    def end(self) -> None:
+        """Wait for the thread, as long as it may take, and tell what is still to be told."""
+        if self.thread.is_alive():
+            self.thread.join(CONNECT_SECONDS + 1.0)
+        self._outage.over()
+
     def _loop(self) -> None:
         while not self._stopped.is_set():
             self.wake.clear()
@@ -178,6 +185,7 @@ class _Run:
 
     def _deliver_due(self) -> float:
         """Try what is due; return how long to wait: never long, as a person may put something back meanwhile."""
+        self._outage.look()
         if due := self._journal.due(self._destination.name, self._config.longest_retry_seconds):
             self._deliver(self._together(due))
         times = [self._journal.next_attempt(self._destination.name), self._see_to_commitment()]
@@ -228,6 +236,9 @@ class _Run:
             why = "does not offer storage commitment: switch it on there, or take `commitment` off this destination"
         except PeerError as error:
             why = str(error)
+            self._not_reached(error, rows)
+        else:
+            self._outage.over()
         finally:
             self._courier = None
         self._record_fault = None
@@ -264,11 +275,13 @@ class _Run:
 
         try:
             courier.send(list(waiting), settle)
+            self._outage.over()
         except PeerError as error:
             if not self._stopped.is_set():
                 LOGGER.warning("%s: %s", peer.name, error)
                 allowed = config.refusals_allowed if isinstance(error, KindsRefused) else None
                 self._not_delivered(sorted(left), str(error), allowed)
+                self._not_reached(error, [delivery for delivery in due if delivery.delivery_id in left])
         finally:
             self._courier = None
             if self._trail is not None and went:
@@ -278,6 +291,21 @@ class _Run:
         for job_id, _ in groupby(sorted(delivery.job_id for delivery in due)):
             self.heartbeat.step()
             self._outbox.forget_delivered(job_id)
+
+    def _not_reached(self, error: PeerError, lacking: Sequence[DeliveryRow]) -> None:
+        """Have the trail told that nothing of these reached the destination."""
+        trail, peer = self._trail, _party(self._destination)
+        if trail is None or self._stopped.is_set():
+            return
+        if isinstance(error, PeerUntrusted):
+            self._outage.failed("untrusted", str(error), partial(trail.not_trusted, peer))
+            return
+        jobs = sorted({row.job_id for row in lacking})
+
+        def write(told: str) -> None:
+            trail.not_sent(peer, list(dict.fromkeys(map(self._journal.study_of, jobs))), told)
+
+        self._outage.failed("away", str(error), write)
 
     def _new_courier(self) -> Courier:
         sender = self._config

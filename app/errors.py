@@ -5,6 +5,7 @@
   + InputError       a folder or file given by the user cannot be used
   + PeerError        a DICOM peer cannot be reached, or refused
     - KindsRefused   it takes associations, but none of the kinds of object that were to be sent
+    - PeerUntrusted  it or this node did not prove by TLS who it is
   + JournalError     the journal cannot be opened
   + TlsError         a certificate, key or CA file cannot be used
 """
@@ -30,6 +31,10 @@ class PeerError(NodeError):
 
 class KindsRefused(PeerError):
     """A DICOM peer takes none of the kinds of object that were to be sent."""
+
+
+class PeerUntrusted(PeerError):
+    """A peer, or this node to it, did not prove by TLS who it is: nothing was told it."""
 
 
 class JournalError(NodeError):

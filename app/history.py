@@ -10,6 +10,8 @@ import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
+from app.audit import AuditTrail
+from app.audit_history import HistoryTrail
 from app.config_history import HistoryConfig
 from app.retrieve import fetch_reports
 from app.store import NOT_UNDERSTOOD
@@ -45,8 +47,15 @@ class ArchivedReports:
 class History:
     """Where earlier reports are looked for."""
 
-    def __init__(self, archive_dir: Path, config: HistoryConfig) -> None:
+    def __init__(self, archive_dir: Path, config: HistoryConfig, trail: AuditTrail | None = None) -> None:
+        """`trail` is told what a PACS is asked, and what it sends."""
         self._archived, self._config = ArchivedReports(archive_dir), config
+        self._told = HistoryTrail(trail, config.pacs) if config.pacs is not None else None
+
+    def close(self) -> None:
+        """Tell what is still to be told of a PACS that is away; the end of the node."""
+        if self._told is not None:
+            self._told.reached()
 
     def find(self, header: Dataset) -> Iterator[Dataset]:
         """Give the patient's documents from the archive, then reports of other studies from the PACS.
@@ -57,7 +66,9 @@ class History:
             yield from self._archived.of_patient(header)
         if self._config.pacs is not None:
             yield from (
-                report for report in fetch_reports(header, self._config.pacs) if _can_be_compared(report, header)
+                report
+                for report in fetch_reports(header, self._config.pacs, self._told)
+                if _can_be_compared(report, header)
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
@@ -13,6 +14,7 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, Implic
 from pynetdicom import AE, evt
 
 from app.admission import handle_request
+from app.audit import AuditTrail
 from app.config import Peer, ReceiverConfig
 from app.config_history import HistoryPacs
 from app.config_tls import CertificateBinding
@@ -20,9 +22,9 @@ from app.entity import bounded_entity
 from app.errors import TlsError
 from app.listener import Connections, Listener, handle_close
 from app.receiver import handle_message, handle_open
-from app.store import CANNOT_UNDERSTAND, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS
+from app.store import CANNOT_UNDERSTAND, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, UID, Identity
 from app.upper_layer import Acceptor
-from app.witness import Witness
+from app.witness import UNKNOWN, Witness
 from operators.errors import HistoryUnavailable
 
 if TYPE_CHECKING:
@@ -37,12 +39,15 @@ MOST_REPORT_MB = 4
 MOST_BYTES = 20_000_000
 """Of all reports of one patient."""
 MOST_ASSOCIATIONS = 4
+RELEASE_SECONDS = 1.0
+"""So long may a PACS take to end its associations when it has said that all was sent."""
 
 
 class Reports:
     """What came, within bounds; for any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
         self._taken: list[Dataset] = []
         self._bytes = 0
         self._guard = threading.Lock()
@@ -54,6 +59,13 @@ class Reports:
 
     def keep(self, event: evt.Event) -> int:
         """Take one report and return its C-STORE status (PS3.4 table B.2-1)."""
+        identities: list[Identity] = []
+        status = self._keep(event, identities)
+        self._witness.saw(event.assoc, status, *identities)
+        return status
+
+    def _keep(self, event: evt.Event, identities: list[Identity]) -> int:
+        """Take one report; what it is goes into `identities`."""
         dataset = cast("C_STORE", event.request).DataSet
         size = len(dataset.getbuffer()) if dataset is not None else 0
         with self._guard:
@@ -69,22 +81,25 @@ class Reports:
         except NOT_UNDERSTOOD as error:
             LOGGER.warning("an earlier report is refused: it cannot be read (%s)", type(error).__name__)
             return CANNOT_UNDERSTAND
+        identities.append(_identity_of(report))
         with self._guard:
             self._taken.append(report)
         return SUCCESS
 
 
 @contextmanager
-def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
-    """Take reports while open, of the PACS that has this address.
+def listening(pacs: HistoryPacs, address: str, trail: AuditTrail | None = None) -> Iterator[Reports]:
+    """Take reports while open, of the PACS that has this address; the trail is told who came, and with what.
 
     Raises HistoryUnavailable without the port, or the certificates to speak TLS there.
     """
-    reports, config = Reports(), _config(pacs, address)
-    connections, witness = Connections(config), Witness(None)
+    config, witness = _config(pacs, address), Witness(trail)
+    connections, reports = Connections(config), Reports(witness)
     handlers: list[evt.EventHandlerType] = [
         (evt.EVT_CONN_OPEN, handle_open),
         (evt.EVT_CONN_CLOSE, handle_close),
+        (evt.EVT_REJECTED, witness.rejected),
+        (evt.EVT_CONN_CLOSE, witness.ended),
         (evt.EVT_REQUESTED, handle_request, [config, connections, witness]),
         (evt.EVT_DIMSE_RECV, handle_message),
         (evt.EVT_C_STORE, reports.keep),
@@ -97,6 +112,7 @@ def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
             evt_handlers=handlers,
             config=config,
             connections=connections,
+            no_tls=witness.no_tls,
         )
     except OSError as error:
         raise HistoryUnavailable(f"port {config.port} cannot be had: {error.strerror}") from error
@@ -107,10 +123,24 @@ def listening(pacs: HistoryPacs, address: str) -> Iterator[Reports]:
     threading.Thread(target=server.serve_forever, args=(0.1,), name="history", daemon=True).start()
     try:
         yield reports
+        _wait_for_release(connections)
     finally:
         server.shutdown()
         connections.cut_off()
         witness.close()
+
+
+def _wait_for_release(connections: Connections) -> None:
+    """Let the PACS end in order what it has open: it may say that all was sent before that."""
+    until = time.monotonic() + RELEASE_SECONDS
+    while connections.places.admitted() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def _identity_of(report: Dataset) -> Identity:
+    """Return what a report is filed by, where a PACS says that in UIDs: other words may be anybody's name."""
+    named = (str(report.get(keyword) or "") for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"))
+    return Identity(*(uid if UID.fullmatch(uid) else UNKNOWN for uid in named))
 
 
 def _config(pacs: HistoryPacs, address: str) -> ReceiverConfig:

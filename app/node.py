@@ -72,7 +72,8 @@ class Node:
         self._settling = Settling(
             settings, self._journal, self._inbox, self._outbox, self._storage, self._times, self._sender.wake
         )
-        self._pipeline = open_pipeline(settings, self._settle, History(settings.archive_dir, settings.history).find)
+        self._history = History(settings.archive_dir, settings.history, self._trail)
+        self._pipeline = open_pipeline(settings, self._settle, self._history.find)
         self._graph: Future[Any] | None = None
         self._operation: OperationServer | None = None
         self._stopping = self._ending = False
@@ -130,6 +131,7 @@ class Node:
                 self._operation.close()
             self._pipeline.close()
             self._sender.stop()
+            self._history.close()
             if self._endings is not None:
                 self._endings.step()
             self._journal.close()

@@ -24,6 +24,7 @@ from pynetdicom import _config, evt
 from pynetdicom.dimse_primitives import C_STORE
 
 from app.admission import handle_request
+from app.audit_open import tell_unended
 from app.beats import HUNG_SECONDS, Beat, Pulse
 from app.config import Settings
 from app.entity import application_entity
@@ -68,14 +69,14 @@ DRAIN_SECONDS = 10.0
 def handle_store(event: evt.Event, store: Store, witness: Witness, tally: Tally | None = None) -> int:
     """Keep one instance and return its C-STORE status (PS3.4 section B.2.3); count it."""
     identities: list[Identity] = []
-    status = _store(event, store, identities)
+    status = _store(event, store, witness, identities)
     witness.saw(event.assoc, status, *identities)
     if tally is not None:
         tally.count(status)
     return status
 
 
-def _store(event: evt.Event, store: Store, identities: list[Identity]) -> int:
+def _store(event: evt.Event, store: Store, witness: Witness, identities: list[Identity]) -> int:
     """Keep one instance; what it is goes into `identities` as soon as that is known."""
     request = cast("C_STORE", event.request)
     instance = _printable(request.AffectedSOPInstanceUID)
@@ -87,6 +88,7 @@ def _store(event: evt.Event, store: Store, identities: list[Identity]) -> int:
             raise Refused(MISMATCH, "its SOP class is not the request's")
         if identity.instance != request.AffectedSOPInstanceUID:
             raise Refused(MISMATCH, "its SOP instance UID is not the request's")
+        witness.expects(event.assoc, identity.study)
         status = store.keep(identity, content)
     except Refused as refused:
         LOGGER.warning("instance %s refused with 0x%04X: %s", instance, refused.status, refused)
@@ -167,6 +169,12 @@ class Serving:
             *self._report_handlers(settings, witness, counted),
         ]
 
+    def sweep(self, settings: Settings) -> None:
+        """Put in order what an earlier receiver left, and tell of it; once, before any process keeps anything."""
+        self.store.sweep()
+        if self._witness.trail is not None:
+            tell_unended(settings.data_dir, settings.inbox_dir, self._witness.trail)
+
     def _report_handlers(self, settings: Settings, witness: Witness, tally: Tally | None) -> list[evt.EventHandlerType]:
         """Return what takes reports of storage commitment, where a destination is held to it."""
         if not settings.sender.held_to_commitment():
@@ -245,7 +253,7 @@ class Receiver:
         self.memory = self._serving.memory
         self._server = self._serving.listener(parts.hand_over if parts is not None else None)
         # Only once the port is ours: a second node on the same folder must not sweep the first one's files.
-        self._serving.store.sweep()
+        self._serving.sweep(settings)
         self.port = int(self._server.server_address[1])
         if parts is not None:
             parts.begin(self.port)

@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove as Move,
 )
 
+from app.audit_history import HistoryTrail
 from app.config_history import HistoryPacs
 from app.errors import PeerError, TlsError
 from app.history_port import listening
@@ -37,26 +38,39 @@ PATIENCE = 6
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
-def fetch_reports(header: Dataset, pacs: HistoryPacs) -> list[Dataset]:
-    """Fetch the Comprehensive 3D SR objects of a patient's latest earlier studies.
+class NotReached(HistoryUnavailable):
+    """There is no association with the PACS; `untrusted` where it is for want of TLS."""
+
+    def __init__(self, why: str, *, untrusted: bool = False) -> None:
+        super().__init__(why)
+        self.untrusted = untrusted
+
+
+def fetch_reports(header: Dataset, pacs: HistoryPacs, told: HistoryTrail | None = None) -> list[Dataset]:
+    """Fetch the Comprehensive 3D SR objects of a patient's latest earlier studies; `told` hears what is asked.
 
     Raises HistoryUnavailable where the PACS does not answer, or refuses.
     """
     if not str(header.get("PatientID") or "").strip():
         return []
-    with _associated(pacs) as association:
-        asked = _Asked(association, pacs)
-        try:
-            series = list(_report_series(asked, header))
+    told = HistoryTrail(None, pacs) if told is None else told
+    wanted, study = _studies_wanted(header), _uid(header, "StudyInstanceUID")
+    try:
+        with _associated(pacs) as association:
+            told.reached()
+            asked = _Asked(association, pacs, told, study)
+            series = list(_report_series(asked, wanted, study))
             if not series:
                 return []
-            with listening(pacs, str(association.acceptor.address)) as reports:
-                for identifier in series:
-                    asked.move(identifier)
+            with listening(pacs, str(association.acceptor.address), told.trail) as reports:
+                asked.move_all(series)
             return reports.taken()
-        except NOT_UNDERSTOOD as error:
-            # Its text may quote what the PACS said.
-            raise HistoryUnavailable(f"{pacs.ae_title} answers what cannot be read ({type(error).__name__})") from None
+    except NotReached as error:
+        told.away(wanted, study, str(error), untrusted=error.untrusted)
+        raise
+    except NOT_UNDERSTOOD as error:
+        # Its text may quote what the PACS said.
+        raise HistoryUnavailable(f"{pacs.ae_title} answers what cannot be read ({type(error).__name__})") from None
 
 
 @contextmanager
@@ -70,15 +84,16 @@ def _associated(pacs: HistoryPacs) -> Iterator[Any]:
     except TlsError as error:
         # What it says of the files is for the log: this goes into a report.
         LOGGER.error("history: %s", error)
-        raise HistoryUnavailable(f"{name} cannot be asked by TLS: the node's log tells why") from error
+        raise NotReached(f"{name} cannot be asked by TLS: the node's log tells why") from error
     tls_args = (tls, pacs.host) if tls is not None else None
     try:
         association = ae.associate(pacs.host, pacs.port, ae_title=pacs.ae_title, tls_args=tls_args)
     except (OSError, PeerError):
-        raise HistoryUnavailable(f"{name} does not answer") from None
+        raise NotReached(f"{name} does not answer") from None
     try:
         if not association.is_established:
-            raise HistoryUnavailable(f"{name} {_why_not(association, tls)}")
+            untrusted = tls is not None and tls.is_distrusted
+            raise NotReached(f"{name} {_why_not(association, tls)}", untrusted=untrusted)
         yield association
     finally:
         if association.is_established:
@@ -100,14 +115,20 @@ def _why_not(association: Any, tls: ClientTls | None) -> str:
 class _Asked:
     """What one association is asked; raises HistoryUnavailable where the PACS refuses, or takes too long."""
 
-    def __init__(self, association: Any, pacs: HistoryPacs) -> None:
+    def __init__(self, association: Any, pacs: HistoryPacs, told: HistoryTrail | None = None, study: str = "") -> None:
+        """`told` hears of all that is asked, and that it is for the sake of a study."""
         self._association, self._pacs = association, pacs
+        self._told, self._study = HistoryTrail(None, pacs) if told is None else told, study
         self._until = time.monotonic() + PATIENCE * pacs.timeout_seconds
         self.studies = pacs.studies
         """How many studies are looked into."""
 
     def find(self, identifier: Dataset) -> list[Dataset]:
         """Return what matches."""
+        with self._told.query(identifier, self._study):
+            return self._found(identifier)
+
+    def _found(self, identifier: Dataset) -> list[Dataset]:
         found, last = [], None
         for status, answer in self._association.send_c_find(identifier, Find):
             last = status.get("Status")
@@ -117,6 +138,12 @@ class _Asked:
         if last != SUCCESS:
             raise HistoryUnavailable(f"{self._pacs.ae_title} refuses the query{_coded(last)}")
         return found
+
+    def move_all(self, series: list[Dataset]) -> None:
+        """Have these series sent to our port."""
+        with self._told.moves(list(dict.fromkeys(str(identifier.StudyInstanceUID) for identifier in series))):
+            for identifier in series:
+                self.move(identifier)
 
     def move(self, identifier: Dataset) -> None:
         """Have what matches sent to our port."""
@@ -139,16 +166,21 @@ class _Asked:
             raise HistoryUnavailable(f"{self._pacs.ae_title} {why}")
 
 
-def _report_series(asked: _Asked, header: Dataset) -> Iterator[Dataset]:
-    """Find the series of structured reports in the patient's latest other studies."""
+def _studies_wanted(header: Dataset) -> Dataset:
+    """Ask for all studies of the patient."""
     wanted = Dataset()
     wanted.QueryRetrieveLevel = "STUDY"
     if header.get("SpecificCharacterSet"):
         wanted.SpecificCharacterSet = header.SpecificCharacterSet
     wanted.PatientID = header.PatientID
     wanted.StudyDate = wanted.StudyInstanceUID = wanted.ModalitiesInStudy = ""
+    return wanted
+
+
+def _report_series(asked: _Asked, wanted: Dataset, present: str) -> Iterator[Dataset]:
+    """Find the series of structured reports in the latest of the studies that are wanted, but the present one."""
     studies = [(str(s.get("StudyDate") or ""), _uid(s, "StudyInstanceUID")) for s in asked.find(wanted)]
-    others = [study for _, study in sorted(studies, reverse=True) if study not in {"", header.StudyInstanceUID}]
+    others = [study for _, study in sorted(studies, reverse=True) if study not in {"", present}]
     for study in others[: asked.studies]:
         inside = Dataset()
         inside.QueryRetrieveLevel, inside.Modality = "SERIES", "SR"

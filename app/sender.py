@@ -26,7 +26,7 @@ from pynetdicom.status import code_to_category
 
 from app.config import Destination, SenderConfig
 from app.config_tls import DestinationTls
-from app.errors import InputError, KindsRefused, PeerError, TlsError
+from app.errors import InputError, KindsRefused, PeerError, PeerUntrusted, TlsError
 from app.heartbeat import Step
 from app.refusals import ALREADY_THERE, NO_KIND, is_for_good, why_not
 from app.requestor import CONNECT_SECONDS, Requestor
@@ -250,6 +250,8 @@ class Courier:
             return association
         reason = why_not(association, self._association is not None, self._ae.ae_title, tls)
         self._association = None
+        if tls is not None and tls.is_distrusted:
+            raise PeerUntrusted(f"{name} {reason}")
         raise (KindsRefused if reason == NO_KIND else PeerError)(f"{name} {reason}")
 
     def _connected(self, event: evt.Event) -> None:

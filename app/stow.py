@@ -24,7 +24,7 @@ from pydicom import Dataset
 
 from app.config import read_secret
 from app.config_delivery import StowConfig
-from app.errors import ConfigError, PeerError, TlsError
+from app.errors import ConfigError, PeerError, PeerUntrusted, TlsError
 from app.heartbeat import Step
 from app.refusals import ALREADY_THERE, UNREACHABLE, is_for_good
 from app.requestor import CONNECT_SECONDS
@@ -187,7 +187,8 @@ class StowCourier:
                     return _read(response.status, await self._content(response))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Its own words may hold a header, and the secret in it.
-            raise PeerError(f"{self._name} {_why_not(error)}") from None
+            distrusted = isinstance(error, aiohttp.ClientSSLError)
+            raise (PeerUntrusted if distrusted else PeerError)(f"{self._name} {_why_not(error)}") from None
 
     def _check_status(self, response: aiohttp.ClientResponse) -> None:
         status = response.status

@@ -160,6 +160,11 @@ class ClientTls(ssl.SSLContext):
     """Whether the handshake was well, as far as this side knows."""
     binding: CertificateBinding
 
+    @property
+    def is_distrusted(self) -> bool:
+        """Say whether there is no connection because one side did not prove by TLS who it is."""
+        return isinstance(self.failure, ssl.SSLError)
+
     @classmethod
     def to(cls, tls: DestinationTls) -> ClientTls:
         """Read the files; raises TlsError."""

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from app.audit import TRAIL, AuditTrail, Party, Transfer
 from app.audit_flood import Rejections
+from app.audit_open import Note, OpenOnes
 from app.config import Settings
 from app.store import UID, Identity
 from app.tally import Tally
@@ -28,28 +29,43 @@ class _Seen:
 
     transfers: dict[str, Transfer] = field(default_factory=dict)
     echoes: int = 0
+    note: Note | None = None
 
 
 class Witness:
     """Keeps count, for each association that is open, of what came; writes it down when the association ends."""
 
-    def __init__(self, trail: AuditTrail | None, tally: Tally | None = None) -> None:
-        self.trail, self._tally = trail, tally
+    def __init__(self, trail: AuditTrail | None, tally: Tally | None = None, open_ones: OpenOnes | None = None) -> None:
+        """With `open_ones` the next process can tell of what this one, when it is killed, cannot."""
+        self.trail, self._tally, self._open = trail, tally, open_ones
         self._rejections = Rejections(self._write_rejection)
         self._seen: WeakKeyDictionary[Any, _Seen] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     @classmethod
     def of(cls, settings: Settings, tally: Tally | None = None) -> Self:
-        """Make one that writes where the settings say, or nowhere; in `tally` it counts those that are turned away."""
-        config = settings.audit
-        trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title) if config.enabled else None
-        return cls(trail, tally)
+        """Make one that writes where the settings say, or nowhere; in `tally` it counts those that are turned away.
+
+        Raises OSError where it cannot note what is open.
+        """
+        if not settings.audit.enabled:
+            return cls(None, tally)
+        trail = AuditTrail(settings.data_dir / TRAIL, settings.receiver.ae_title)
+        return cls(trail, tally, OpenOnes(settings.data_dir))
 
     def let_in(self, assoc: Any) -> None:
         """Begin to count: its end will be written down."""
         with self._lock:
             self._seen[assoc] = _Seen()
+
+    def expects(self, assoc: Any, study: str) -> None:
+        """Note that an instance of a study is about to be kept."""
+        if self._open is None:
+            return
+        with self._lock:
+            seen = self._seen.setdefault(assoc, _Seen())
+            note = seen.note = seen.note or self._open.begin()
+        self._open.expect(note, _peer(assoc), study)
 
     def saw(self, assoc: Any, status: int, *identities: Identity) -> None:
         """Count one instance by what it was answered with; without an identity it could not be read."""
@@ -119,6 +135,11 @@ class Witness:
             seen = self._seen.pop(assoc, None)
         if seen is None:
             return
+        self._write_end(assoc, seen)
+        if self._open is not None and seen.note is not None:
+            self._open.forget(seen.note)
+
+    def _write_end(self, assoc: Any, seen: _Seen) -> None:
         peer, unserved = _peer(assoc), _asked_in_vain(assoc)
         fault = "" if assoc.dul.release_asked else "ended without a release"
         if unserved:

@@ -54,6 +54,7 @@ class Node:
             self.outbox,
             now=self.clock,
             trail=trail,
+            steady=self.clock,
             tally=self._tally.deliveries,
         )
         self._receiver: Receiver | None = None

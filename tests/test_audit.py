@@ -33,6 +33,7 @@ from app.receiver import Receiver
 from app.sender import send_files
 from app.tls import common_names
 from app.witness import Witness
+from tests.support_audit import messages_in, told
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
 
 PEER = Party("SCANNER", "10.0.0.7")
@@ -49,7 +50,7 @@ def parsed(message):
 
 
 def messages(folder):
-    return [parsed(line) for line in (folder / "audit.log").read_bytes().splitlines()]
+    return messages_in(folder / "audit.log")
 
 
 def test_every_kind_of_message_has_its_code_outcome_and_parties(trail, tmp_path):
@@ -300,7 +301,7 @@ def trail_of(folder, count=1):
     path = folder / "node" / "audit.log"
     for _ in range(400):
         if path.exists() and path.read_bytes().count(b"\n") >= count:
-            return [parsed(line) for line in path.read_bytes().splitlines()]
+            return messages_in(path)
         time.sleep(0.05)
     raise AssertionError("the trail says less")
 
@@ -323,11 +324,6 @@ def test_the_receiver_writes_down_what_came_from_whom_and_nobodys_name(listen, t
     written = (tmp_path / "node" / "audit.log").read_text()
     assert "Secret" not in written
     assert "PID-SECRET" not in written
-
-
-def told(message):
-    described = message.findtext("EventIdentification/EventOutcomeDescription", "")
-    return message.find("EventIdentification").get("EventOutcomeIndicator"), described
 
 
 def test_the_receiver_writes_down_who_was_turned_away(listen, tmp_path):

@@ -60,6 +60,8 @@ class Archive:
         """With `shown` it speaks TLS alone, with `sending` it sends by TLS."""
         self.reports, self.move_port, self.statuses = list(reports), free_port(), []
         self.matches = lambda identifier: [self._match(identifier)]
+        self.before_sending = lambda: None
+        """What happens while the port is open, and nothing was sent."""
         ae = AE("PACS")
         ae.add_supported_context(Find)
         ae.add_supported_context(Move)
@@ -87,6 +89,7 @@ class Archive:
         yield 0x0000, None
 
     def _send(self, event):
+        self.before_sending()
         tls_args = (self._sending.client_context(), HERE) if self._sending is not None else None
         yield HERE, self.move_port, {"contexts": [context()], "tls_args": tls_args}
         yield len(self.reports)

@@ -92,6 +92,22 @@ def test_a_study_that_kills_the_node_too_often_is_quarantined_and_can_be_put_bac
     assert node.stop() == 0
 
 
+def test_a_study_that_crashes_the_network_and_so_the_node_is_counted_and_quarantined(node, tmp_path):
+    """Networks run in the node's own process: who started it starts it again, as a service manager does."""
+    node.module = "tests.integration.crashing_node"
+    node.start()
+    node.send(phantom(tmp_path, "poison", **SMALL).folder)
+    for attempt in (1, 2):
+        assert node.process.wait(180) == -signal.SIGSEGV
+        (job,) = node.jobs()
+        assert (job.state, job.attempts) == (JobState.PROCESSING, attempt)
+        node.start()
+    # The receiver of the node that died may have answered for it until now.
+    node.wait(lambda: ready_of(node) == 200, 60, "it is not ready again")
+    (job,) = node.jobs()
+    assert (job.state, job.code, job.attempts) == (JobState.QUARANTINED, "crashed-repeatedly", 2)
+
+
 def test_a_study_whose_worker_hangs_is_tried_again(node, tmp_path):
     """Stopped by SIGSTOP in mid-study the worker answers nothing more, as native code that hangs."""
     node.more["preprocess"] = {"timeout_seconds": 30.0}
