@@ -41,6 +41,8 @@ class Witness:
         self._rejections = Rejections(self._write_rejection)
         self._seen: WeakKeyDictionary[Any, _Seen] = WeakKeyDictionary()
         self._lock = threading.Lock()
+        self._ending = threading.Lock()
+        """Held while an end is written down, so that who closes waits for that."""
 
     @classmethod
     def of(cls, settings: Settings, tally: Tally | None = None) -> Self:
@@ -120,6 +122,8 @@ class Witness:
             left = list(self._seen)
         for assoc in left:
             self._end(assoc)
+        with self._ending:
+            pass
         self._rejections.close()
 
     def _count(self) -> None:
@@ -131,13 +135,14 @@ class Witness:
             self.trail.turned_away(peer, reason, for_now=for_now)
 
     def _end(self, assoc: Any) -> None:
-        with self._lock:
-            seen = self._seen.pop(assoc, None)
-        if seen is None:
-            return
-        self._write_end(assoc, seen)
-        if self._open is not None and seen.note is not None:
-            self._open.forget(seen.note)
+        with self._ending:
+            with self._lock:
+                seen = self._seen.pop(assoc, None)
+            if seen is None:
+                return
+            self._write_end(assoc, seen)
+            if self._open is not None and seen.note is not None:
+                self._open.forget(seen.note)
 
     def _write_end(self, assoc: Any, seen: _Seen) -> None:
         peer, unserved = _peer(assoc), _asked_in_vain(assoc)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ from app.audit_open import OPEN, UNENDED, tell_unended
 from app.config import Peer
 from app.files import study_key
 from app.receiver import Receiver
+from app.witness import Witness
 from tests.support_audit import code_of, ends, messages_in, objects, told
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, small_mr
 from tests.support_port import free_port
@@ -121,3 +124,32 @@ def test_a_disk_that_takes_no_note_costs_no_image(settings, trail, monkeypatch, 
     receiver.close()
     assert len(messages_in(trail)) == 1
     assert "cannot be noted: No space left on device" in caplog.text
+
+
+def test_who_closes_waits_for_an_end_that_is_being_written():
+    begun, go_on, written = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def visited(self, *said):
+            begun.set()
+            go_on.wait(30)
+            written.append(said)
+
+    assoc = type("Association", (), {})()
+    assoc.requestor = SimpleNamespace(primitive=None, address="10.0.0.9")
+    assoc.dul, assoc.accepted_contexts = SimpleNamespace(release_asked=True), [1]
+    witness = Witness(Slow())
+    witness.let_in(assoc)
+    threads = [
+        threading.Thread(target=witness.ended, args=(SimpleNamespace(assoc=assoc),)),
+        threading.Thread(target=witness.close),
+    ]
+    threads[0].start()
+    assert begun.wait(30)
+    threads[1].start()
+    threads[1].join(0.5)
+    assert threads[1].is_alive()
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert len(written) == 1
