@@ -22,7 +22,7 @@ from models.json_file import write_json
 from models.markers.crossval import OUTCOMES, Study, gather, kept_outcomes, run_fold
 from models.markers.data import PIXELS
 from models.markers.labels import find_marker, read_subjects
-from models.markers.metrics import OneClass, Performance, measure
+from models.markers.metrics import OneClass, Performance, by_site, measure
 from models.markers.outcomes import Outcome
 from models.markers.plots import draw_curves, draw_roc, mean_curve
 from models.markers.recipe import DROPOUT, Schedule
@@ -101,7 +101,9 @@ def collect(
         outcome, done = gather(study, folder)
         if done:
             outcome.save(folder / OUTCOMES)
-        row = Row(entry=entry, performance=_measure(outcome), folds_done=done, folds=study.folds)
+        row = Row(
+            entry=entry, performance=_measure(outcome), folds_done=done, folds=study.folds, sites=by_site(outcome)
+        )
         if row.performance is not None:
             shown.setdefault(entry.table, {})[entry.run] = outcome
         if entry.table == "mgmt":

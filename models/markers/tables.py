@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from models.markers.labels import MARKERS
-from models.markers.metrics import Performance
+from models.markers.metrics import Performance, by_site
 from models.markers.outcomes import Outcome
 from models.markers.roster import PAPER_ACCURACY, PARTS, TABLES, Entry
 
@@ -27,14 +27,16 @@ class Row:
     """None where no fold is done, or those that are have patients of one class."""
     folds_done: int
     folds: int
+    sites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Its patients' figures by site, as `metrics.by_site` gives them."""
 
     def content(self, command: str) -> dict[str, Any]:
         """Say it as data for JSON; `command` trains what is missing."""
         return {
             "label": self.entry.label, "run": self.entry.run, "network": self.entry.recipe.network,
             "without": list(self.entry.recipe.without), "folds_done": self.folds_done, "folds": self.folds,
-            "performance": self.performance and self.performance.content(), "thesis": dict(self.entry.thesis),
-            "command": command if self.folds_done < self.folds else None,
+            "performance": self.performance and self.performance.content(), "sites": dict(self.sites),
+            "thesis": dict(self.entry.thesis), "command": command if self.folds_done < self.folds else None,
         }  # fmt: skip
 
 
@@ -66,7 +68,7 @@ class Mgmt:
         held = self.performances[epoch]
         return {
             "training_loss": loss, "training_accuracy": accuracy, "paper_training_accuracy": PAPER_ACCURACY.get(epoch),
-            "held_out": held and held.content(),
+            "held_out": held and held.content(), "sites": by_site(self.outcomes[epoch]),
         }  # fmt: skip
 
 

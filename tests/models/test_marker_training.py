@@ -20,6 +20,7 @@ from models.markers.crossval import Study, fit, gather, run_fold
 from models.markers.data import SliceSet, load_slices
 from models.markers.export_command import difference
 from models.markers.labels import MARKERS, find_marker, label_of_patients, read_subjects
+from models.markers.metrics import by_site
 from models.markers.outcomes import Outcome
 from models.markers.pooling import AttentionPooling, MeanPooling, make_pooling
 from models.markers.prediction import Prediction, total_loss
@@ -437,6 +438,7 @@ def test_a_comparison_shows_every_row_and_how_to_train_it(invoke, tmp_path):
     assert {name: len(content["tables"][name]) for name in ("3-2", "3-3", "5-2", "5-3")} == {
         "3-2": 6, "3-3": 4, "5-2": 4, "5-3": 8,
     }  # fmt: skip
+    assert content["tables"]["3-2"][0]["sites"] == {}, "nobody is judged yet"
     assert list(content["tables"]["mgmt"]["epochs"]) == ["10", "20", "50", "100"]
     assert all(f"| {epoch} | - | - | " in text for epoch in (10, 20, 50, 100))
     assert "0.766, 0.734, 0.715, 0.842" in text
@@ -453,7 +455,13 @@ def test_a_comparison_trains_shares_runs_and_marks_chance(invoke, tmp_path, monk
     assert {path.name for path in (tmp_path / "idh").iterdir()} == {"resnest-mix", "late", "middle-a", "middle-b"}
     first = json.loads((tmp_path / "compare.json").read_text())["tables"]
     assert all(row["folds_done"] == 1 and row["performance"]["patients"] == 4 for row in first["3-3"])
+    for row in first["3-3"]:
+        judged = Outcome.load(tmp_path / "idh" / row["run"] / "outcomes.json")
+        assert row["sites"] == by_site(judged), "of those whom it judged"
+        assert sum(site["patients"] for site in row["sites"].values()) == 4
     mgmt = first["mgmt"]
+    assert sum(site["patients"] for site in mgmt["epochs"]["2"]["sites"].values()) == 4
+    assert mgmt["sites"] == mgmt["epochs"]["2"]["sites"], "the last epoch is the row's"
     assert list(mgmt["epochs"]) == ["1", "2"]
     assert mgmt["epochs"]["2"]["training_loss"] > 0
     assert len(mgmt["patients"]) == 4
