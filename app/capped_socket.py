@@ -21,7 +21,8 @@ HEADER_BYTES = PDU_HEADER.size
 """A PDU's type and length (PS3.8 section 9.3.1)."""
 _MOMENT = struct.pack("@ll", 0, 20_000)
 """Seconds and microseconds, as SO_RCVTIMEO wants them: so long each call on a plain connection waits at most."""
-_P_DATA = 4
+P_DATA = 4
+"""The type of a P-DATA-TF, which carries messages (PS3.8 section 9.3.5)."""
 ASSOCIATE_BYTES = 262_144
 """Longest PDU of any kind. An A-ASSOCIATE-RQ of 128 contexts with every transfer syntax stays below 200 KB."""
 ANSWER_BYTES = 8_000_000
@@ -181,7 +182,7 @@ class _Capped(_Base):
     def _begin_pdu(self) -> None:
         kind, self._left = PDU_HEADER.unpack(self._header)
         self._header.clear()
-        self._is_message = kind == _P_DATA
+        self._is_message = kind == P_DATA
         if self._left > self.pdu_limit:
             raise OSError(f"a PDU of {self._left} bytes is over the limit of {self.pdu_limit}")
 

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, cast
 
 from pynetdicom.transport import AssociationSocket
 
-from app.capped_socket import HEADER_BYTES, PDU_HEADER, Capped
+from app.capped_socket import HEADER_BYTES, P_DATA, PDU_HEADER, Capped
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.dul import DULServiceProvider
 
 READ_BYTES = 262_144
-_P_DATA = 4
 _TICK_SECONDS = 0.001
 """Between two looks where another thread may want something sent: in negotiation and release. pynetdicom's own."""
 _QUIET_SECONDS = 0.02
@@ -96,7 +95,7 @@ class Connection(AssociationSocket):
             if size >= HEADER_BYTES:
                 kind, length = PDU_HEADER.unpack_from(self._buffer, self._start)
                 whole = HEADER_BYTES + length
-                if kind != _P_DATA or whole > READ_BYTES:
+                if kind != P_DATA or whole > READ_BYTES:
                     return None
                 if size >= whole:
                     return self._buffer[self._start : self._start + whole]

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 
+from app.capped_socket import P_DATA
+
 PREAMBLE = bytes(128) + b"DICM"
 NO_DATASET = 0x0101
 STORE_RESPONSE = 0x8001
@@ -19,7 +21,6 @@ LAST_OF_COMMAND = b"\x03"
 """Message control header: a command, its last fragment (PS3.8 section E.2)."""
 _DATA_HEADER = struct.Struct(">BxLLB")
 """Of a P-DATA-TF with one presentation data value: type and length, the value's length and context (PS3.8 9.3.5)."""
-_P_DATA = 4
 
 _PLAIN_STORE = re.compile(
     rb"\0\0\0\0\x04\0\0\0(?P<group_length>.{4})"
@@ -92,7 +93,7 @@ def store_answer(sop_class: str, instance: str, message_id: int, status: int) ->
 def store_answer_pdu(context: int, request: StoreRequest, status: int) -> bytes:
     """Return the P-DATA-TF with which a C-STORE is answered."""
     said = LAST_OF_COMMAND + store_answer(*request, status)
-    return _DATA_HEADER.pack(_P_DATA, len(said) + 5, len(said) + 1, context) + said
+    return _DATA_HEADER.pack(P_DATA, len(said) + 5, len(said) + 1, context) + said
 
 
 def _explicit(element: int, vr: bytes, value: bytes) -> bytes:

@@ -57,6 +57,24 @@ def stranger(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("stranger"), "Other CA")
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Of an earlier examination of the patient."""
+    import pydicom
+
+    from tests.test_earlier import study
+
+    return pydicom.dcmread(study(tmp_path_factory.mktemp("then"), "20240102").results["SR"])
+
+
+@pytest.fixture(scope="module")
+def now(tmp_path_factory):
+    """A header of the study that is analysed."""
+    from tests.test_earlier import header_of, study
+
+    return header_of(study(tmp_path_factory.mktemp("now"), "20250102"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs the real patients where they are absent."""
     if (SHARED / "data").is_dir():

@@ -25,7 +25,6 @@ from tests.support_dicom import Clock
 from tests.support_port import free_port
 from tests.support_web import Service
 from tests.test_delivery import pass_time, plain
-from tests.test_earlier import header_of, study
 from tests.test_history_tls import port_tls
 from tests.test_hostile_history import Archive, associate
 
@@ -173,16 +172,6 @@ def test_one_that_cannot_be_asked_for_commitment_is_in_the_trail(pacs, node):
 
 
 # Earlier reports
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    return pydicom.dcmread(study(tmp_path_factory.mktemp("then"), "20240102").results["SR"])
-
-
-@pytest.fixture(scope="module")
-def now(tmp_path_factory):
-    return header_of(study(tmp_path_factory.mktemp("now"), "20250102"))
 
 
 @pytest.fixture

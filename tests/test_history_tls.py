@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 
-import pydicom
 import pytest
 from pydantic import ValidationError
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
@@ -17,7 +16,6 @@ from app.retrieve import fetch_reports
 from operators.errors import HistoryUnavailable
 from tests.support_certificates import renew
 from tests.support_port import free_port
-from tests.test_earlier import header_of, study
 from tests.test_hostile_history import HERE, Archive
 
 
@@ -29,18 +27,6 @@ def node(authority):
 @pytest.fixture(scope="module")
 def pacs(authority):
     return authority.issue("pacs")
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """Of an earlier examination of the patient."""
-    return pydicom.dcmread(study(tmp_path_factory.mktemp("then"), "20240102").results["SR"])
-
-
-@pytest.fixture(scope="module")
-def now(tmp_path_factory):
-    """A header of the study that is analysed."""
-    return header_of(study(tmp_path_factory.mktemp("now"), "20250102"))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.support_dicom import send_bytes
 from tests.support_memory import traced_peak
 from tests.support_port import free_port
 from tests.support_speaker import Speaker, accept, answer
-from tests.test_earlier import header_of, study
+from tests.test_earlier import study
 
 SECONDS, SLACK = 1.0, 6.0
 HERE, OTHER = "127.0.0.1", "127.0.0.2"
@@ -40,12 +40,6 @@ HERE, OTHER = "127.0.0.1", "127.0.0.2"
 def job(tmp_path_factory):
     """An earlier examination of the patient."""
     return study(tmp_path_factory.mktemp("then"), "20240102")
-
-
-@pytest.fixture(scope="module")
-def now(tmp_path_factory):
-    """A header of the study that is analysed."""
-    return header_of(study(tmp_path_factory.mktemp("now"), "20250102"))
 
 
 @pytest.fixture
