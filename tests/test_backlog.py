@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
+import subprocess
 import sys
 import tracemalloc
-from collections import Counter
-from contextlib import contextmanager
 
 import pytest
 
@@ -21,17 +20,8 @@ from app.backlog import (
     waiting,
 )
 from app.errors import InputError
-from app.files import INCOMING
-from app.inbox import Inbox
 from app.journal import DeliveryState, JobState, Journal, StudyState
-from app.metrics import StageTimes
-from app.outbox import Outbox
-from app.settling import Settling
-from app.storage import Storage
-from operators.errors import MissingSequence
-from operators.stage import Job
-from tests.support_dicom import Clock, arrive, node_settings, result_files, small_mr
-from tests.support_memory import traced_peak
+from tests.support_dicom import Clock
 
 
 @pytest.fixture
@@ -203,86 +193,22 @@ def test_a_thousand_waiting_studies_grow_no_memory_and_go_by_age(journal, clock)
     assert len(waiting(journal)) == 1000
 
 
-class FileReads:
-    """Counts what Python opens, and the folders that it lists; a hook cannot be taken away again, so it sleeps."""
-
-    def __init__(self):
-        self._counts = None
-        sys.addaudithook(self._hear)
-
-    def _hear(self, event, args):
-        if self._counts is not None and event in {"open", "os.scandir", "os.listdir"}:
-            self._counts[event.removeprefix("os.")] += 1
-
-    @contextmanager
-    def counted(self):
-        self._counts = counts = Counter()
-        try:
-            yield counts
-        finally:
-            self._counts = None
-
-
-@pytest.fixture(scope="module")
-def file_reads():
-    return FileReads()
-
-
-def waits_in_the_inbox(folder, studies):
-    """A node's parts, and its inbox with so many studies that are not looked at yet."""
-    settings = node_settings(folder, inbox={"settle_seconds": 1.0, "timeout_seconds": 10.0})
-    journal, clock = Journal(settings.journal_path), Clock()
-    inbox = Inbox(settings, journal, lambda folder: True, now=clock)
-    storage, outbox = Storage(settings.data_dir, 0, clock), Outbox(settings, journal)
-    settling = Settling(settings, journal, inbox, outbox, storage, StageTimes(), lambda: None)
-    for number in range(studies):
-        arrive(settings, small_mr(f"1.2.{number}", size=4))
-    os.utime(settings.inbox_dir / INCOMING, (1_000_000, 1_000_000))
-    return journal, clock, inbox, settling
-
-
-def test_a_thousand_studies_in_the_inbox_take_bounded_memory_and_are_read_no_oftener_than_few(
-    tmp_path, file_reads, monkeypatch
-):
+def test_a_thousand_studies_in_the_inbox_take_bounded_memory_and_are_read_no_oftener_than_few(tmp_path):
     """Of inbox, journal and settling together, from the first look until some are settled."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    reads, held = {}, {}
-    for studies in (20, 100, 1000):  # the first one warms up what is kept for every number of them
-        journal, clock, inbox, settling = waits_in_the_inbox(tmp_path / f"{studies}", studies)
-        (result,) = result_files(tmp_path / f"results-{studies}", 1)
-        with traced_peak() as peak, file_reads.counted() as counts:
-            assert inbox.poll(0) == []
-            noticed = Counter(counts)
-            for _ in range(10):
-                clock.seconds += 0.09
-                assert inbox.poll(0) == []
-            waited = counts - noticed
-            clock.seconds += 1.0
-            settled = Counter()
-            for number in range(8):
-                for ready in inbox.poll(2):
-                    job = Job(ready.job_id, ready.input_folder, ready.output_folder)
-                    if number % 2:
-                        job.fail("select", MissingSequence("FLAIR has no candidate"))
-                    else:
-                        job.results["SR"] = result
-                    settling.settle(job)
-                    settled[journal.job(job.job_id).state] += 1
-            settled_at = Counter(counts)
-            for _ in range(10):
-                assert inbox.poll(0) == []
-            quiet = counts - settled_at
-            held[studies] = peak()
-        assert settled == {JobState.DONE: 8, JobState.FAILED: 8}
-        assert len(settling) == 0
-        assert figures(journal).waiting == studies - 16
-        journal.close()
-        reads[studies] = counts
+    command = [sys.executable, "-m", "tests.waiting_studies", str(tmp_path), "20", "100", "1000"]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, timeout=300, check=True)
+    _, few, many = (json.loads(line) for line in ran.stdout.splitlines())  # the first warms up what every one needs
+    for found in (few, many):
+        studies = found["studies"]
+        assert found["settled"] == {JobState.DONE: 8, JobState.FAILED: 8}
+        assert found["settling"] == 0
+        assert found["waiting"] == studies - 16
         # Of that file the head is read first, then the dataset.
-        assert noticed == {"scandir": studies + 1, "open": 2 * studies}, "its names, and one file that tells the study"
-        assert waited == {"scandir": 10}, "nothing of a folder that did not change"
-        assert not quiet, "nothing at all while all that came has its job"
+        noticed = {"scandir": studies + 1, "open": 2 * studies}
+        assert found["noticed"] == noticed, "its names, and one file that tells the study"
+        assert found["waited"] == {"scandir": 10}, "nothing of a folder that did not change"
+        assert found["quiet"] == {}, "nothing at all while all that came has its job"
     for kind in ("scandir", "open"):
-        assert reads[1000][kind] <= 10 * reads[100][kind], f"{kind} grows with the studies, not faster"
-    assert held[1000] < 2_000_000
-    assert held[1000] - held[100] < 900 * 1_000, "1 kB a study"
+        assert many["reads"][kind] <= 10 * few["reads"][kind], f"{kind} grows with the studies, not faster"
+    assert many["held"] < 2_000_000
+    assert many["held"] - few["held"] < 900 * 1_000, "1 kB a study"
