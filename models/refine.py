@@ -116,7 +116,10 @@ class Refinement(BaseModel):
         return moved.astype(np.float32)
 
     def confidence(self, probability: FloatArray, mask: BoolArray) -> float:
-        """Give the Dice that this segmentation should have, calibrated on held-out patients; 1 where none is found."""
+        """Give the Dice that this segmentation should have, calibrated on held-out patients.
+
+        It is 1 where none is found, which says nothing: no patient without a tumour was there to calibrate it on.
+        """
         value = expected_dice(probability, mask)
         if not self.expected or not mask.any():
             return value

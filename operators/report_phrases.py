@@ -165,6 +165,12 @@ CHINESE = {
         "与 T1C 吻合不佳：两端相差 {gap} mm，且相似度几乎不下降"
     ),
     # operators.segment
+    "no tumour was found, but something smaller than one that is kept, which is from {smallest} ml: look for a small "
+    "lesion in the images": "未检出肿瘤，但有小于保留下限（{smallest} ml）的可疑区域：请在图像中查看有无小病灶",
+    "no tumour was found, and how sure that is cannot be told: the network learnt from patients with a glioma alone; "
+    "its highest probability is {highest}; look for a lesion in the images": (
+        "未检出肿瘤，但其可靠程度无从得知：网络仅学习过胶质瘤患者的图像；最高概率为 {highest}；请在图像中查看有无病灶"
+    ),
     "the network is not sure of its outline: it expects a Dice of {dice}, and is sure from {limit}; check the contour "
     "before using volume and diameters": (
         "网络对轮廓没有把握：预期 Dice {dice}，达到 {limit} 方视为可靠；使用体积和径线前请先核对轮廓"

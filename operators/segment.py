@@ -37,6 +37,8 @@ def segment(
     refined = refinement.apply(probability, stack.spacing_mm)
     labels = None if channels is None else divide(framed, refined > 0.5, view.placement, channels)
     tumour = TumourMap(stack.geometry, refined, model.name, model.version, labels)
+    if not tumour.mask.any():
+        return tumour, _nothing_found(float(probability.max()), refinement)
     return tumour, _confidence(refinement.confidence(probability, tumour.mask), refinement)
 
 
@@ -77,6 +79,18 @@ def _confidence(dice: float, refinement: Refinement) -> Check:
         f"{refinement.doubtful:.2f}; check the contour before using volume and diameters"
     )
     return Check("segmentation", Outcome.WARN, reason, dice, refinement.doubtful)
+
+
+def _nothing_found(highest: float, refinement: Refinement) -> Check:
+    """Warn the reader of a study without a tumour: no patient without one was there to calibrate that on."""
+    reason = (
+        "no tumour was found, but something smaller than one that is kept, which is from "
+        f"{refinement.smallest_ml:.2f} ml: look for a small lesion in the images"
+        if highest > refinement.high
+        else "no tumour was found, and how sure that is cannot be told: the network learnt from patients with a glioma "
+        f"alone; its highest probability is {highest:.2f}; look for a lesion in the images"
+    )
+    return Check("segmentation", Outcome.WARN, reason)
 
 
 class SegmentOperator(StageOperator):

@@ -20,7 +20,7 @@ from app.config import load_settings
 from app.errors import ConfigError
 from app.process import open_training_data
 from models.novelty import load_reference
-from models.refine import Spread
+from models.refine import Refinement, Spread
 from operators import alignment, classify, integrated, segment
 from operators.domain import (
     REQUIRED,
@@ -527,7 +527,8 @@ def test_every_quality_warning_is_known_in_chinese(tmp_path):
 def test_every_other_reason_is_known_in_chinese():
     say = WORDS["zh"].phrases
     refinement = type("Sure", (), {"doubtful": 0.7})()
-    reasons = [segment._confidence(0.5, refinement).reason]
+    reasons = [segment._confidence(0.5, refinement).reason, segment._nothing_found(0.25, Refinement()).reason]
+    reasons.append(segment._nothing_found(0.75, Refinement()).reason)
     likely = alignment._Likeness
     for shift, at, peak, gap in (
         (0.0, likely(1.0, 0.1), 1.0, 0.0), (900.0, likely(1.0, 1.0), 1.0, 0.0), (0.0, likely(9.0, 1.0), 1.0, 99.0),
