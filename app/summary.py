@@ -172,4 +172,5 @@ def _describe_marker(marker: Marker) -> dict[str, Any]:
         "reason": marker.reason,
         "model": marker.model or None,
         "version": marker.model_version or None,
+        "times_the_odds": {group: float(f"{factor:.3g}") for group, factor in marker.moved_by},
     }

@@ -7,6 +7,7 @@ model's own calibration leaves both answers open. What is said is a suggestion: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,6 +99,7 @@ class FigureClassifier:
             return not_assessed(self._name, known.withheld, self)
         try:
             score = self._model.score(evidence.figures, evidence.age_years)
+            moved = self._model.influences(evidence.figures, evidence.age_years)
         except NoTumour:
             return not_assessed(self._name, "no tumour lies within the brain", self)
         verdict = known.verdict(score)
@@ -113,6 +115,7 @@ class FigureClassifier:
             self.version,
             known.open_between(),
             known.coverage,
+            tuple(sorted(moved.items(), key=lambda group: -abs(math.log(group[1])))),
         )
 
 

@@ -281,6 +281,9 @@ class Marker:
     """Probabilities between which the model gives no answer; none are known of a model that does not say."""
     coverage: float | None = None
     """Share of patients whose true answer the model's rule does not rule out, 0 to 1; None where nobody measured it."""
+    moved_by: tuple[tuple[str, float], ...] = ()
+    """What the model read, in groups, each with the factor by which it multiplies the odds of the alteration, the
+    strongest first; empty where the model does not tell."""
 
     def __post_init__(self) -> None:
         if (self.value is MarkerValue.NOT_ASSESSED) != (self.probability is None):

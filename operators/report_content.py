@@ -22,7 +22,7 @@ from operators.results import PRODUCT, Origin
 from operators.segment_table import SEGMENTS
 from operators.slice_picture import LONG, OUTLINE, SHORT, key_slice
 from operators.stage import Job, needed
-from operators.statements import REACHES_EDGE, THE_TUMOUR, moment, volume_figure
+from operators.statements import REACHES_EDGE, THE_TUMOUR, moment, strongest, volume_figure
 
 TrainingData = Mapping[str, Mapping[str, str]]
 """By a model's version, and then by language: one line on what the model learnt from."""
@@ -231,10 +231,18 @@ def _marker_line(marker: Marker, words: Words) -> MarkerLine:
         words.beside.get(marker.name, ""),
         words.value_of(marker.name, marker.value),
         marker.value,
-        _sentence(words.phrases(marker.reason)),
+        _because(marker, words),
         marker.probability,
         marker.open_between,
     )
+
+
+def _because(marker: Marker, words: Words) -> str:
+    """Say why a marker is read so or not at all, and what moved the answer most where the model tells."""
+    reason = _sentence(words.phrases(marker.reason))
+    told = [f"{words.phrases(group)} × {factor}" for group, factor in strongest(marker.moved_by)]
+    moved = [words.moved.format(groups=words.comma.join(told))] if told else []
+    return words.full_stop.join([*([reason] if reason else []), *moved])
 
 
 def _suggestion(markers: Sequence[Marker], words: Words) -> Suggestion | None:

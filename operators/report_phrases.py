@@ -164,6 +164,16 @@ CHINESE = {
     "it does not fit T1C closely: ends lie {gap} mm apart and likeness hardly falls off": (
         "与 T1C 吻合不佳：两端相差 {gap} mm，且相似度几乎不下降"
     ),
+    # models.markers.influence
+    "age": "年龄",
+    "location": "位置",
+    "size and outline": "大小与轮廓",
+    "enhancement": "强化",
+    "other signal on T1C": "T1C 其他信号",
+    "texture on T1C": "T1C 纹理",
+    "signal on FLAIR": "FLAIR 信号",
+    "texture on FLAIR": "FLAIR 纹理",
+    "likeness of T1C and FLAIR": "T1C 与 FLAIR 的相似度",
     # operators.segment
     "no tumour was found, but something smaller than one that is kept, which is from {smallest} ml: look for a small "
     "lesion in the images": "未检出肿瘤，但有小于保留下限（{smallest} ml）的可疑区域：请在图像中查看有无小病灶",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operators.domain import MarkerName, MarkerValue
 from operators.language import Language
 from operators.report_phrases import CHINESE, Phrasebook
-from operators.statements import LIKELY, LIMITS_OF_USE, NO_TUMOUR
+from operators.statements import LIKELY, LIMITS_OF_USE, MOVED, NO_TUMOUR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,10 @@ class Words:
     markers: str
     calibrated: str
     open_zone: str
+    moved: str
+    """What moved a marker's answer."""
+    comma: str
+    full_stop: str
     no_marker: str
     alterations: Mapping[MarkerName, str]
     """What a bar is the probability of."""
@@ -127,6 +131,9 @@ WORDS: Mapping[Language, Words] = {
         markers="Molecular markers, predicted from the images",
         calibrated="Calibrated probability of",
         open_zone="no answer is given in this range",
+        moved=MOVED,
+        comma=", ",
+        full_stop=". ",
         no_marker="Not assessed: no marker was predicted for this study.",
         alterations={
             MarkerName.IDH: "IDH mutation",
@@ -187,6 +194,9 @@ WORDS: Mapping[Language, Words] = {
         markers="分子标志物（影像预测）",
         calibrated="校准后概率",
         open_zone="此区间内不作判定",
+        moved="对概率比值影响最大者：{groups}。",
+        comma="、",
+        full_stop="。",
         no_marker="未评估：本检查未作标志物预测。",
         alterations={
             MarkerName.IDH: "IDH 突变",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from operators.domain import MarkerName, MarkerValue
 
 LIMITS_OF_USE = (
@@ -54,6 +56,17 @@ LIKELY = {
     (MarkerName.PROLIFERATION, MarkerValue.UNALTERED): "likely low",
 }
 """What is said of a marker, in words: never more than likely."""
+
+MOVED = "What moves the odds of it most: {groups}."
+
+
+def strongest(moved_by: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
+    """Pick what a reader is told of what moved a marker, three groups at most, each with its factor as it is written.
+
+    What moves the odds by less than a tenth is not told.
+    """
+    told = [(group, factor) for group, factor in moved_by if not 1 / 1.1 < factor < 1.1]
+    return [(group, f"{factor:.0f}" if factor >= 10.0 else f"{factor:.2g}") for group, factor in told[:3]]
 
 
 def millilitres(cubic_mm: float) -> float:

@@ -29,7 +29,7 @@ from operators.results import Origin, anonymous, finish, headers_of, save, writa
 from operators.revision import as_previous_version, replaced_by
 from operators.segmentation_form import LABELMAP_TWINS, Form
 from operators.stage import Job, StageOperator, needed
-from operators.statements import LIKELY, LIMITS_OF_USE, MARKER_LABELS, REPLACES, moment
+from operators.statements import LIKELY, LIMITS_OF_USE, MARKER_LABELS, MOVED, REPLACES, moment, strongest
 from operators.write_comparison import comparison_group
 from operators.write_labelmap import SERIES_NUMBERS as LABELMAP_SERIES_NUMBERS
 from operators.write_parts import identify, in_english, observer, private_scheme, separate, text_item
@@ -57,9 +57,10 @@ def marker_group(marker: Marker, origin: Origin, as_text: Writable = str) -> Gro
     said = "Not assessed" if marker.probability is None else f"Probability of {alteration} {marker.probability:.0%}"
     if (marker.name, marker.value) in LIKELY:
         said = f"{LIKELY[marker.name, marker.value].capitalize()}. {said}"
-    group[0].ContentSequence.append(
-        text_item(codes.COMMENT, as_text(f"{said}: {marker.reason}" if marker.reason else said))
-    )
+    comment = f"{said}: {marker.reason}" if marker.reason else said
+    if told := strongest(marker.moved_by):
+        comment += ". " + MOVED.format(groups=", ".join(f"{group} x {factor}" for group, factor in told))
+    group[0].ContentSequence.append(text_item(codes.COMMENT, as_text(comment)))
     return group
 
 

@@ -45,6 +45,9 @@ class Model:
         self.ages.append(age)
         return self._score
 
+    def influences(self, figures, age):
+        return {"location": 1.5, "age": 0.2, "enhancement": 3.0}
+
 
 @pytest.mark.parametrize(
     ("score", "value"),
@@ -56,6 +59,7 @@ def test_only_a_lone_thinkable_answer_is_given(score, value):
     assert found.probability == pytest.approx(1 / (1 + np.exp(-(2 * score + 0.5))))
     assert (found.model, found.model_version) == ("idh figures", "0123456789ab")
     assert "AUC 0.93, 0.87 to 0.98" in found.reason
+    assert found.moved_by == (("age", 0.2), ("enhancement", 3.0), ("location", 1.5)), "the strongest first, either way"
     assert ("do not decide it" in found.reason) == (value is MarkerValue.INDETERMINATE)
 
 

@@ -13,6 +13,7 @@ import pytest
 from app.cli import STAGES, _show
 from app.phantom import PhantomOptions, make_phantom
 from app.summary import describe_job
+from models.markers.influence import GROUPS
 from operators.domain import Contrast, Marker, MarkerName, MarkerValue
 from operators.report_words import WORDS
 from tests.support_results import job_of
@@ -54,6 +55,9 @@ def test_process_gives_its_contract_as_json(processed):
     assert all(m["reason"] for m in markers.values())
     assert all((m["value"] == "not assessed") == (m["probability"] is None) for m in markers.values())
     assert markers["idh"]["model"] == "idh figures"
+    assert set(markers["idh"]["times_the_odds"]) == set(GROUPS)
+    assert all(factor > 0 for factor in markers["idh"]["times_the_odds"].values())
+    assert markers["mgmt"]["times_the_odds"] == {}, "nothing moves an answer that is not given"
     assert markers["mgmt"]["value"] == markers["mgmt"]["said"] == "not assessed"
     assert "better than chance" in markers["mgmt"]["reason"]
     assert found["reading"].endswith(".")

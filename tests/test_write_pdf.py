@@ -19,6 +19,7 @@ import models
 from app.config import load_settings
 from app.errors import ConfigError
 from app.process import open_training_data
+from models.markers import influence
 from models.novelty import load_reference
 from models.refine import Refinement, Spread
 from operators import alignment, classify, integrated, segment
@@ -59,11 +60,12 @@ ASSESSED = (
     Marker(
         MarkerName.IDH, MarkerValue.ALTERED, f"suggested by the images; {WORTH.format(0.93, 0.87, 0.98)}", 0.91,
         "idh figures", "82d434dd5306", (0.54, 0.87),
+        moved_by=(("signal on FLAIR", 12.7), ("other signal on T1C", 5.36), ("size and outline", 0.284), ("age", 0.8)),
     ),
     Marker(
         MarkerName.CODEL_1P19Q, MarkerValue.INDETERMINATE,
         f"the images do not decide it; {WORTH.format(0.77, 0.62, 0.91)}; the patient's age is not known", 0.34,
-        "1p19q figures", "7ccb1c143793", (0.05, 0.36),
+        "1p19q figures", "7ccb1c143793", (0.05, 0.36), moved_by=(("location", 0.53), ("age", 1.05)),
     ),
     Marker(
         MarkerName.MGMT, MarkerValue.NOT_ASSESSED,
@@ -345,6 +347,9 @@ def test_what_is_said_of_markers_and_why_not(tmp_path):
         assert told in text
     for marker in ASSESSED:
         assert squeezed(marker.reason[1:]) in squeezed(text)
+    moved = "What moves the odds of it most: signal on FLAIR × 13, other signal on T1C × 5.4, size and outline × 0.28."
+    assert squeezed(moved) in squeezed(text)
+    assert squeezed("is not known. What moves the odds of it most: location × 0.53.") in squeezed(text)
     assert "The images suggest an IDH-mutant diffuse glioma, astrocytoma or oligodendroglioma" in text
     assert "Tissue must confirm: histology and grade" in text
     assert "Hint of grade: proliferation is likely low, which is commoner in lower grades (79%)." in text
@@ -482,6 +487,7 @@ def test_the_chinese_page_is_chinese(tmp_path):
         "影像提示：IDH 突变型弥漫性胶质瘤",
         "须经组织学证实",
         "患者年龄未知",
+        "对概率比值影响最大者：FLAIR 信号 × 13、T1C 其他信号 × 5.4、大小与轮廓 × 0.28。",
     ):
         assert squeezed(told) in squeezed(text)
     left = set(re.findall(r"[A-Za-z]{4,}", text)) - {"Jörg", "ller", "MGMT", "FLAIR", "FISH", "TERT", "EGFR", "CDKN"}
@@ -541,6 +547,7 @@ def test_every_other_reason_is_known_in_chinese():
         "no tumour was found",
         "no tumour lies within the brain",
         TWO_AGES,
+        *influence.GROUPS,
     ]
     for idh in MarkerValue:
         for codel in MarkerValue:

@@ -28,7 +28,14 @@ OPEN = tuple(Marker(n, MarkerValue.NOT_ASSESSED, "no model for this marker is in
 ASSESSED = (
     Marker(MarkerName.IDH, MarkerValue.ALTERED, "", 0.91, "idh-net", "2", coverage=0.9),
     Marker(
-        MarkerName.CODEL_1P19Q, MarkerValue.INDETERMINATE, "too close to call", 0.48, "codel-net", "3", coverage=0.9
+        MarkerName.CODEL_1P19Q,
+        MarkerValue.INDETERMINATE,
+        "too close to call",
+        0.48,
+        "codel-net",
+        "3",
+        coverage=0.9,
+        moved_by=(("location", 0.3), ("age", 1.62), ("enhancement", 1.2), ("texture on T1C", 1.15)),
     ),
     Marker(MarkerName.MGMT, MarkerValue.UNALTERED, "", 0.07, "mgmt-net", "1", coverage=0.9),
     OPEN[3],
@@ -246,7 +253,13 @@ SAID = [
         [91.0],
         "Likely mutant. Probability of IDH mutation 91%",
     ),
-    ("1p/19q codeletion status", codes.INDETERMINATE, [], "Probability of 1p/19q codeletion 48%: too close to call"),
+    (
+        "1p/19q codeletion status",
+        codes.INDETERMINATE,
+        [],
+        "Probability of 1p/19q codeletion 48%: too close to call. What moves the odds of it most: location x 0.3, "
+        "age x 1.6, enhancement x 1.2.",
+    ),
     (
         "MGMT promoter methylation",
         Code("C132892", "NCIt", "MGMT unmethylated"),

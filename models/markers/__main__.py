@@ -1,5 +1,5 @@
 """Command line of the molecular markers: train, figures, learning-curve, judge, evaluate, abstention,
-calibrators, compare, export.
+calibrators, influences, compare, export.
 
 Labels are columns of DATA/labels.csv (idh, codel_1p19q, mgmt, proliferation_score, tert, atrx, grade, or one of
 your own). Splits are by patient; figures are of patients that a network never saw, with intervals.
@@ -23,6 +23,7 @@ from models.markers.evaluate_command import evaluate
 from models.markers.export_command import export
 from models.markers.figure_model import FigureModelError
 from models.markers.figures_command import figures
+from models.markers.influences_command import influences
 from models.markers.judge_command import judge
 from models.markers.learning_curve_command import learning_curve
 from models.markers.metrics import OneClass
@@ -61,6 +62,7 @@ app.command()(judge)
 app.command()(evaluate)
 app.command()(abstention)
 app.command()(calibrators)
+app.command()(influences)
 app.command()(compare)
 app.command()(export)
 

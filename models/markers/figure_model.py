@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from models.markers.calibration import Calibration, CalibrationError, to_score
 from models.markers.image_features import feature_names
+from models.markers.influence import influences
 
 MODEL, CALIBRATION = "model.skops", "calibration.json"
 TRUSTED = ("numpy.dtype", "sklearn.tree._tree.Tree")
@@ -60,6 +61,14 @@ class FigureModel:
     def score(self, figures: NDArray[np.float64], age_years: float | None) -> float:
         """Give the log odds that the marker is altered, not yet calibrated, from `describe`'s figures of the tumour."""
         return float(ensemble_score(self.members, with_age(figures, age_years)[None])[0])
+
+    def influences(self, figures: NDArray[np.float64], age_years: float | None) -> dict[str, float]:
+        """Give the factor by which each group of figures multiplies the calibrated odds that the marker is altered.
+
+        Against a patient of whom that group is not known (models.markers.influence).
+        """
+        gains = influences(lambda rows: ensemble_score(self.members, rows), with_age(figures, age_years))
+        return {group: float(np.exp(self.calibration.slope * gain)) for group, gain in gains.items()}
 
 
 def is_child(age_years: float) -> bool:
