@@ -1,4 +1,4 @@
-"""Command line of the molecular markers: train, figures, learning-curve, judge, evaluate, abstention,
+"""Command line of the molecular markers: train, figures, learning-curve, judge, hidden, evaluate, abstention,
 calibrators, influences, compare, export.
 
 Labels are columns of DATA/labels.csv (idh, codel_1p19q, mgmt, proliferation_score, tert, atrx, grade, or one of
@@ -23,6 +23,7 @@ from models.markers.evaluate_command import evaluate
 from models.markers.export_command import export
 from models.markers.figure_model import FigureModelError
 from models.markers.figures_command import figures
+from models.markers.hidden_command import hidden
 from models.markers.influences_command import influences
 from models.markers.judge_command import judge
 from models.markers.learning_curve_command import learning_curve
@@ -59,6 +60,7 @@ app.command()(train)
 app.command()(figures)
 app.command()(learning_curve)
 app.command()(judge)
+app.command()(hidden)
 app.command()(evaluate)
 app.command()(abstention)
 app.command()(calibrators)

@@ -21,6 +21,7 @@ from models.markers.outcomes import Outcome, PatientOutcome
 from models.markers.pooling import PatientClassifier
 from models.markers.receptive_field import measure_cells
 from models.markers.recipe import Recipe, Schedule
+from models.markers.slices import SEQUENCES
 from models.markers.trainer import LAST, MarkerTrainer, ask_patient, kept_weights, load_weights
 from models.training import data
 from models.training.folds import keep_or_refuse
@@ -115,9 +116,18 @@ def weights_of(schedule: Schedule, folder: Path) -> dict[str, Path]:
 
 
 def judge_fold(
-    study: Study, classifier: PatientClassifier, held: Sequence[Subject], fold: int, folder: Path, progress: Progress
+    study: Study,
+    classifier: PatientClassifier,
+    held: Sequence[Subject],
+    fold: int,
+    folder: Path,
+    progress: Progress,
+    shown: Sequence[str] = SEQUENCES,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Ask a fold's weights in `folder`, each in turn, about the held-out patients; returns result.json's content."""
+    """Ask a fold's weights in `folder`, each in turn, about the held-out patients; returns result.json's content.
+
+    Sequences that are not `shown` are missing in every patient.
+    """
     by_patient: dict[str, list[TumourSlices]] = {}
     for case in load(study, held, progress):
         by_patient.setdefault(case.subject.patient, []).append(case)
@@ -126,15 +136,21 @@ def judge_fold(
         load_weights(classifier, path)
         cells = measure_cells(classifier.network)
         result[name] = [
-            _judge_patient(classifier, patient, cases, fold, cells) for patient, cases in sorted(by_patient.items())
+            _judge_patient(classifier, patient, cases, fold, cells, shown)
+            for patient, cases in sorted(by_patient.items())
         ]
     return result
 
 
 def _judge_patient(
-    classifier: PatientClassifier, patient: str, cases: list[TumourSlices], fold: int, cells: Cells
+    classifier: PatientClassifier,
+    patient: str,
+    cases: list[TumourSlices],
+    fold: int,
+    cells: Cells,
+    shown: Sequence[str],
 ) -> dict[str, Any]:
-    probability, attention = ask_patient(classifier, cases, cells)
+    probability, attention = ask_patient(classifier, cases, cells, shown)
     first = cases[0].subject
     return {
         "patient": patient, "site": first.case.site, "fold": fold, "label": first.label, "probability": probability,

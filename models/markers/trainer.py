@@ -20,7 +20,7 @@ from models.markers.data import SliceSet, TumourSlices
 from models.markers.labels import Subject, label_of_patients
 from models.markers.pooling import PatientClassifier, in_single_precision
 from models.markers.recipe import Schedule
-from models.markers.slices import NEGATIVE, POSITIVE
+from models.markers.slices import NEGATIVE, POSITIVE, SEQUENCES
 from models.training.data import DataError
 from models.training.loop import autocast, placed, save_whole
 
@@ -167,15 +167,15 @@ def load_weights(classifier: PatientClassifier, path: Path) -> PatientClassifier
 
 
 def ask_patient(
-    classifier: PatientClassifier, cases: Sequence[TumourSlices], cells: Cells
+    classifier: PatientClassifier, cases: Sequence[TumourSlices], cells: Cells, shown: Sequence[str] = SEQUENCES
 ) -> tuple[float, Attention | None]:
     """Return the positive class's probability of one patient, pooled over all slices of all their cases.
 
-    And where the map of the more probable class lies, by where the network's `cells` look. In single precision:
-    bfloat16's rounding would tie patients that differ.
+    And where the map of the more probable class lies, by where the network's `cells` look. Sequences that are not
+    `shown` are missing. In single precision: bfloat16's rounding would tie patients that differ.
     """
     device = next(classifier.parameters()).device
-    batches = [case.batch() for case in cases]
+    batches = [case.batch().only(shown) for case in cases]
     names = ("images", "mask", "present", "metadata")
     batch = SliceBatch(*(torch.cat([getattr(b, name) for b in batches]).to(device) for name in names))
     with torch.inference_mode():

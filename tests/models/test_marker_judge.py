@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.progress import Progress
 from typer.testing import CliRunner
@@ -14,8 +16,11 @@ from models.json_file import read_json, write_json
 from models.markers import __main__ as command
 from models.markers.cells import Cells
 from models.markers.crossval import load
+from models.markers.hidden_command import ask, having, hideable
 from models.markers.judge_command import open_run
+from models.markers.metrics import auc
 from models.markers.receptive_field import measure_cells
+from models.markers.slices import SEQUENCES
 from models.markers.trainer import ask_patient, load_weights
 from models.training.data import DataError
 
@@ -206,3 +211,48 @@ def test_a_folder_that_is_no_run_is_told_in_a_line(marked, tmp_path, monkeypatch
         command.run()
     assert ended.value.code == 2
     assert "settings.json" in capsys.readouterr().err
+
+
+def test_a_hidden_sequence_is_told_over_those_who_have_it_and_nothing_is_written(marked, runs, tmp_path):
+    before = [records(run) for run in runs]
+    words = ["hidden", "--run", runs[0], "--data", marked[0], "--cache", marked[1], "--json", tmp_path / "hidden.json"]
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    assert [records(run) for run in runs] == before
+    (told,) = read_json(tmp_path / "hidden.json").values()
+    found = open_run(runs[0], *marked)
+    assert set(told) == {"none", *hideable(found)} > {"none", "FLAIR"}
+    assert "T2" not in told, "nobody has one"
+    assert told["none"]["patients"] == 7
+    with Progress(disable=True) as progress:
+        whole, without = ask(found, SEQUENCES, progress), ask(found, ["T1", "T1C", "T2"], progress)
+    assert whole.probabilities == pytest.approx(
+        [p["probability"] for p in before[0][Path("outcomes.json")]["patients"]]
+    )
+    having_it = having(found, "FLAIR")
+    assert len(having_it) == 7
+    alone = [replace(s, has_t1=False, case=replace(s.case, has_t1c=False)) for s in found.folds[0]]
+    assert having(replace(found, folds={0: alone}), "FLAIR") == set(), "they would have nothing left"
+    one, other = ({p.patient: p for p in outcome.patients if p.patient in having_it} for outcome in (without, whole))
+    assert one.keys() == other.keys()
+    assert told["FLAIR"]["patients"] == len(having_it)
+    labels = np.array([p.label for p in one.values()])
+    for outcome, key in ((one, "auc"), (other, "other_auc")):
+        probabilities = np.array([p.probability for p in outcome.values()])
+        assert told["FLAIR"][key] == pytest.approx(auc(labels, probabilities))
+    assert one != other
+
+
+def test_what_is_hidden_is_not_seen(marked, runs):
+    """Whatever stands in a hidden channel, the answer is the same."""
+    found = open_run(runs[0], *marked)
+    with Progress(disable=True) as progress:
+        held = load(found.study, found.folds[0], progress)
+    (case, *_) = [case for case in held if case.present.sum() > 1]
+    classifier = load_weights(found.study.recipe.make(found.study.schedule), found.fold(0) / "last.pt")
+    cells = measure_cells(classifier.network)
+    other = replace(case, images=case.images.clone())
+    other.images[:, SEQUENCES.index("FLAIR")] = 3.0
+    shown = [name for name in SEQUENCES if name != "FLAIR"]
+    assert ask_patient(classifier, [case], cells, shown) == ask_patient(classifier, [other], cells, shown)
+    assert ask_patient(classifier, [case], cells) != ask_patient(classifier, [other], cells)
