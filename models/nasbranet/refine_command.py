@@ -74,6 +74,7 @@ def describe(choice: Choice) -> list[str]:
         f"mirror images {'averaged' if r.flips else 'not used'}; hysteresis {r.low} to {r.high}; "
         f"lesions under {r.smallest_ml} ml dropped",
         f"Dice {choice.plain:.4f} as it is, {choice.nested:.4f} with what the other folds chose",
+        "of it, beside the others: " + ", ".join(f"{part} {gain:+.4f}" for part, gain in choice.parts.items()),
         f"confidence and Dice: correlation {choice.correlation:.2f}, mean difference {choice.calibration_error:.3f}",
         f"warned below {r.doubtful}: {choice.warned} of {r.patients}, {choice.warned_rightly} of them rightly; "
         f"{choice.below} lie below",

@@ -6,7 +6,7 @@ folds would have chosen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -58,6 +58,8 @@ class Choice:
     """Of those, how many lie below the limit indeed."""
     below: int
     """How many patients lie below the limit."""
+    parts: Mapping[str, float]
+    """What each part of the choice adds to the mean Dice beside the others; on the patients it was chosen on."""
 
 
 def choose(held: Sequence[Held], doubtful: float = 0.7) -> Choice:
@@ -84,7 +86,17 @@ def choose(held: Sequence[Held], doubtful: float = 0.7) -> Choice:
         float(scores[:, 0].mean()), float(nested.mean()),
         float(spearmanr(confidences, nested).statistic), float(np.abs(confidences - nested).mean()),
         int(warned.sum()), int((nested[warned] < doubtful).sum()), int((nested < doubtful).sum()),
+        _parts(options, scores.mean(axis=0), best),
     )  # fmt: skip
+
+
+def _parts(options: Sequence[Refinement], means: NDArray[np.float64], best: int) -> dict[str, float]:
+    """Tell what the chosen option loses in mean Dice without each of its parts."""
+    without = {
+        "mirror images": {"flips": False}, "hysteresis": {"low": 0.5, "high": 0.5}, "dropping": {"smallest_ml": 0.0},
+    }  # fmt: skip
+    others = {part: options[best].model_copy(update=none) for part, none in without.items()}
+    return {part: float(means[best] - means[options.index(other)]) for part, other in others.items()}
 
 
 def _best(scores: NDArray[np.float64]) -> int:

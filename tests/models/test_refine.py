@@ -130,6 +130,9 @@ def test_specks_are_found_to_be_worth_dropping_and_the_report_is_nested():
     assert choice.refinement.smallest_ml > 0
     assert choice.nested > choice.plain
     assert choice.refinement.patients == 20
+    assert set(choice.parts) == {"mirror images", "hysteresis", "dropping"}
+    assert choice.parts["mirror images"] == 0.0, "they are not used here"
+    assert choice.parts["dropping"] > 0.0, "the specks come back without it"
 
 
 def test_where_nothing_pays_nothing_is_changed():
@@ -137,7 +140,9 @@ def test_where_nothing_pays_nothing_is_changed():
         Held(c.name, c.fold, np.stack([c.truth * 0.9] * 2).astype(np.float32), c.truth, c.spacing_mm)
         for c in patients(10, False)
     ]
-    refinement = choose(clean).refinement
+    choice = choose(clean)
+    refinement = choice.refinement
+    assert set(choice.parts.values()) == {0.0}
     assert (refinement.flips, refinement.low, refinement.high, refinement.smallest_ml) == (False, 0.5, 0.5, 0.0)
 
 
