@@ -65,9 +65,13 @@ class FigureModel:
     def influences(self, figures: NDArray[np.float64], age_years: float | None) -> dict[str, float]:
         """Give the factor by which each group of figures multiplies the calibrated odds that the marker is altered.
 
-        Against a patient of whom that group is not known (models.markers.influence).
+        Against a patient of whom that group is not known (models.markers.influence); empty where a classifier of
+        somebody's own cannot be asked about figures that are not known.
         """
-        gains = influences(lambda rows: ensemble_score(self.members, rows), with_age(figures, age_years))
+        try:
+            gains = influences(lambda rows: ensemble_score(self.members, rows), with_age(figures, age_years))
+        except ValueError:
+            return {}
         return {group: float(np.exp(self.calibration.slope * gain)) for group, gain in gains.items()}
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skops.io
+from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 import models
 from models.markers import __main__ as command
 from models.markers import labels
 from models.markers.figure_fit import Patient
-from models.markers.figure_model import INPUTS, FigureModel
+from models.markers.figure_model import CALIBRATION, INPUTS, MODEL, FigureModel
 from models.markers.figure_table import write_table
 from models.markers.image_features import feature_names
 from models.markers.influence import GROUP_OF_INPUT, GROUPS, influences
@@ -95,6 +98,16 @@ def test_the_factors_of_what_ships_multiply_to_the_odds_it_tells(marker):
     assert np.prod(list(factors.values())) == pytest.approx(told / (1 - told) / (unknown / (1 - unknown)))
     assert factors["age"] != pytest.approx(1.0)
     assert model.influences(figures, None)["age"] == 1.0, "an age that is not known moves nothing"
+
+
+def test_a_model_that_takes_no_unknown_figures_answers_all_the_same(tmp_path):
+    rows = np.random.default_rng(2).normal(size=(20, len(INPUTS)))
+    plain = LogisticRegression().fit(rows, rows[:, 0] > 0)
+    skops.io.dump(plain, tmp_path / MODEL)
+    shutil.copy(SHIPPED / "idh" / CALIBRATION, tmp_path / CALIBRATION)
+    model = FigureModel("idh", tmp_path)
+    assert np.isfinite(model.score(rows[0, :-1], 50.0))
+    assert model.influences(rows[0, :-1], 50.0) == {}
 
 
 def test_an_older_patient_is_less_likely_idh_mutant_by_age():
