@@ -92,7 +92,7 @@ def choose(held: Sequence[Held], doubtful: float = 0.7) -> Choice:
 
 def _parts(options: Sequence[Refinement], means: NDArray[np.float64], best: int) -> dict[str, float]:
     """Tell what the chosen option loses in mean Dice without each of its parts."""
-    without = {
+    without: dict[str, dict[str, float]] = {
         "mirror images": {"flips": False}, "hysteresis": {"low": 0.5, "high": 0.5}, "dropping": {"smallest_ml": 0.0},
     }  # fmt: skip
     others = {part: options[best].model_copy(update=none) for part, none in without.items()}
