@@ -347,9 +347,9 @@ def test_what_is_said_of_markers_and_why_not(tmp_path):
         assert told in text
     for marker in ASSESSED:
         assert squeezed(marker.reason[1:]) in squeezed(text)
-    moved = "What moves the odds of it most: signal on FLAIR × 13, other signal on T1C × 5.4, size and outline × 0.28."
+    moved = "What moves the odds of it most: signal on FLAIR ×13, other signal on T1C ×5.4, size and outline ×0.28."
     assert squeezed(moved) in squeezed(text)
-    assert squeezed("is not known. What moves the odds of it most: location × 0.53.") in squeezed(text)
+    assert squeezed("is not known. What moves the odds of it most: location ×0.53.") in squeezed(text)
     assert "The images suggest an IDH-mutant diffuse glioma, astrocytoma or oligodendroglioma" in text
     assert "Tissue must confirm: histology and grade" in text
     assert "Hint of grade: proliferation is likely low, which is commoner in lower grades (79%)." in text
@@ -487,7 +487,7 @@ def test_the_chinese_page_is_chinese(tmp_path):
         "影像提示：IDH 突变型弥漫性胶质瘤",
         "须经组织学证实",
         "患者年龄未知",
-        "对概率比值影响最大者：FLAIR 信号 × 13、T1C 其他信号 × 5.4、大小与轮廓 × 0.28。",
+        "对概率比值影响最大者：FLAIR 信号 ×13、T1C 其他信号 ×5.4、大小与轮廓 ×0.28。",
     ):
         assert squeezed(told) in squeezed(text)
     left = set(re.findall(r"[A-Za-z]{4,}", text)) - {"Jörg", "ller", "MGMT", "FLAIR", "FISH", "TERT", "EGFR", "CDKN"}
