@@ -241,8 +241,8 @@ def _because(marker: Marker, words: Words) -> str:
     """Say why a marker is read so or not at all, and what moved the answer most where the model tells."""
     reason = _sentence(words.phrases(marker.reason))
     told = [f"{words.phrases(group)} ×{factor}" for group, factor in strongest(marker.moved_by)]
-    moved = [words.moved.format(groups=words.comma.join(told))] if told else []
-    return words.full_stop.join([*([reason] if reason else []), *moved])
+    moved = words.moved.format(groups=words.comma.join(told)) if told else ""
+    return words.full_stop.join(filter(None, (reason, moved)))
 
 
 def _suggestion(markers: Sequence[Marker], words: Words) -> Suggestion | None:

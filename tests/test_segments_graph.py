@@ -86,13 +86,13 @@ def segmented(folder, network, boxes, refinement=None, channels=None, **describe
     job.stack = Stack(job.stack.geometry, boxed(*boxes), brain, job.stack.to_source)
     channels = channels or Channels.model_validate(described(**described_as))
     view = view_of(job.stack)
-    tumour, said = segment(job.stack, view, Model(NAME, network), refinement or Refinement(smallest_ml=0.5), channels)
-    return tumour, view, said
+    tumour, _ = segment(job.stack, view, Model(NAME, network), refinement or Refinement(smallest_ml=0.5), channels)
+    return tumour, view
 
 
 def test_a_lesion_that_is_dropped_is_dropped_in_all_its_parts(tmp_path, network):
-    kept, _, _ = segmented(tmp_path, network, (LESION, RIM, SPECK), Refinement())
-    tumour, _, _ = segmented(tmp_path, network, (LESION, RIM, SPECK))
+    kept, _ = segmented(tmp_path, network, (LESION, RIM, SPECK), Refinement())
+    tumour, _ = segmented(tmp_path, network, (LESION, RIM, SPECK))
     place = SPECK[0]
     assert kept.labels.mask_of(ENHANCING)[place].any()
     assert not tumour.labels.array[place].any()
@@ -102,23 +102,30 @@ def test_a_lesion_that_is_dropped_is_dropped_in_all_its_parts(tmp_path, network)
 
 
 def test_what_hysteresis_adds_belongs_to_a_part_too(tmp_path, network):
-    tumour, _, _ = segmented(tmp_path, network, (LESION, RIM), Refinement(low=0.05, high=0.5, flips=True))
-    plain, _, _ = segmented(tmp_path, network, (LESION, RIM))
+    tumour, _ = segmented(tmp_path, network, (LESION, RIM), Refinement(low=0.05, high=0.5, flips=True))
+    plain, _ = segmented(tmp_path, network, (LESION, RIM))
     assert tumour.mask.sum() > plain.mask.sum()
     assert np.array_equal(tumour.labels.array > 0, tumour.mask)
 
 
 def test_markers_read_the_whole_tumour(tmp_path, network):
-    tumour, view, _ = segmented(tmp_path, network, (LESION, RIM))
+    tumour, view = segmented(tmp_path, network, (LESION, RIM))
     alone = TumourMap(tumour.geometry, tumour.probability, tumour.model, tumour.model_version)
     assert evidence_of(view, tumour, 50.0).tumour.any()
     assert np.array_equal(evidence_of(view, tumour, 50.0).tumour, evidence_of(view, alone, 50.0).tumour)
 
 
 def test_nothing_found_has_no_parts(tmp_path, network):
-    tumour, _, _ = segmented(tmp_path, network, (SPECK,))
+    tumour, _ = segmented(tmp_path, network, (SPECK,))
     assert segments_of(tumour) == (Segment.WHOLE,)
     assert tumour.labels.found == ()
+
+
+def even(probability):
+    """A network that says the same everywhere."""
+    return SimpleNamespace(
+        name=NAME, version="1", run_slices=lambda images: np.full_like(images[:, 0], probability, np.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,18 +135,20 @@ def test_nothing_found_has_no_parts(tmp_path, network):
         (0.75, "no tumour was found, but something smaller than one that is kept, which is from 500.00 ml"),
     ],
 )
-def test_nothing_found_is_no_sure_result(tmp_path, network, probability, words):
+def test_nothing_found_is_no_sure_result(tmp_path, probability, words):
     """Neither where nothing is likely, nor where what is likely was too small to be kept."""
     stack = job_of(tmp_path).stack
-    even = SimpleNamespace(
-        name=NAME, version="1", run_slices=lambda images: np.full_like(images[:, 0], probability, np.float32)
-    )
-    tumour, said = segment(stack, view_of(stack), even, Refinement(smallest_ml=500.0))
+    tumour, said = segment(stack, view_of(stack), even(probability), Refinement(smallest_ml=500.0))
     assert not tumour.mask.any()
     assert said.outcome is Outcome.WARN
     assert said.reason.startswith(words)
     assert said.value is None, "no Dice is expected of it"
-    _, _, said = segmented(tmp_path, network, (LESION, RIM))
+
+
+def test_a_tumour_that_the_network_is_sure_of_passes(tmp_path):
+    stack = job_of(tmp_path).stack
+    tumour, said = segment(stack, view_of(stack), even(0.9), Refinement())
+    assert tumour.mask.any()
     assert said.outcome is Outcome.PASS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from models.json_file import write_json
-from models.markers.crossval import judge_fold
 from models.markers.data import sequences_of
-from models.markers.judge_command import Run, open_run
+from models.markers.judge_command import Run, ask_fold, open_run
 from models.markers.metrics import measure, paired
 from models.markers.outcomes import Outcome, PatientOutcome
 from models.markers.slices import SEQUENCES
-from models.training.loop import placed
 
 
 def hidden(
@@ -46,7 +45,8 @@ def hidden(
             without = {name: ask(found, [s for s in SEQUENCES if s != name], progress) for name in hideable(found)}
         told["none"] = measure(whole.labels, whole.probabilities).content()
         for name, outcome in without.items():
-            pair = paired(_of(outcome, having(found, name)), whole)
+            able = having(found, name)
+            pair = paired(replace(outcome, patients=tuple(p for p in outcome.patients if p.patient in able)), whole)
             told[name] = pair.content()
             table.add_row(name, str(pair.patients), f"{pair.one:.3f}", f"{pair.other:.3f}", str(pair.difference))
         console.print(table)
@@ -56,13 +56,9 @@ def hidden(
 
 def ask(run: Run, shown: Sequence[str], progress: Progress) -> Outcome:
     """Ask each fold about its held-out patients, other sequences than `shown` missing."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows: list[PatientOutcome] = []
-    for number, held in run.folds.items():
-        classifier = placed(run.study.recipe.make(run.study.schedule), device)
-        found = judge_fold(run.study, classifier, held, number, run.fold(number), progress, shown)
-        rows += [PatientOutcome(**row | {"attention": None}) for row in found["last"]]
-    return Outcome(run.study.marker.name, run.study.recipe.network, run.study.describe(), tuple(rows))
+    rows = [row for number in run.folds for row in ask_fold(run, number, progress, shown)["last"]]
+    patients = tuple(PatientOutcome(**row) for row in rows)
+    return Outcome(run.study.marker.name, run.study.recipe.network, run.study.describe(), patients)
 
 
 def hideable(run: Run) -> list[str]:
@@ -74,8 +70,3 @@ def having(run: Run, name: str) -> set[str]:
     """Name the held-out patients who have a sequence, and another one besides in the same case."""
     held = [subject for subjects in run.folds.values() for subject in subjects]
     return {s.patient for s in held if name in sequences_of(s) and len(sequences_of(s)) > 1}
-
-
-def _of(outcome: Outcome, patients: set[str]) -> Outcome:
-    kept = tuple(p for p in outcome.patients if p.patient in patients)
-    return Outcome(outcome.marker, outcome.model, outcome.settings, kept)

@@ -39,7 +39,7 @@ def influences(
     It describes the model, of whichever patients are in the table, and says nothing of how often the model is right.
     """
     console = Console(stderr=True)
-    question, subjects = read_subjects(data_folder, find_marker(marker, None, None, None), leave_out or ())
+    question, subjects = read_subjects(data_folder, find_marker(marker), leave_out or ())
     patients = read_table(from_table, subjects)
     if not patients:
         raise DataError(f"{from_table} has none of the patients of {data_folder}")

@@ -22,6 +22,7 @@ from models.markers.crossval import OUTCOMES, Study, gather, judge_fold, kept_ou
 from models.markers.labels import Subject, marker_from_settings, read_subjects
 from models.markers.outcomes import Outcome
 from models.markers.recipe import from_settings
+from models.markers.slices import SEQUENCES
 from models.training.data import DataError
 from models.training.loop import placed
 
@@ -103,11 +104,16 @@ def open_run(folder: Path, data_folder: Path, cache: Path) -> Run:
     return found
 
 
-def judge_again(run: Run, number: int, progress: Progress) -> Result:
-    """Ask a fold's weights about its held-out patients; raises `DataError` where they no longer say what they said."""
+def ask_fold(run: Run, number: int, progress: Progress, shown: Sequence[str] = SEQUENCES) -> Result:
+    """Ask a fold's weights about its held-out patients, other sequences than `shown` missing; nothing is written."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = placed(run.study.recipe.make(run.study.schedule), device)
-    found = judge_fold(run.study, classifier, run.folds[number], number, run.fold(number), progress)
+    return judge_fold(run.study, classifier, run.folds[number], number, run.fold(number), progress, shown)
+
+
+def judge_again(run: Run, number: int, progress: Progress) -> Result:
+    """Ask a fold's weights about its held-out patients; raises `DataError` where they no longer say what they said."""
+    found = ask_fold(run, number, progress)
     before: Result = read_json(run.fold(number) / "result.json")
     change = max(_change(before.get(name, []), rows) for name, rows in found.items())
     if not change <= SAME:
