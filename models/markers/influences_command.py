@@ -58,8 +58,13 @@ def influences(
 
 
 def _log_factors(model: FigureModel, row: Floats) -> Floats:
-    """Give the logarithm of each group's factor; a row holds a tumour's figures and the age."""
+    """Give the logarithm of each group's factor; a row holds a tumour's figures and the age.
+
+    Raises DataError where the model cannot be asked about figures that are not known.
+    """
     factors = model.influences(row[:-1], float(row[-1]) if np.isfinite(row[-1]) else None)
+    if not factors:
+        raise DataError(f"{model.name} takes no figures that are not known, so nothing tells what moves it")
     return np.log([factors[group] for group in GROUPS])
 
 

@@ -100,14 +100,19 @@ def test_the_factors_of_what_ships_multiply_to_the_odds_it_tells(marker):
     assert model.influences(figures, None)["age"] == 1.0, "an age that is not known moves nothing"
 
 
-def test_a_model_that_takes_no_unknown_figures_answers_all_the_same(tmp_path):
+@pytest.fixture
+def plain(tmp_path):
+    """A model that takes no figures that are not known."""
     rows = np.random.default_rng(2).normal(size=(20, len(INPUTS)))
-    plain = LogisticRegression().fit(rows, rows[:, 0] > 0)
-    skops.io.dump(plain, tmp_path / MODEL)
+    skops.io.dump(LogisticRegression().fit(rows, rows[:, 0] > 0), tmp_path / MODEL)
     shutil.copy(SHIPPED / "idh" / CALIBRATION, tmp_path / CALIBRATION)
-    model = FigureModel("idh", tmp_path)
-    assert np.isfinite(model.score(rows[0, :-1], 50.0))
-    assert model.influences(rows[0, :-1], 50.0) == {}
+    return tmp_path
+
+
+def test_a_model_that_takes_no_unknown_figures_answers_all_the_same(plain):
+    model, figures = FigureModel("idh", plain), np.zeros(len(feature_names()))
+    assert np.isfinite(model.score(figures, 50.0))
+    assert model.influences(figures, 50.0) == {}
 
 
 def test_an_older_patient_is_less_likely_idh_mutant_by_age():
@@ -143,3 +148,9 @@ def test_the_command_tells_every_patients_factors_and_draws_them(asked, tmp_path
 def test_a_table_of_other_patients_is_refused(asked):
     ran = CliRunner().invoke(command.app, [*asked, "--leave-out", "case"])
     assert isinstance(ran.exception, DataError)
+
+
+def test_a_model_that_cannot_tell_what_moves_it_is_refused(asked, plain):
+    ran = CliRunner().invoke(command.app, [*asked[:-1], str(plain)])
+    assert isinstance(ran.exception, DataError)
+    assert "nothing tells what moves it" in str(ran.exception)
