@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from app import __version__, steady_timers  # noqa: F401 - the latter for its effect
@@ -32,6 +32,8 @@ LARGEST_PDU_BYTES = 131_072
 MOST_UNASKED = 64
 """Messages of one association that are no answers: reports of storage commitment."""
 _LAST_ID = 65_535
+_ACCEPTED = 0
+"""Result of an A-ASSOCIATE (PS3.8 table 9-17: of a rejection it is 1 or 2)."""
 PENDING = (0xFF00, 0xFF01)
 """Statuses behind which more answers follow (PS3.4 sections C.4.1, C.4.2)."""
 _ANSWERS = 0x8000
@@ -56,7 +58,7 @@ class Requestor(AE):
 
         Raises PeerError where the peer accepts it in a way that nothing can be sent.
         """
-        association = super().associate(*args, **kwargs)
+        association = heed_rejection(super().associate(*args, **kwargs))
         limit = association.acceptor.maximum_length if association.is_established else None
         if limit is not None and 0 < limit < SMALLEST_PDU_BYTES:
             association.abort()
@@ -73,6 +75,22 @@ class Requestor(AE):
         connection = _Connection(assoc, address=address)
         connection.tls_args = tls_args
         return connection
+
+
+def heed_rejection(association: Association) -> Association:
+    """Return `association`, rejected if it was.
+
+    pynetdicom looks whether the connection stands before it looks for an answer. A peer that rejects at once may have
+    closed it by then; pynetdicom takes that for a connection that never was, and leaves the answer where it lies.
+    """
+    answers = association.dul.to_user_queue.queue
+    if association.is_established or association.is_rejected or not answers:
+        return association
+    answer = answers[0]
+    if isinstance(answer, A_ASSOCIATE) and answer.result != _ACCEPTED:
+        association.acceptor.primitive = answer
+        association.is_rejected = True
+    return association
 
 
 class _Asked(Association):

@@ -17,6 +17,7 @@ from pynetdicom.sop_class import MRImageStorage, Verification
 
 from app.config import Settings
 from app.receiver import DRAIN_SIGNAL, run_receiver
+from app.requestor import heed_rejection
 from app.tally import Tally
 from tests.support_dicom import NODE_TITLE, PEER_TITLE
 
@@ -58,7 +59,9 @@ class RunningReceiver:
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
         ae.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
         ae.add_requested_context(Verification)
-        return ae.associate("127.0.0.1", self.port, ae_title=NODE_TITLE, bind_address=(source, 0), **more)
+        return heed_rejection(
+            ae.associate("127.0.0.1", self.port, ae_title=NODE_TITLE, bind_address=(source, 0), **more)
+        )
 
     def associate_in_time(self, source: str = "127.0.0.1", **more: Any) -> Association:
         """Associate as soon as there is room: who ended a moment ago may be counted still."""

@@ -12,6 +12,7 @@ from pynetdicom.sop_class import Verification
 
 from app.audit_flood import FIRST
 from app.places import Places
+from app.requestor import heed_rejection
 from app.witness import Witness
 from tests.support_certificates import Authority
 from tests.support_dicom import NODE_TITLE, PEER_TITLE
@@ -21,7 +22,7 @@ from tests.support_receiver import until
 def associate(port, calling=PEER_TITLE):
     ae = AE(ae_title=calling)
     ae.add_requested_context(Verification)
-    association = ae.associate("127.0.0.1", port, ae_title=NODE_TITLE)
+    association = heed_rejection(ae.associate("127.0.0.1", port, ae_title=NODE_TITLE))
     if association.is_established:
         association.release()
         return "let in"

@@ -30,6 +30,7 @@ from app.config_operation import AuditConfig, SyslogConfig
 from app.errors import PeerError, TlsError
 from app.journal import Journal
 from app.receiver import Receiver
+from app.requestor import heed_rejection
 from app.sender import send_files
 from app.tls import common_names
 from app.witness import Witness
@@ -339,7 +340,7 @@ def associated(port, *syntaxes, called=NODE_TITLE):
     ae = AE(ae_title=PEER_TITLE)
     for syntax in syntaxes:
         ae.add_requested_context(syntax)
-    return ae.associate("127.0.0.1", port, ae_title=called)
+    return heed_rejection(ae.associate("127.0.0.1", port, ae_title=called))
 
 
 def test_whoever_calls_another_title_is_in_trail_and_log(listen, tmp_path, caplog):

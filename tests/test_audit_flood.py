@@ -15,6 +15,7 @@ from app.audit import AuditTrail, Party
 from app.audit_flood import FIRST, MOST_WINDOWS, SEVERAL, WINDOW_SECONDS, Rejections
 from app.config import Peer
 from app.receiver import Receiver
+from app.requestor import heed_rejection
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, Clock, node_settings
 
 STRANGER = Party("STRANGER", "10.0.0.9")
@@ -194,7 +195,7 @@ def test_the_line_has_the_form_of_the_others(tmp_path):
 def rejected(port, calling=PEER_TITLE, called=NODE_TITLE):
     ae = AE(ae_title=calling)
     ae.add_requested_context(Verification)
-    return ae.associate("127.0.0.1", port, ae_title=called).is_rejected
+    return heed_rejection(ae.associate("127.0.0.1", port, ae_title=called)).is_rejected
 
 
 def test_a_receiver_that_is_flooded_writes_few_lines_and_the_count_at_its_end(tmp_path, caplog):

@@ -23,6 +23,7 @@ from pynetdicom.sop_class import (
 from app.config_history import HistoryConfig, HistoryPacs
 from app.history import History
 from app.history_port import MOST_REPORT_MB, MOST_REPORTS, listening
+from app.requestor import heed_rejection
 from app.retrieve import MOST_MATCHES, PATIENCE, _Asked, _associated, fetch_reports
 from operators.errors import HistoryUnavailable
 from tests.support_certificates import Issued
@@ -222,7 +223,7 @@ def associate(port, title="PACS", source=HERE, called="GLIOMA_HISTORY"):
     ae = AE(title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
     ae.add_requested_context(Comprehensive3DSRStorage, ExplicitVRLittleEndian)
-    return ae.associate(HERE, port, ae_title=called, bind_address=(source, 0))
+    return heed_rejection(ae.associate(HERE, port, ae_title=called, bind_address=(source, 0)))
 
 
 STRANGERS = [({"title": "STRANGER"}, "calling"), ({"source": OTHER}, "calling"), ({"called": "OTHER"}, "called")]

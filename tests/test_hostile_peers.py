@@ -20,6 +20,7 @@ from app.capped_socket import REQUEST_SECONDS, CappedSocket
 from app.config import ReceiverConfig
 from app.places import SPARE_CONNECTIONS, SPARE_PER_PEER
 from app.receiver import run_receiver
+from app.requestor import heed_rejection
 from tests.support_certificates import Authority
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings
 
@@ -71,7 +72,9 @@ class Victim:
         ae.add_requested_context(Verification)
         ae.add_requested_context(MRImageStorage)
         tls = (self._client_tls.client_context(), "localhost") if self._client_tls else None
-        return ae.associate("127.0.0.1", self.port, ae_title=NODE_TITLE, bind_address=(source, 0), tls_args=tls)
+        return heed_rejection(
+            ae.associate("127.0.0.1", self.port, ae_title=NODE_TITLE, bind_address=(source, 0), tls_args=tls)
+        )
 
     def is_at_rest(self, gathering: bool = False) -> bool:
         threads, descriptors = self.load()

@@ -32,6 +32,7 @@ from app.entity import TRANSFER_SYNTAXES
 from app.errors import PeerError
 from app.files import INCOMING, instance_name, study_key
 from app.receiver import run_receiver
+from app.requestor import heed_rejection
 from app.sender import send_files
 from app.slots import is_whole
 from app.store import Refused, Store, read_identity
@@ -50,7 +51,7 @@ def associate(port, *, calling=PEER_TITLE, called=NODE_TITLE, syntaxes=None):
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
     ae.add_requested_context(MRImageStorage, syntaxes or [uid.ExplicitVRLittleEndian])
     ae.add_requested_context(Verification)
-    return ae.associate("127.0.0.1", port, ae_title=called)
+    return heed_rejection(ae.associate("127.0.0.1", port, ae_title=called))
 
 
 def store(port, ds):

@@ -11,6 +11,7 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate
 from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.acse import ACSE
 from pynetdicom.sop_class import MRImageStorage
 
 from app.backlog import put_back_destination
@@ -233,6 +234,21 @@ def test_a_host_that_is_unknown_says_so(tmp_path):
 def test_a_wrong_title_says_so(pacs, tmp_path):
     peer = pacs(title="OTHER").destination()
     with pytest.raises(PeerError, match=r"rejected us \(Called AE title not recognised\).*does it know ours, NODE"):
+        send_files([save(small_mr(), tmp_path / "a.dcm")], peer, "NODE", 5)
+
+
+def test_a_rejection_that_was_faster_than_we_looked_says_so(pacs, tmp_path, monkeypatch):
+    """Whoever asks comes to look only when the peer has answered, and closed the connection."""
+    send_request = ACSE.send_request
+
+    def slow(self):
+        send_request(self)
+        self.dul.join(10)
+        assert not self.dul.is_alive()
+
+    monkeypatch.setattr(ACSE, "send_request", slow)
+    peer = pacs(title="OTHER").destination()
+    with pytest.raises(PeerError, match=r"rejected us \(Called AE title not recognised\)"):
         send_files([save(small_mr(), tmp_path / "a.dcm")], peer, "NODE", 5)
 
 

@@ -14,6 +14,7 @@ from pynetdicom.sop_class import Verification
 
 from app.journal import JobState
 from app.phantom import PhantomOptions, make_phantom
+from app.requestor import heed_rejection
 from tests.support_signals import letting_through
 from tests.support_study import ROOT, RunningNode
 
@@ -25,7 +26,7 @@ def ask(port):
     ae = AE(ae_title="SCANNER")
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
     ae.add_requested_context(Verification)
-    return ae.associate("127.0.0.1", port, ae_title="GLIOMA_NODE")
+    return heed_rejection(ae.associate("127.0.0.1", port, ae_title="GLIOMA_NODE"))
 
 
 @pytest.fixture
