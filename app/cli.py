@@ -302,6 +302,19 @@ def _checks_line(checks: list[dict[str, Any]]) -> str:
     return "\n".join([passed, *(f"  {line}" for line in warned)])
 
 
+def _marker_lines(name: str, marker: dict[str, Any]) -> str:
+    """Say of a marker what the report says: the answer and its probability, the reason, what moved the odds of it."""
+    from operators.statements import strongest
+
+    probability = "" if marker["probability"] is None else f", probability {marker['probability']:.2f}"
+    lines = [f"{name}: {marker['said']}{probability}"]
+    if marker["reason"]:
+        lines.append(marker["reason"])
+    if moved := strongest(tuple(marker["times_the_odds"].items())):
+        lines.append(f"the odds are moved most by {', '.join(f'{group} ×{factor}' for group, factor in moved)}")
+    return "\n  ".join(lines)
+
+
 def _show(summary: dict[str, Any]) -> None:
     """Print a settled job as tables."""
     out.print(_series_table(summary), "")
@@ -319,7 +332,7 @@ def _show(summary: dict[str, Any]) -> None:
         told = f"{part['volume_ml']:.1f} ml, {axes} mm" if axes else "none found"
         out.print(f"  {name} {told}", highlight=False)
     for name, marker in summary["markers"].items():
-        out.print(f"{name}: {marker['said']}{' - ' + marker['reason'] if marker['reason'] else ''}", highlight=False)
+        out.print(_marker_lines(name, marker), highlight=False, soft_wrap=True)
     for kind, path in summary["files"].items():
         out.print(f"{kind}: {path}", highlight=False, soft_wrap=True)
 

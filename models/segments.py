@@ -195,3 +195,16 @@ def load_channels(folder: Path) -> Channels | None:
     """Read the description in a model's folder; None where there is none. Raises SegmentsError as `load` does."""
     path = folder / FILE
     return Channels.load(path) if path.is_file() else None
+
+
+def whole_tumour(framed: FloatArray, channels: Channels | None) -> FloatArray:
+    """Give the probability of any tumour (N, H, W) from what a network answers, with or without channels of its parts.
+
+    Raises SegmentsError where the answer is not what `channels` says, or has channels and nothing says what they are.
+    """
+    if channels is not None:
+        channels.check_answer(framed)
+        return channels.whole(framed)
+    if framed.ndim != 3:
+        raise SegmentsError(f"it answers with several channels, and no {FILE} says what they stand for")
+    return framed

@@ -15,7 +15,7 @@ import numpy as np
 from models import frame
 from models.engine import Model
 from models.refine import Refinement
-from models.segments import Channels, SegmentsError
+from models.segments import Channels, SegmentsError, whole_tumour
 from operators.domain import BoolArray, Check, FloatArray, LabelMap, Outcome, Stack, TumourMap
 from operators.errors import AnalysisFailed
 from operators.network_view import NetworkView
@@ -43,16 +43,10 @@ def segment(
 
 
 def _whole(framed: FloatArray, model: Model, channels: Channels | None) -> FloatArray:
-    """Give the probability of any tumour (slices, rows, columns) from what a network answers."""
     try:
-        if channels is not None:
-            channels.check_answer(framed)
-            return channels.whole(framed)
+        return whole_tumour(framed, channels)
     except SegmentsError as error:
         raise AnalysisFailed(f"model {model.name}: {error}") from error
-    if framed.ndim != 3:
-        raise AnalysisFailed(f"model {model.name} answers with several channels, and nothing says what they stand for")
-    return framed
 
 
 def divide(framed: FloatArray, mask: BoolArray, placement: frame.Placement, channels: Channels) -> LabelMap:

@@ -168,12 +168,13 @@ def test_the_command_line_says_of_markers_what_the_page_says(tmp_path, capsys):
         MarkerName.PROLIFERATION: (MarkerValue.ALTERED, "likely high"),
         MarkerName.MGMT: (MarkerValue.INDETERMINATE, "indeterminate"),
     }
-    summary = describe_job(
-        job_of(tmp_path, markers=[Marker(name, value, "", 0.5) for name, (value, _) in said.items()])
-    )
+    moved = (("age", 3.0), ("location", 0.5), ("size", 1.01))
+    markers = [Marker(name, value, "by its figures", 0.5, moved_by=moved) for name, (value, _) in said.items()]
+    summary = describe_job(job_of(tmp_path, markers=markers))
     _show(summary)
     printed = capsys.readouterr().out
+    told = "  by its figures\n  the odds are moved most by age ×3, location ×0.5\n"
     for name, (value, words) in said.items():
-        assert f"{name}: {words}\n" in printed
+        assert f"{name}: {words}, probability 0.50\n{told}" in printed
         assert summary["markers"][name]["value"] == value, "for scripts"
         assert words == WORDS["en"].value_of(name, value).lower()

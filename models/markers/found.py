@@ -19,7 +19,7 @@ from models import frame, novelty
 from models.engine import Model
 from models.markers.image_features import NoTumour, describe, feature_names
 from models.refine import REFINEMENT, load_refinement
-from models.segments import FILE, SegmentsError, load_channels
+from models.segments import load_channels, whole_tumour
 from models.training import data
 from models.training.judge import framed_tumour, network_view
 
@@ -78,12 +78,7 @@ class Finder:
 
         def make() -> dict[str, Any]:
             placement = prepared.placement
-            framed = self._refinement.probabilities(self.model.run_slices, view)
-            if self._channels is not None:
-                self._channels.check_answer(framed)
-                framed = self._channels.whole(framed)
-            if framed.ndim != 3:
-                raise SegmentsError(f"{self._weights} has several channels, and no {FILE} beside it names them")
+            framed = whole_tumour(self._refinement.probabilities(self.model.run_slices, view), self._channels)
             rows, columns = prepared.case.read()[1].shape[1:]
             probability = frame.from_frame(framed, placement, rows, columns)
             mask = self._refinement.mask(probability, (data.ASSUMED_SLICE_MM, *placement.pixel_mm))
