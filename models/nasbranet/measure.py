@@ -8,7 +8,7 @@ The way on the GPU is tested by stand-ins only; it has not been run on one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from statistics import median
 from typing import Literal
@@ -36,19 +36,26 @@ def device_at_hand() -> Device:
 def measure_table(
     keys: Iterable[Key],
     seconds: float,
-    advance: Callable[[], None] = lambda: None,
     threads: int = 1,
     device: Device = "cpu",
+    begun: Mapping[Key, float] | None = None,
+    keep: Callable[[LatencyTable], None] = lambda so_far: None,
 ) -> LatencyTable:
-    """Time every key on a device for about `seconds` each (ms, batch 1, median)."""
-    entries = {}
-    for key in sorted(keys):
+    """Time every key on a device for about `seconds` each (ms, batch 1, median), but for those that are in `begun`.
+
+    `keep` is given the table after each one, so that what was measured outlives an interruption.
+    """
+    header, entries = measured_on(threads, device), dict(begun or {})
+    table = LatencyTable(header, entries)
+    for key in sorted(set(keys) - set(entries)):
         entries[key] = time_operator(key, seconds, threads, device)
-        advance()
-    return LatencyTable(_measured_on(threads, device), entries)
+        table = LatencyTable(header, dict(entries))
+        keep(table)
+    return table
 
 
-def _measured_on(threads: int, device: Device) -> dict[str, str | int]:
+def measured_on(threads: int, device: Device) -> dict[str, str | int]:
+    """Say where, by what and when a table is measured."""
     header, today = device_header(), datetime.now(UTC).date().isoformat()
     common = {"batch": 1, "torch": header["torch"], "system": header["system"], "date": today}
     if device == "cuda":

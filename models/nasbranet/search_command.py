@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,8 @@ from rich.table import Table
 from models.json_file import write_json
 from models.nasbranet.latency import PenaltyWeights, sensitivities
 from models.nasbranet.latency_table import LatencyTable, keys_of
-from models.nasbranet.measure import Device, device_at_hand, measure_table
+from models.nasbranet.measure import Device, device_at_hand, measure_table, measured_on
+from models.nasbranet.parts import Key
 from models.nasbranet.picture import draw_plan
 from models.nasbranet.search import Candidate, Groups, Search
 from models.nasbranet.search_settings import SearchSettings
@@ -42,16 +44,37 @@ def latency_table(
     """Time every operator that the search can ask for, and print what the time depends on.
 
     On the CPU by OpenVINO in float32; on a GPU by torch in float16, between CUDA events (not yet run on a GPU).
+    One that was interrupted goes on where it stopped, unless device, space or --seconds differ.
     """
     space = _space(layers, expansions, ends)
-    keys = keys_of(space)
+    keys, here, unfinished = keys_of(space), device or device_at_hand(), to.with_name(f"{to.name}.unfinished")
+    asked = {**space.model_dump(mode="json"), "seconds": seconds}
+    begun = _begun(unfinished, asked, measured_on(threads, here))
     with Progress(console=console) as progress:
-        bar = progress.add_task("timing operators", total=len(keys))
-        table = measure_table(keys, seconds, lambda: progress.advance(bar), threads, device or device_at_hand())
+        bar = progress.add_task("timing operators", total=len(keys), completed=len(begun))
+
+        def keep(so_far: LatencyTable) -> None:
+            replace(so_far, space=asked).save(unfinished)
+            progress.update(bar, completed=len(so_far.entries))
+
+        table = measure_table(keys, seconds, threads, here, begun, keep)
     replace(table, space=space.model_dump(mode="json")).save(to)
+    unfinished.unlink(missing_ok=True)
     console.print(f"{to}: {len(keys)} operators on {table.device['device']}, {table.device['backend']}")
     for name, ms in sensitivities(space, table).items():
         console.print(f"the expected time changes with {name} by {ms:.2f} ms")
+
+
+def _begun(unfinished: Path, asked: Mapping[str, Any], where: Mapping[str, str | int]) -> Mapping[Key, float]:
+    """Read what an interrupted run measured; nothing where it was asked for something else, or ran elsewhere."""
+    if not unfinished.is_file():
+        return {}
+    kept = LatencyTable.load(unfinished)
+    if kept.space == asked and {**kept.device, "date": ""} == {**where, "date": ""}:
+        console.print(f"going on with {len(kept.entries)} operators of {unfinished}")
+        return kept.entries
+    console.print(f"[yellow]{unfinished} is of another device, space or --seconds: measured anew[/]")
+    return {}
 
 
 def search(

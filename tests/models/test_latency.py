@@ -8,8 +8,10 @@ from itertools import combinations, pairwise
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from models.nasbranet import measure
+from models.nasbranet.__main__ import app
 from models.nasbranet.architecture import Architecture
 from models.nasbranet.cost import cost
 from models.nasbranet.decode import decode
@@ -166,6 +168,41 @@ def test_operators_are_measured_for_real():
     assert {key.op for key, ms in table.entries.items() if not ms > 0.0} == {Op.SKIP}, "the network has nothing there"
     assert time_operator(Key(Op.SKIP, 56, 56, 48, 64, 1), 0.02) > 0.0, "widths differ: a 1x1 convolution"
     assert "openvino" in table.device["backend"]
+
+
+def test_an_interrupted_measurement_goes_on_and_another_begins_anew(tmp_path, monkeypatch):
+    timed, stops_at = [], 7
+    to = tmp_path / "table.json"
+
+    def time_one(key, *_):
+        if len(timed) == stops_at:
+            raise KeyboardInterrupt
+        timed.append(key)
+        return 2.0
+
+    def run(seconds):
+        space = ("--layers", "6", "--expansions", "4,8", "--ends", "4,8,8", "--device", "cpu")
+        return CliRunner().invoke(app, ["latency-table", "--to", str(to), *space, "--seconds", seconds])
+
+    monkeypatch.setattr(measure, "time_operator", time_one)
+    assert run("1").exit_code != 0
+    assert not to.exists()
+    stops_at = 12
+    assert run("1").exit_code != 0
+    assert len(set(timed)) == 12, "none twice"
+    stops_at = None
+    assert run("1").exit_code == 0
+    whole = LatencyTable.load(to)
+    assert (len(timed), set(timed)) == (len(whole.entries), set(whole.entries))
+    assert SearchSpace.model_validate(whole.space).layers == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+    timed.clear()
+    stops_at = 7
+    assert run("1").exit_code != 0
+    stops_at = None
+    assert run("2").exit_code == 0
+    assert len(timed) == 7 + len(whole.entries), "timed for longer, so none of the others count"
 
 
 def test_a_gpu_is_timed_between_events_in_half_precision_after_warming_up(monkeypatch):
