@@ -206,5 +206,7 @@ def whole_tumour(framed: FloatArray, channels: Channels | None) -> FloatArray:
         channels.check_answer(framed)
         return channels.whole(framed)
     if framed.ndim != 3:
-        raise SegmentsError(f"it answers with several channels, and no {FILE} says what they stand for")
+        raise SegmentsError(
+            f"the network answers with several channels, and nothing says what they stand for: write {FILE} beside it"
+        )
     return framed

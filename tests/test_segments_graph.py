@@ -161,7 +161,7 @@ def test_a_network_without_its_softmax_ends_the_study_with_the_reason(tmp_path):
 def test_a_network_of_one_answer_is_as_it_was_and_one_of_several_needs_a_description(tmp_path, network):
     job = job_of(tmp_path)
     job.stack = Stack(job.stack.geometry, boxed(LESION), np.ones(SHAPE, bool), job.stack.to_source)
-    with pytest.raises(AnalysisFailed, match="says what they stand for"):
+    with pytest.raises(AnalysisFailed, match="nothing says what they stand for"):
         segment(job.stack, view_of(job.stack), Model(NAME, network), Refinement())
     one = small_onnx(tmp_path / "one" / "model.onnx", rows=224)
     tumour, _ = segment(job.stack, view_of(job.stack), Model("one", one), Refinement())
