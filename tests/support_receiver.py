@@ -10,16 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
-from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import MRImageStorage, Verification
 
 from app.config import Settings
 from app.receiver import DRAIN_SIGNAL, run_receiver
-from app.requestor import heed_rejection
 from app.tally import Tally
-from tests.support_dicom import NODE_TITLE, PEER_TITLE
+from tests.support_dicom import PEER_TITLE
+from tests.support_peer import associate
 
 PATIENCE_SECONDS = 20.0
 
@@ -55,13 +53,7 @@ class RunningReceiver:
         return psutil.Process(self.process.pid).children()
 
     def associate(self, source: str = "127.0.0.1", calling: str = PEER_TITLE, **more: Any) -> Association:
-        ae = AE(ae_title=calling)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
-        ae.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
-        ae.add_requested_context(Verification)
-        return heed_rejection(
-            ae.associate("127.0.0.1", self.port, ae_title=NODE_TITLE, bind_address=(source, 0), **more)
-        )
+        return associate(self.port, MRImageStorage, Verification, source=source, calling=calling, **more)
 
     def associate_in_time(self, source: str = "127.0.0.1", **more: Any) -> Association:
         """Associate as soon as there is room: who ended a moment ago may be counted still."""

@@ -7,22 +7,18 @@ import threading
 from xml.etree import ElementTree
 
 import pytest
-from pynetdicom import AE
-from pynetdicom.sop_class import Verification
 
 from app.audit_flood import FIRST
 from app.places import Places
-from app.requestor import heed_rejection
 from app.witness import Witness
 from tests.support_certificates import Authority
-from tests.support_dicom import NODE_TITLE, PEER_TITLE
+from tests.support_dicom import PEER_TITLE
+from tests.support_peer import associate
 from tests.support_receiver import until
 
 
-def associate(port, calling=PEER_TITLE):
-    ae = AE(ae_title=calling)
-    ae.add_requested_context(Verification)
-    association = heed_rejection(ae.associate("127.0.0.1", port, ae_title=NODE_TITLE))
+def ask(port, calling=PEER_TITLE):
+    association = associate(port, calling=calling)
     if association.is_established:
         association.release()
         return "let in"
@@ -41,18 +37,18 @@ def test_a_fault_while_a_peer_is_looked_at_lets_nobody_in(listen, monkeypatch, c
     port = listen()
     with monkeypatch.context() as broken:
         broken.setattr(owner, name, failing)
-        assert associate(port, calling) == "rejected"
+        assert ask(port, calling) == "rejected"
     assert "association rejected: RuntimeError at admission.py" in caplog.text
-    assert associate(port) == "let in"
+    assert ask(port) == "let in"
 
 
 def test_where_no_thread_is_to_be_had_a_flood_is_still_rejected_and_counted(listen, tmp_path, monkeypatch):
     port = listen()
     with monkeypatch.context() as broken:
         broken.setattr(threading.Timer, "start", failing)
-        assert [associate(port, "STRANGER") for _ in range(FIRST + 2)] == ["rejected"] * (FIRST + 2)
+        assert [ask(port, "STRANGER") for _ in range(FIRST + 2)] == ["rejected"] * (FIRST + 2)
     # The next one finds a thread that will tell.
-    assert associate(port, "STRANGER") == "rejected"
+    assert ask(port, "STRANGER") == "rejected"
     assert [thread for thread in threading.enumerate() if thread.name == "rejections"]
     assert (tmp_path / "node" / "audit.log").read_bytes().count(b"not a known peer") == FIRST
 

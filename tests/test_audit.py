@@ -19,7 +19,6 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from app.audit import AuditTrail, Party, Transfer
@@ -30,12 +29,12 @@ from app.config_operation import AuditConfig, SyslogConfig
 from app.errors import PeerError, TlsError
 from app.journal import Journal
 from app.receiver import Receiver
-from app.requestor import heed_rejection
 from app.sender import send_files
 from app.tls import common_names
 from app.witness import Witness
 from tests.support_audit import messages_in, told
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, small_mr
+from tests.support_peer import associate
 
 PEER = Party("SCANNER", "10.0.0.7")
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -336,15 +335,8 @@ def test_the_receiver_writes_down_who_was_turned_away(listen, tmp_path):
     assert "STRANGER" in {p.get("UserID") for p in message.findall("ActiveParticipant")}
 
 
-def associated(port, *syntaxes, called=NODE_TITLE):
-    ae = AE(ae_title=PEER_TITLE)
-    for syntax in syntaxes:
-        ae.add_requested_context(syntax)
-    return heed_rejection(ae.associate("127.0.0.1", port, ae_title=called))
-
-
 def test_whoever_calls_another_title_is_in_trail_and_log(listen, tmp_path, caplog):
-    assert associated(listen(), Verification, called="OTHER_NODE").is_rejected
+    assert associate(listen(), Verification, called="OTHER_NODE").is_rejected
     assert [told(m) for m in trail_of(tmp_path)] == [("8", f"it calls OTHER_NODE, not {NODE_TITLE}")]
     line, until = f"'{PEER_TITLE}' at 127.0.0.1 calls 'OTHER_NODE', not {NODE_TITLE}", time.monotonic() + 5
     while line not in caplog.text:
@@ -354,14 +346,14 @@ def test_whoever_calls_another_title_is_in_trail_and_log(listen, tmp_path, caplo
 
 def test_one_too_many_is_in_the_trail_and_may_come_again(listen, tmp_path):
     port = listen(max_associations=1)
-    first = associated(port, Verification)
-    assert associated(port, Verification).is_rejected
+    first = associate(port, Verification)
+    assert associate(port, Verification).is_rejected
     assert [told(m) for m in trail_of(tmp_path)] == [("4", "as many associations as may be are open")]
     first.release()
 
 
 def test_an_association_that_only_echoes_is_in_the_trail(listen, tmp_path):
-    association = associated(listen(), Verification)
+    association = associate(listen(), Verification)
     association.send_c_echo()
     association.send_c_echo()
     association.release()
@@ -372,14 +364,14 @@ def test_an_association_that_only_echoes_is_in_the_trail(listen, tmp_path):
 
 def test_an_association_that_asks_for_nothing_we_serve_is_in_trail_and_log(listen, tmp_path, caplog):
     find = "1.2.840.10008.5.1.4.1.2.2.1"
-    assert associated(listen(), find).is_aborted
+    assert associate(listen(), find).is_aborted
     (message,) = trail_of(tmp_path)
     assert told(message) == ("4", f"0 C-ECHO, no instances; the node serves none of what it asked for: {find}")
     assert f"none of what it asked for: {find}" in caplog.text
 
 
 def test_an_association_that_breaks_off_is_in_the_trail_with_what_it_brought(listen, tmp_path):
-    association = associated(listen(), MR)
+    association = associate(listen(), MR)
     association.send_c_store(small_mr("1.2.3"))
     association.abort()
     (message,) = trail_of(tmp_path)
@@ -388,14 +380,14 @@ def test_an_association_that_breaks_off_is_in_the_trail_with_what_it_brought(lis
 
 
 def test_an_association_whose_protocol_breaks_is_in_the_trail(listen, tmp_path):
-    association = associated(listen(), Verification)
+    association = associate(listen(), Verification)
     association.dul.socket.send(struct.pack(">BxL", 0x42, 4) + bytes(4))
     assert [told(m) for m in trail_of(tmp_path)] == [("4", "0 C-ECHO, no instances; ended without a release")]
 
 
 def test_what_is_open_when_the_receiver_ends_is_in_the_trail(tmp_path):
     receiver = Receiver(node_settings(tmp_path / "node"))
-    association = associated(receiver.port, MR)
+    association = associate(receiver.port, MR)
     association.send_c_store(small_mr("1.2.3"))
     receiver.close()
     (message,) = trail_of(tmp_path)

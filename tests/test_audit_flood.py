@@ -7,16 +7,14 @@ import threading
 from xml.etree import ElementTree
 
 import pytest
-from pynetdicom import AE
-from pynetdicom.sop_class import Verification
 
 from app import audit_flood
 from app.audit import AuditTrail, Party
 from app.audit_flood import FIRST, MOST_WINDOWS, SEVERAL, WINDOW_SECONDS, Rejections
 from app.config import Peer
 from app.receiver import Receiver
-from app.requestor import heed_rejection
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, Clock, node_settings
+from tests.support_peer import associate
 
 STRANGER = Party("STRANGER", "10.0.0.9")
 UNKNOWN = "not a known peer by title and address"
@@ -192,17 +190,11 @@ def test_the_line_has_the_form_of_the_others(tmp_path):
     assert last.findall("ActiveParticipant")[1].get("NetworkAccessPointID") == STRANGER.address
 
 
-def rejected(port, calling=PEER_TITLE, called=NODE_TITLE):
-    ae = AE(ae_title=calling)
-    ae.add_requested_context(Verification)
-    return heed_rejection(ae.associate("127.0.0.1", port, ae_title=called)).is_rejected
-
-
 def test_a_receiver_that_is_flooded_writes_few_lines_and_the_count_at_its_end(tmp_path, caplog):
     receiver = Receiver(node_settings(tmp_path / "node", peers=(Peer(ae_title=PEER_TITLE),)))
     for number in range(4 * FIRST):
-        assert rejected(receiver.port, calling=f"STRANGER{number}")
-        assert rejected(receiver.port, called=f"OTHER{number}")
+        assert associate(receiver.port, calling=f"STRANGER{number}").is_rejected
+        assert associate(receiver.port, called=f"OTHER{number}").is_rejected
     receiver.close()
     trail = (tmp_path / "node" / "audit.log").read_text().splitlines()
     assert len(trail) == 2 * (FIRST + 1)

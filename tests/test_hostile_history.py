@@ -23,12 +23,12 @@ from pynetdicom.sop_class import (
 from app.config_history import HistoryConfig, HistoryPacs
 from app.history import History
 from app.history_port import MOST_REPORT_MB, MOST_REPORTS, listening
-from app.requestor import heed_rejection
 from app.retrieve import MOST_MATCHES, PATIENCE, _Asked, _associated, fetch_reports
 from operators.errors import HistoryUnavailable
 from tests.support_certificates import Issued
 from tests.support_dicom import send_bytes
 from tests.support_memory import traced_peak
+from tests.support_peer import associate
 from tests.support_port import free_port
 from tests.support_speaker import Speaker, accept, answer
 from tests.test_earlier import study
@@ -219,11 +219,8 @@ def open_port(**changes):
         yield port, reports
 
 
-def associate(port, title="PACS", source=HERE, called="GLIOMA_HISTORY"):
-    ae = AE(title)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
-    ae.add_requested_context(Comprehensive3DSRStorage, ExplicitVRLittleEndian)
-    return heed_rejection(ae.associate(HERE, port, ae_title=called, bind_address=(source, 0)))
+def ask(port, title="PACS", source=HERE, called="GLIOMA_HISTORY"):
+    return associate(port, Comprehensive3DSRStorage, calling=title, source=source, called=called, seconds=10)
 
 
 STRANGERS = [({"title": "STRANGER"}, "calling"), ({"source": OTHER}, "calling"), ({"called": "OTHER"}, "called")]
@@ -232,18 +229,18 @@ STRANGERS = [({"title": "STRANGER"}, "calling"), ({"source": OTHER}, "calling"),
 @pytest.mark.parametrize(("changes", "which"), STRANGERS)
 def test_the_port_is_for_the_pacs_alone(changes, which):
     with open_port() as (port, _):
-        stranger = associate(port, **changes)
+        stranger = ask(port, **changes)
         assert stranger.is_rejected
         assert which in stranger.acceptor.primitive.reason_str.lower()
-        known = associate(port)
+        known = ask(port)
         assert known.is_established
         known.release()
 
 
 def test_other_addresses_of_the_pacs_can_be_named_and_where_to_listen():
     with open_port(move_from=(OTHER,), move_host=HERE) as (port, _):
-        assert associate(port).is_rejected
-        known = associate(port, source=OTHER)
+        assert ask(port).is_rejected
+        known = ask(port, source=OTHER)
         assert known.is_established
         known.release()
         with pytest.raises(ConnectionRefusedError):
@@ -270,7 +267,7 @@ def test_a_silent_peer_is_let_go(said):
 def test_the_port_closes_though_peers_hold_on(report):
     begun, before = time.monotonic(), threading.active_count()
     with open_port(timeout_seconds=30.0) as (port, _):
-        associated = associate(port)
+        associated = ask(port)
         silent = socket.create_connection((HERE, port))
         silent.sendall(b"\x01")
         begun = time.monotonic()
@@ -286,7 +283,7 @@ def test_the_port_closes_though_peers_hold_on(report):
 
 def test_no_more_and_no_larger_reports_are_taken_than_a_patient_can_have(report):
     with open_port(timeout_seconds=10.0) as (port, reports):
-        peer = associate(port)
+        peer = ask(port)
         for number in range(MOST_REPORTS):
             report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = f"1.2.{number + 1}"
             assert peer.send_c_store(report).Status == 0x0000
@@ -294,7 +291,7 @@ def test_no_more_and_no_larger_reports_are_taken_than_a_patient_can_have(report)
         peer.release()
         assert len(reports.taken()) == MOST_REPORTS
     with open_port(timeout_seconds=10.0) as (port, reports):
-        peer = associate(port)
+        peer = ask(port)
         report.ImageComments = "x" * (MOST_REPORT_MB * 1_000_000)
         report["ImageComments"].VR = "UT"
         assert "Status" not in peer.send_c_store(report), "the connection ends instead"
@@ -308,7 +305,7 @@ def test_a_report_that_nests_without_end_is_refused(report):
     opening = b"\x40\x00\x30\xa7SQ\0\0\xff\xff\xff\xff" + item
     closing = end + b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
     with open_port(timeout_seconds=10.0) as (port, reports):
-        peer = associate(port)
+        peer = ask(port)
         content = opening * 3_000 + closing * 3_000
         status = send_bytes(peer, Comprehensive3DSRStorage, head.MediaStorageSOPInstanceUID, content)
         assert status == 0xC000

@@ -13,16 +13,15 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from pynetdicom import AE
 from pynetdicom.sop_class import MRImageStorage, Verification
 
 from app.capped_socket import REQUEST_SECONDS, CappedSocket
 from app.config import ReceiverConfig
 from app.places import SPARE_CONNECTIONS, SPARE_PER_PEER
 from app.receiver import run_receiver
-from app.requestor import heed_rejection
 from tests.support_certificates import Authority
-from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings
+from tests.support_dicom import node_settings
+from tests.support_peer import associate
 
 PDU = struct.Struct(">BxL")
 OTHER = "127.0.0.2"
@@ -67,14 +66,8 @@ class Victim:
         return time.monotonic() - begun
 
     def associate(self, source: str = "127.0.0.1"):
-        ae = AE(ae_title=PEER_TITLE)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 15
-        ae.add_requested_context(Verification)
-        ae.add_requested_context(MRImageStorage)
         tls = (self._client_tls.client_context(), "localhost") if self._client_tls else None
-        return heed_rejection(
-            ae.associate("127.0.0.1", self.port, ae_title=NODE_TITLE, bind_address=(source, 0), tls_args=tls)
-        )
+        return associate(self.port, Verification, MRImageStorage, source=source, seconds=15, tls_args=tls)
 
     def is_at_rest(self, gathering: bool = False) -> bool:
         threads, descriptors = self.load()

@@ -22,7 +22,6 @@ import pydicom
 import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate
-from pynetdicom import AE
 from pynetdicom.dsutils import encode, split_dataset
 from pynetdicom.sop_class import MRImageStorage, Verification
 
@@ -32,12 +31,12 @@ from app.entity import TRANSFER_SYNTAXES
 from app.errors import PeerError
 from app.files import INCOMING, instance_name, study_key
 from app.receiver import run_receiver
-from app.requestor import heed_rejection
 from app.sender import send_files
 from app.slots import is_whole
 from app.store import Refused, Store, read_identity
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, save, send_bytes, small_mr, with_meta
 from tests.support_memory import traced_peak
+from tests.support_peer import associate
 from tests.support_port import free_port
 
 
@@ -46,17 +45,13 @@ def inbox(tmp_path):
     return tmp_path / "node" / "inbox"
 
 
-def associate(port, *, calling=PEER_TITLE, called=NODE_TITLE, syntaxes=None):
-    ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
-    ae.add_requested_context(MRImageStorage, syntaxes or [uid.ExplicitVRLittleEndian])
-    ae.add_requested_context(Verification)
-    return heed_rejection(ae.associate("127.0.0.1", port, ae_title=called))
+def ask(port, syntaxes=(uid.ExplicitVRLittleEndian,), **more):
+    return associate(port, (MRImageStorage, list(syntaxes)), Verification, seconds=10, **more)
 
 
 def store(port, ds):
     """Send one dataset and return the status."""
-    association = associate(port)
+    association = ask(port)
     assert association.is_established
     status = association.send_c_store(ds).Status
     association.release()
@@ -87,7 +82,7 @@ def us(port: int) -> Destination:
 
 
 def test_a_known_peer_is_let_in_and_echoed(listen):
-    association = associate(listen())
+    association = ask(listen())
     assert association.send_c_echo().Status == 0x0000
     association.release()
 
@@ -111,7 +106,7 @@ REJECTED = [
 
 @pytest.mark.parametrize(("receiver", "request_", "reason"), REJECTED)
 def test_a_stranger_is_rejected_and_told_why(listen, receiver, request_, reason):
-    association = associate(listen(**receiver), **request_)
+    association = ask(listen(**receiver), **request_)
     assert association.is_rejected
     assert association.acceptor.primitive.reason_str == reason
 
@@ -124,20 +119,20 @@ ADMITTED = [
 
 @pytest.mark.parametrize(("receiver", "calling"), ADMITTED)
 def test_address_and_open_list_are_heeded(listen, receiver, calling):
-    association = associate(listen(**receiver), calling=calling)
+    association = ask(listen(**receiver), calling=calling)
     assert association.is_established
     association.release()
 
 
 def test_one_association_too_many_is_rejected_until_another_ends(listen):
     port = listen(max_associations=1)
-    first, second = associate(port), associate(port)
+    first, second = ask(port), ask(port)
     assert first.is_established
     assert second.is_rejected
     assert second.acceptor.primitive.reason_str == "Local limit exceeded"
     first.release()
     deadline = time.monotonic() + 5
-    while (third := associate(port)).is_rejected and time.monotonic() < deadline:
+    while (third := ask(port)).is_rejected and time.monotonic() < deadline:
         time.sleep(0.05)
     assert third.is_established
     third.release()
@@ -152,7 +147,7 @@ def test_a_flood_of_connections_is_cut_off_and_leaves_room_again(listen):
         connection.close()
     time.sleep(1.5)
     deadline = time.monotonic() + 15.0
-    while not (association := associate(port)).is_established and time.monotonic() < deadline:
+    while not (association := ask(port)).is_established and time.monotonic() < deadline:
         time.sleep(0.2)
     assert association.is_established
     association.release()
@@ -195,7 +190,7 @@ def big_endian(ds) -> bytes:
 
 
 def test_deflated_is_not_taken(listen):
-    association = associate(listen(), syntaxes=[uid.DeflatedExplicitVRLittleEndian])
+    association = ask(listen(), syntaxes=[uid.DeflatedExplicitVRLittleEndian])
     assert [context.abstract_syntax for context in association.rejected_contexts] == [MRImageStorage]
     association.release()
 
@@ -225,7 +220,7 @@ def test_peers_that_send_the_same_instances_at_once_are_all_told_success(listen,
     images = [small_mr(study, number=number) for number in range(6)]
 
     def send_all(_):
-        association = associate(port)
+        association = ask(port)
         statuses = [association.send_c_store(ds).Status for ds in images]
         association.release()
         return statuses
@@ -281,7 +276,7 @@ def test_a_dataset_without_its_uids_is_refused(listen, inbox, caplog, change, st
 
 def send_raw(port, content: bytes, instance_uid: str, sop_class=MRImageStorage) -> int:
     """C-STORE bytes as they are, whatever they hold."""
-    association = associate(port)
+    association = ask(port)
     status = send_bytes(association, sop_class, instance_uid, content)
     association.release()
     return status
@@ -397,7 +392,7 @@ def test_a_pdu_that_claims_4_gb_ends_its_connection_before_it_is_read(listen, pd
 
 def test_a_pdu_over_the_limit_inside_an_association_ends_it(listen, inbox):
     port = listen()
-    association = associate(port)
+    association = ask(port)
     association.dul.socket.send(struct.pack(">BxL", 0x04, 300_000))
     deadline = time.monotonic() + 5
     while association.is_established and time.monotonic() < deadline:
@@ -457,7 +452,7 @@ def process(tmp_path):
 
 def test_sigterm_ends_the_process_with_status_0(process):
     child, port = process()
-    association = associate(port)
+    association = ask(port)
     begun = time.monotonic()
     child.terminate()
     child.join(5)

@@ -9,24 +9,14 @@ import sys
 import time
 
 import pytest
-from pynetdicom import AE
-from pynetdicom.sop_class import Verification
 
 from app.journal import JobState
 from app.phantom import PhantomOptions, make_phantom
-from app.requestor import heed_rejection
+from tests.support_peer import associate
 from tests.support_signals import letting_through
 from tests.support_study import ROOT, RunningNode
 
 SMALL = {"slices": 12, "rows": 96, "columns": 96, "pixel_mm": 2.4, "spacing_mm": 11.0, "thickness_mm": 10.0}
-
-
-def ask(port):
-    """Ask for an association; returns it, however that went."""
-    ae = AE(ae_title="SCANNER")
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
-    ae.add_requested_context(Verification)
-    return heed_rejection(ae.associate("127.0.0.1", port, ae_title="GLIOMA_NODE"))
 
 
 @pytest.fixture
@@ -63,7 +53,7 @@ def test_a_rolling_restart_loses_nothing_and_tells_peers_to_come_again(node, tmp
     assert refused.returncode == 2
     assert f"another node (process {node.process.pid})" in " ".join(refused.stderr.split())
 
-    open_one = ask(node.port)
+    open_one = associate(node.port, calling="SCANNER")
     assert open_one.is_established
     node.send(tmp_path / "first")
     node.wait(lambda: [j for j in node.jobs() if j.state is JobState.PROCESSING], 120, "no job begins")
@@ -73,7 +63,7 @@ def test_a_rolling_restart_loses_nothing_and_tells_peers_to_come_again(node, tmp
     rejected = None
     until = time.monotonic() + 60
     while rejected is None and time.monotonic() < until and node.process.poll() is None:
-        association = ask(node.port)
+        association = associate(node.port, calling="SCANNER")
         if association.is_rejected:
             rejected = association.acceptor.primitive
         elif association.is_established:
