@@ -23,7 +23,7 @@ from models.nasbranet.evaluate import evaluate
 from models.nasbranet.export import WEIGHTS, export_onnx, load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.picture import draw
-from models.nasbranet.plan import NetworkPlan
+from models.nasbranet.plan import SHIPPED_PLAN, NetworkPlan
 from models.nasbranet.quantise import quantise
 from models.nasbranet.refine_command import refine
 from models.nasbranet.report import report
@@ -64,7 +64,7 @@ app.command()(evaluate)
 @app.command()
 def export(
     run: Annotated[Path, typer.Option(help="a training's folder")],
-    plan: PlanName = "thesis",
+    plan: PlanName = SHIPPED_PLAN,
     to: Annotated[Path, typer.Option(help="ONNX file to write")] = WEIGHTS,
 ) -> None:
     """Write a trained network as ONNX and prove that it answers as the network does."""

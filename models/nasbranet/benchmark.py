@@ -23,7 +23,7 @@ from models.engine_tensorrt import TensorRtBackend
 from models.json_file import write_json
 from models.nasbranet.export import WEIGHTS, TumourProbability
 from models.nasbranet.network import NASBraNet
-from models.nasbranet.plan import NetworkPlan
+from models.nasbranet.plan import SHIPPED_PLAN, NetworkPlan
 from models.nasbranet.timing import device_header, take_turns
 
 console = Console(stderr=True)
@@ -71,7 +71,7 @@ def benchmark(
     engines: Annotated[str, typer.Option(help="of openvino, tensorrt, torch; those not possible here are said so")] = (
         "openvino,tensorrt,torch"
     ),
-    plan: Annotated[str, typer.Option(help="the network's plan, for torch")] = "thesis",
+    plan: Annotated[str, typer.Option(help="the network's plan, for torch")] = SHIPPED_PLAN,
 ) -> dict[str, Any]:
     """Time the network on each engine of this machine, in ms a slice: median and quartiles, batch by batch."""
     backends, missing = _open(weights, engines.split(","), plan)

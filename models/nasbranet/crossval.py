@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +17,9 @@ from rich.progress import Progress
 from models.json_file import write_json
 from models.nasbranet.export import load_network
 from models.nasbranet.network import NASBraNet
-from models.nasbranet.plan import NetworkPlan
+from models.nasbranet.plan import FOUND_TEACHER, SHIPPED_PLAN, NetworkPlan
 from models.training import data
-from models.training.folds import Study, refuse_other_folds, run_fold
+from models.training.folds import Study, keep_or_refuse, refuse_other_folds, run_fold
 from models.training.judge import per_patient
 from models.training.loop import Schedule
 from models.training.metrics import mean_interval
@@ -31,7 +31,7 @@ EPOCHS = "10x0.5,4x0.75,3x1"
 def cross_validate(
     data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
     out: Annotated[Path, typer.Option(help="a folder for each fold is made in it; what is there is gone on with")],
-    plan: Annotated[str, typer.Option(help="a plan of models/plans by name, or a JSON file")] = "thesis",
+    plan: Annotated[str, typer.Option(help="a plan of models/plans by name, or a JSON file")] = SHIPPED_PLAN,
     folds: Annotated[int, typer.Option(help="into how many parts the patients are divided")] = 5,
     only: Annotated[list[int] | None, typer.Option(help="train only this fold; repeatable, default all")] = None,
     epochs: Annotated[str, typer.Option(help="epochs x image scale, one after another")] = EPOCHS,
@@ -48,7 +48,7 @@ def cross_validate(
     teacher_run: Annotated[
         Path | None, typer.Option(help="cross-validation of a teacher: each fold learns from that fold's network")
     ] = None,
-    teacher_plan: Annotated[str, typer.Option(help="the teacher's plan")] = "teacher",
+    teacher_plan: Annotated[str, typer.Option(help="the teacher's plan, by name or a JSON file")] = FOUND_TEACHER,
     threads: Annotated[int, typer.Option(help="CPU threads; with 1, run two folds side by side")] = 0,
     cache: Annotated[Path, typer.Option(help="where prepared cases are kept between runs")] = Path("runs/prepared"),
 ) -> None:
@@ -70,24 +70,33 @@ def cross_validate(
         cache=cache,
     )
 
-    def first(fold: int) -> NASBraNet:
-        if start_from is None:
-            return NASBraNet(network)
-        refuse_other_folds(study, fold, start_from / f"fold_{fold}")
-        return load_network(network, start_from / f"fold_{fold}" / "last.pt")
-
+    pending = [k for k in only or range(folds) if not (out / f"fold_{k}" / "result.json").exists()]
+    begun = {} if start_from is None else _networks(study, start_from, network, pending)
+    teachers = {} if teacher_run is None else _networks(study, teacher_run, NetworkPlan.load(teacher_plan), pending)
+    settings: dict[str, object] = {
+        "plan": network.model_dump(mode="json"), "folds": folds, "epochs": epochs, "seed": seed,
+        "peak_rate": peak_rate, "patience": patience, "inner_folds": inner_folds,
+        "began_with": start_from and start_from.name, "teacher": teacher_run and teacher_run.name,
+    }  # fmt: skip
+    keep_or_refuse(out / "settings.json", settings)
     with Progress(console=console) as progress:
-        for fold in only if only else range(folds):
-            teacher = None
-            if teacher_run is not None:
-                refuse_other_folds(study, fold, teacher_run / f"fold_{fold}")
-                teacher = load_network(NetworkPlan.load(teacher_plan), teacher_run / f"fold_{fold}" / "last.pt")
-            run_fold(study, fold, partial(first, fold), out / f"fold_{fold}", progress, teacher)
+        for fold in pending:
+            make = partial(begun.__getitem__, fold) if begun else partial(NASBraNet, network)
+            run_fold(study, fold, make, out / f"fold_{fold}", progress, teachers.get(fold))
     result = gather(out, study.cases)
     began = {} if start_from is None else {"started_from": start_from.name}
-    write_json(out / "result.json", result | {"plan": network.name, "epochs": epochs, "seed": seed} | began)
+    write_json(out / "result.json", result | {"plan": Path(plan).stem, "epochs": epochs, "seed": seed} | began)
     low, high = result["dice_interval"]
     console.print(f"Dice {result['dice_mean']:.3f} ({low:.3f} to {high:.3f}), {result['patients']} patients")
+
+
+def _networks(study: Study, run: Path, plan: NetworkPlan, folds: Iterable[int]) -> dict[int, NASBraNet]:
+    """Open another cross-validation's network of each fold; raises DataError where one saw who judges that fold."""
+    opened = {}
+    for fold in folds:
+        refuse_other_folds(study, fold, run / f"fold_{fold}")
+        opened[fold] = load_network(plan, run / f"fold_{fold}" / "last.pt")
+    return opened
 
 
 def gather(out: Path, cases: Sequence[data.Case]) -> dict[str, Any]:

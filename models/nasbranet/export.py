@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models import frame
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import NetworkPlan
+from models.training.data import DataError
 from models.training.onnx_file import write_onnx
 
 WEIGHTS = Path(frame.__file__).parent / "weights" / "nasbranet" / "model.onnx"
@@ -29,9 +30,16 @@ class TumourProbability(nn.Module):
 
 
 def load_network(plan: NetworkPlan, checkpoint: Path) -> NASBraNet:
-    """Build a plan's network with a checkpoint's weights, in evaluation mode."""
+    """Build a plan's network with a checkpoint's weights, in evaluation mode.
+
+    Raises DataError where the checkpoint is of another plan.
+    """
     network = NASBraNet(plan)
-    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["network"])
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["network"]
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:  # torch names every layer that differs
+        raise DataError(f"{checkpoint} is a network of another plan than {plan.name}; say which (--plan)") from None
     return network.eval()
 
 

@@ -13,6 +13,10 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PLANS = Path(__file__).parent.parent / "plans"
+SHIPPED_PLAN = "found_small_student"
+"""The plan of the network that ships: what is trained, exported and timed where none is named."""
+FOUND_TEACHER = "found_small_teacher"
+"""The plan that the same search found for that network's teacher."""
 
 
 class Op(StrEnum):

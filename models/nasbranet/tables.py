@@ -47,6 +47,7 @@ class Row:
             "label": self.entry.label,
             "dice": _mean(list(self.patients.values())),
             "patients": len(self.patients),
+            "dice_by_patient": dict(sorted(self.patients.items())),
             "folds_done": self.folds_done,
             "folds": self.folds,
             "difference_to_nasbranet": _mean(gaps),

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from models.nasbranet.export import load_network
 from models.nasbranet.network import NASBraNet
-from models.nasbranet.plan import NetworkPlan
+from models.nasbranet.plan import FOUND_TEACHER, SHIPPED_PLAN, NetworkPlan
 from models.training import data
 from models.training.augment import Slices
 from models.training.folds import keep_or_refuse, refuse_seen, seen_by
@@ -24,7 +24,7 @@ from models.training.loop import Schedule, Trainer
 def train(
     data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
     out: Annotated[Path, typer.Option(help="folder for checkpoints and the log; an interrupted run resumes")],
-    plan: Annotated[str, typer.Option(help="a plan of models/plans by name, or a JSON file")] = "thesis",
+    plan: Annotated[str, typer.Option(help="a plan of models/plans by name, or a JSON file")] = SHIPPED_PLAN,
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases with this in their name")] = None,
     folds: Annotated[int, typer.Option(help="validation is one of this many parts; 0: train on every patient")] = 5,
     fold: Annotated[int, typer.Option(help="which part")] = 0,
@@ -40,7 +40,7 @@ def train(
         typer.Option(help="stop after so many validations without gain; never report on those patients then"),
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="a teacher's training folder, to learn from")] = None,
-    teacher_plan: Annotated[str, typer.Option(help="the teacher's plan")] = "teacher",
+    teacher_plan: Annotated[str, typer.Option(help="the teacher's plan, by name or a JSON file")] = FOUND_TEACHER,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all")] = 0,
     bias_field: Annotated[bool, typer.Option(help="remove the bias field (N4), as the node does")] = True,
     cache: Annotated[Path, typer.Option(help="where prepared cases are kept between runs")] = Path("runs/prepared"),
@@ -67,9 +67,16 @@ def train(
     if seen := sorted({name for folder in before for name in seen_by(folder)}):
         names["seen_before"] = seen  # so that what begins from this one is refused their judgement too
     keep_or_refuse(out / "split.json", names)
+    architecture = NetworkPlan.load(plan)
+    settings: dict[str, object] = {
+        "plan": architecture.model_dump(mode="json"), "epochs": epochs, "seed": seed, "peak_rate": peak_rate,
+        "empty_share": empty_share, "patience": patience, "bias_field": bias_field,
+        "began_with": init and init.parent.name, "teacher": teacher and teacher.name,
+    }  # fmt: skip
     torch.manual_seed(seed)
-    network = NASBraNet(NetworkPlan.load(plan)) if init is None else load_network(NetworkPlan.load(plan), init)
+    network = NASBraNet(architecture) if init is None else load_network(architecture, init)
     learnt = None if teacher is None else load_network(NetworkPlan.load(teacher_plan), teacher / "last.pt")
+    keep_or_refuse(out / "settings.json", settings)
     with Progress(console=console) as progress:
 
         def prepare(part: list[data.Case]) -> list[data.Prepared]:

@@ -238,6 +238,7 @@ def test_a_comparison_trains_resumes_and_tells_what_is_missing(run, tmp_path):
     content = json.loads((out / "compare.json").read_text())
     unet, ours, *_ = content["table_4_5"]
     assert (unet["folds_done"], unet["patients"]) == (1, 2)
+    assert unet["dice"]["mean"] == pytest.approx(sum(unet["dice_by_patient"].values()) / 2)
     assert 0.0 <= unet["dice"]["interval"][0] <= unet["dice"]["mean"] <= unet["dice"]["interval"][1] <= 1.0
     assert ours["dice"] is None
     ready, lacking = content["commands"]

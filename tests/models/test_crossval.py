@@ -61,6 +61,21 @@ def test_a_second_call_trains_nothing(done):
     assert {path: path.stat().st_mtime_ns for path in cv.glob("fold_*/*.pt")} == before
 
 
+@pytest.mark.parametrize(("changed", "told"), [(["--epochs", "2x0.5"], "epochs"), (["--peak-rate", 0.1], "peak_rate")])
+def test_folds_trained_in_another_way_are_not_mixed(done, changed, told):
+    cv, arguments = done
+    assert f"{cv} holds results of another {told}; choose another --out" in str(invoke(*arguments, *changed).exception)
+
+
+def test_weights_of_another_plan_are_told_as_such_and_bind_nothing(done, tmp_path):
+    cv, arguments = done
+    again = [tmp_path / "again" if a == cv else a for a in arguments]
+    refused = str(invoke(*again, "--plan", "thesis", "--start-from", cv).exception)
+    assert "fold_0/last.pt is a network of another plan than thesis" in refused
+    assert "--plan" in refused
+    assert not (tmp_path / "again").exists(), "the right plan can still be trained there"
+
+
 def test_a_second_cycle_begins_with_each_folds_own_weights(done, tmp_path):
     cv, arguments = done
     again = [tmp_path / "again" if a == cv else a for a in arguments]

@@ -8,9 +8,10 @@ import torch
 
 from models import frame
 from models.engine import Model
+from models.nasbranet.export import WEIGHTS as SHIPPED
 from models.nasbranet.export import TumourProbability, export_onnx
 from models.nasbranet.network import NASBraNet
-from models.nasbranet.plan import CellPlan, NetworkPlan, Op
+from models.nasbranet.plan import SHIPPED_PLAN, CellPlan, NetworkPlan, Op
 from models.training.onnx_file import clean
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "weights"
@@ -73,6 +74,20 @@ def test_an_exported_file_tells_its_plan_and_nothing_of_the_machine(exported):
 @pytest.mark.parametrize("path", sorted(p for p in WEIGHTS.rglob("*") if p.is_file()), ids=lambda p: p.parent.name)
 def test_no_shipped_file_names_a_place(path):
     assert not places_in(path.read_bytes())
+
+
+def test_the_plan_that_is_taken_where_none_is_named_is_the_shipped_networks():
+    shipped = NetworkPlan.load(SHIPPED_PLAN)
+    told = {p.key: p.value for p in onnx.load(SHIPPED).metadata_props}
+    assert (told["plan"], told["source"]) == (shipped.name, shipped.source)
+    trained = {tuple(i.dims) for i in onnx.load(SHIPPED).graph.initializer if len(i.dims) == 4}
+    fits = {name: shapes_of(NASBraNet(NetworkPlan.load(name))) >= trained for name in (SHIPPED_PLAN, "thesis")}
+    assert fits == {SHIPPED_PLAN: True, "thesis": False}
+
+
+def shapes_of(network):
+    """Shapes of convolutions; the auxiliary heads, which are not exported, among them."""
+    return {tuple(p.shape) for p in network.parameters() if p.dim() == 4}
 
 
 def test_stripping_takes_the_remarks_of_every_part(exported, tmp_path):
