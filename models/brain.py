@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     import torch
     from deepbet import BrainExtraction
 
+MASK_MARGIN_MM = 3.0
+"""The brain mask grows by this much in-plane, so that a tumour at the cortex is not cut."""
 SMALLEST_BRAIN_ML = 150.0
 """Less than this in view is no study of a brain, or no brain at all."""
+FEWEST_SECTIONS = 2
+"""Along each axis: deepbet interpolates between them."""
 LIKE_A_BRAIN = 0.90
 """Dice with deepbet's mask from which all that is not background counts as a stripped brain; heads stay far below."""
 EMPTY_EDGE = 0.98
@@ -45,6 +49,17 @@ class Outline:
     mask: BoolArray
     stripped: bool
 
+    @property
+    def margin_mm(self) -> float:
+        """How far beyond the mask a network is shown the image, in-plane."""
+        return margin_mm(stripped=self.stripped)
+
+
+def margin_mm(*, stripped: bool) -> float:
+    """How far beyond the brain's mask a network is shown the image, in-plane."""
+    # Around a brain that came without skull there is nothing but background, which no network has seen.
+    return 0.0 if stripped else MASK_MARGIN_MM
+
 
 def outline_brain(stack: FloatArray, spacing_mm: tuple[float, float, float]) -> Outline:
     """Outline the brain of one head image; of a stripped image, the brain is what is there.
@@ -52,13 +67,18 @@ def outline_brain(stack: FloatArray, spacing_mm: tuple[float, float, float]) -> 
     `spacing_mm` is the stack's (slice, row, column) spacing. Raises BrainNotFound where there is none.
     """
     found = _deepbet(stack)
-    region = region_in_view(stack)
-    stripped = region is not None and dice(region, found) > LIKE_A_BRAIN
-    mask = region if stripped and region is not None else found
+    region = stripped_brain(stack, found)
+    mask = found if region is None else region
     volume_ml = float(mask.sum() * np.prod(spacing_mm)) / 1000.0
     if volume_ml < SMALLEST_BRAIN_ML:
         raise BrainNotFound(f"only {volume_ml:.0f} ml of brain were found in the image")
-    return Outline(mask, stripped)
+    return Outline(mask, stripped=region is not None)
+
+
+def stripped_brain(stack: FloatArray, mask: BoolArray) -> BoolArray | None:
+    """Give what is there of an image whose skull was taken away, `mask` being its brain as seen; None with skull."""
+    region = region_in_view(stack)
+    return region if region is not None and dice(region, mask) > LIKE_A_BRAIN else None
 
 
 def brain_mask(stack: FloatArray, spacing_mm: tuple[float, float, float]) -> BoolArray:
@@ -96,6 +116,8 @@ def dice(one: BoolArray, other: BoolArray) -> float:
 
 def _deepbet(stack: FloatArray) -> BoolArray:
     """Run deepbet: a rough look at the whole image, then the mask of the part that holds the brain."""
+    if min(stack.shape) < FEWEST_SECTIONS:
+        raise BrainNotFound(f"no brain can be outlined in an image of {' x '.join(map(str, stack.shape))} voxels")
     # deepbet's canonical frame is (right to left reversed, back to front, feet to head); it needs no spacing.
     canonical = np.ascontiguousarray(stack.transpose(2, 1, 0)[::-1, ::-1, :], np.float32)
     with _ONE_AT_A_TIME:  # the extractor keeps its bounding box between the two steps

@@ -17,11 +17,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.brain import BrainNotFound, brain_mask
+from models.brain import MASK_MARGIN_MM, BrainNotFound, brain_mask
 
 __all__ = [
-    "BrainNotFound", "Placement", "brain_mask", "correct_bias", "estimate_pixel_mm", "from_frame", "network_input",
-    "place", "standardise", "to_frame", "widen",
+    "MASK_MARGIN_MM", "BrainNotFound", "Placement", "brain_mask", "correct_bias", "estimate_pixel_mm", "from_frame",
+    "network_input", "place", "standardise", "to_frame", "widen",
 ]  # fmt: skip
 
 VERSION = 2
@@ -30,8 +30,6 @@ FRAME_SIZE = 224
 """Rows and columns of the networks' input, in pixels (thesis section 4.4.1)."""
 FRAME_PIXEL_MM = 1.0
 """Side of a frame pixel: 224 of them span more than any adult brain."""
-MASK_MARGIN_MM = 3.0
-"""The brain mask grows by this much in-plane, so that a tumour at the cortex is not cut."""
 INTENSITY_LIMIT = 5.0
 """Normalised intensities are clipped here: bright vessels and fat residue carry no more than that."""
 WIDEST_SECTION_MM2 = 18_000.0

@@ -1,4 +1,4 @@
-"""What each shipped model learnt from, in one line a language, for the report page.
+"""What each shipped model learnt from: in one line a language, for the report page, and from whom, for judging it.
 
 By the model's version, the beginning of its file's SHA-256: a model that was trained anew is never given another's
 data.
@@ -11,6 +11,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from models.json_file import read_json
+
+CARDS = Path(__file__).parent / "cards"
 _FORM = TypeAdapter(dict[str, dict[str, str]])
 
 
@@ -26,3 +29,14 @@ def load_training_data(path: Path) -> Mapping[str, Mapping[str, str]]:
         return _FORM.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise TrainingDataError(f"{path} does not say what models learnt from") from error
+
+
+def taught_network(version: str, cards: Path = CARDS) -> frozenset[str] | None:
+    """Name the patients with a T1C who taught the segmenting network of a version; None where nothing tells it.
+
+    The card names the version that it is about, and the cross-validation beside it all its patients.
+    """
+    card, patients = cards / "nasbranet.md", cards / "nasbranet.crossval.json"
+    if not (card.is_file() and patients.is_file() and version in card.read_text(encoding="utf-8")):
+        return None
+    return frozenset(read_json(patients)["patients"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models import frame
+from models.brain import margin_mm
 from operators.domain import BoolArray, Contrast, FloatArray, Stack
 from operators.errors import UnusableImage
 
@@ -23,18 +24,13 @@ class NetworkView:
 
 def shown_of(stack: Stack) -> BoolArray:
     """Say which voxels of a stack a network is shown: the brain and a margin in-plane."""
-    return frame.widen(stack.brain, stack.spacing_mm[1:], _margin_mm(stack))
+    return frame.widen(stack.brain, stack.spacing_mm[1:], margin_mm(stripped=stack.stripped))
 
 
 def channel_of(stack: Stack, contrast: Contrast, placement: frame.Placement) -> FloatArray:
     """Frame one more of a stack's sequences as `view_of` does its two: (slices, rows, columns)."""
-    framed = frame.network_input([stack.images[contrast]], stack.brain, placement, _margin_mm(stack))
+    framed = frame.network_input([stack.images[contrast]], stack.brain, placement, margin_mm(stripped=stack.stripped))
     return framed[:, 0]
-
-
-def _margin_mm(stack: Stack) -> float:
-    # Around a brain that came without skull there is nothing but background, which no network has seen.
-    return 0.0 if stack.stripped else frame.MASK_MARGIN_MM
 
 
 def view_of(stack: Stack) -> NetworkView:
@@ -43,4 +39,5 @@ def view_of(stack: Stack) -> NetworkView:
         raise UnusableImage("no brain is seen on T1C")
     placement = frame.place(stack.brain, stack.spacing_mm[1:])
     channels = [stack.images[c] for c in CHANNELS]
-    return NetworkView(frame.network_input(channels, stack.brain, placement, _margin_mm(stack)), placement)
+    margin = margin_mm(stripped=stack.stripped)
+    return NetworkView(frame.network_input(channels, stack.brain, placement, margin), placement)

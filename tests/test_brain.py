@@ -54,6 +54,12 @@ def test_a_stripped_image_is_left_as_it_is(background):
     assert dice(found.mask, truth) > 0.98
 
 
+@pytest.mark.parametrize("shape", [(1, 64, 64), (8, 1, 64)])
+def test_where_there_is_one_section_alone_no_brain_is_found(shape):
+    with pytest.raises(BrainNotFound, match=" x ".join(map(str, shape))):
+        outline_brain(np.ones(shape, np.float32), SPACING)
+
+
 def cleared_around(image: np.ndarray) -> np.ndarray:
     """Vendors clear the air around a head."""
     body = ndimage.binary_fill_holes(ndimage.binary_opening(image > 60, iterations=2))

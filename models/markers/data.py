@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from models import frame
+from models.brain import Outline
 from models.markers.batch import SliceBatch
 from models.markers.labels import Subject
 from models.markers.slices import SEQUENCES, encode_metadata
@@ -76,7 +77,9 @@ def load_slices(subject: Subject, cache: Path, pixels: int = PIXELS) -> TumourSl
     images, tumour = subject.case.read()
     names = sequences_of(subject)
     key = f"marker {frame.VERSION} {frame.FRAME_SIZE} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2} {names}"
-    make = partial(_to_frame, subject, images, tumour, cache, names)
+    outlined = data.outline(subject.case, images, cache)
+    key += " stripped" if outlined.stripped else ""
+    make = partial(_to_frame, images, tumour, outlined, names)
     arrays = data.kept(cache, f"{subject.case.name}-marker", [images, tumour], key, make)
     if not len(arrays["tumour"]):
         raise data.DataError(f"{subject.case.name} holds no tumour; leave it out (--leave-out)")
@@ -92,14 +95,14 @@ def _shrunk(array: NDArray[Any], pixels: int) -> Tensor:
 
 
 def _to_frame(
-    subject: Subject, images: NDArray[np.uint8], tumour: NDArray[np.bool_], cache: Path, names: Sequence[str]
+    images: NDArray[np.uint8], tumour: NDArray[np.bool_], outlined: Outline, names: Sequence[str]
 ) -> dict[str, Any]:
     """Correct, standardise, strip and resample: images (S, sequences, 224, 224), tumour (S, 224, 224)."""
-    brain = data.outline(subject.case, images, cache)
+    brain = outlined.mask
     pixel = frame.estimate_pixel_mm(brain)
     spacing, placement = (data.ASSUMED_SLICE_MM, pixel, pixel), frame.place(brain, (pixel, pixel))
     holds = tumour.any(axis=(1, 2))
-    wide = frame.to_frame(frame.widen(brain, (pixel, pixel))[holds], placement, linear=False)
+    wide = frame.to_frame(frame.widen(brain, (pixel, pixel), outlined.margin_mm)[holds], placement, linear=False)
     framed = []
     for name in names:
         stack = images[..., SOURCE[name]].astype(np.float32)
@@ -156,6 +159,13 @@ class SliceSet(Dataset[Item]):
         self.indices = drawn if self.side_by_side else [drawn[i] for i in rng.permutation(len(drawn))]
         pixels = self.cases[0].images.shape[-1]
         self.augment = augmentation(int(rng.integers(2**31)), pixels)
+        self.epoch = epoch
+
+    def begin_worker(self, number: int) -> None:
+        """Seed the augmentation of a DataLoader's worker, as models.training.augment.Slices does and for its reason."""
+        if number:
+            rng = np.random.default_rng([self.seed, self.epoch, number])
+            self.augment = augmentation(int(rng.integers(2**31)), self.cases[0].images.shape[-1])
 
     def _draw(self, slices: list[tuple[int, int]], rng: np.random.Generator) -> list[tuple[int, int]]:
         """Draw a patient's slices: none twice while there are others."""

@@ -16,7 +16,6 @@ import numpy as np
 
 import models
 from models.brain import BrainNotFound
-from models.json_file import read_json
 from models.markers.calibration import Calibration
 from models.markers.crossval import OUTCOMES
 from models.markers.figure_model import FigureModel, doubt, is_child
@@ -24,6 +23,7 @@ from models.markers.found import Finder, Sight, described
 from models.markers.labels import Subject
 from models.markers.metrics import Estimate, auc, by_site, measure_what_can_be
 from models.markers.outcomes import Outcome, PatientOutcome
+from models.provenance import taught_network
 from models.training import data
 from models.training.metrics import mean_interval
 
@@ -31,8 +31,6 @@ HOME = Path(models.__file__).parent
 CARDS = HOME / "cards"
 FOLDERS: Mapping[str, str] = {"idh": "idh", "codel": "1p19q", "mgmt": "mgmt", "proliferation": "proliferation"}
 """Where in models/weights/markers the model of each marker lies."""
-SEGMENTED = "nasbranet.crossval.json"
-"""Of the cards: names the patients with a true T1C from whom the segmenting network that ships learnt."""
 NOT_ASSESSED, INDETERMINATE = "not assessed", "indeterminate"
 NO_T1C, NO_BRAIN, NO_TUMOUR = "no true T1 with contrast agent", "no brain is seen", "no tumour was found"
 OUTSIDE = "no tumour lies within the brain"
@@ -95,10 +93,7 @@ class Learnt:
 
     def with_network(self, version: str) -> Learnt:
         """Add whom the segmenting network of a version saw: its card names the version that it is about."""
-        card, patients = CARDS / "nasbranet.md", CARDS / SEGMENTED
-        if not (card.is_file() and patients.is_file() and version in card.read_text(encoding="utf-8")):
-            return replace(self, by_network=None)
-        return replace(self, by_network=frozenset(read_json(patients)["patients"]))
+        return replace(self, by_network=taught_network(version, CARDS))
 
 
 def learnt_from(marker: str, folder: Path, calibration: Calibration) -> Learnt:

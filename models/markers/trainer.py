@@ -118,7 +118,10 @@ class MarkerTrainer:
 
     def _batches(self) -> Iterator[tuple[SliceBatch, Tensor]]:
         """Yield the epoch's batches in the order that the slice set has drawn."""
-        loader = DataLoader(self.slices, self.batch, drop_last=True, num_workers=self.schedule.workers)
+        loader = DataLoader(
+            self.slices, self.batch, drop_last=True,
+            num_workers=self.schedule.workers, worker_init_fn=self.slices.begin_worker,
+        )  # fmt: skip
         for images, mask, present, metadata, target in loader:
             laid = images.to(self.device, memory_format=torch.channels_last)
             there = (part.to(self.device) for part in (mask, present, metadata))

@@ -14,6 +14,7 @@ from rich.progress import track
 from scipy.ndimage import gaussian_filter
 
 from models import frame, novelty
+from models.brain import BrainNotFound
 from models.engine import Model, ModelError
 from models.engine_openvino import CpuSettings, OpenVinoBackend
 from models.nasbranet.benchmark import benchmark, tune
@@ -29,6 +30,7 @@ from models.nasbranet.refine_command import refine
 from models.nasbranet.report import report
 from models.nasbranet.search_command import latency_table, search
 from models.nasbranet.train import train
+from models.refine import RefinementError
 from models.training import data
 from models.training.judge import network_view, segmenter
 from models.training.novelty_fit import fit_reference
@@ -37,7 +39,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__d
 console = Console(stderr=True)
 
 INPUTS = Path(frame.__file__).parent / "inputs" / "nasbranet.json"
-Data = Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")]
+Data = Annotated[Path, typer.Option("--data", help=data.DATA_HELP)]
 Cache = Annotated[Path, typer.Option(help="where prepared cases are kept between runs")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="leave out cases whose name has this in it; repeatable")]
 PlanName = Annotated[str, typer.Option("--plan", help="a plan of models/plans by name, or a JSON file")]
@@ -123,7 +125,12 @@ def run() -> None:
     logging.basicConfig(level=logging.WARNING)
     try:
         app()
-    except (data.DataError, ModelError, ValidationError, OSError) as error:
+    except ValidationError as error:  # pydantic's own words take several lines and end in an address
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        console.print(f"[red]error:[/] {error.title}: {where}: {first['msg']}", highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except (data.DataError, RefinementError, BrainNotFound, ModelError, OSError) as error:
         console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
 

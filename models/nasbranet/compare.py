@@ -2,8 +2,9 @@
 
 Every network trains on the same folds by patient with the same trainer, schedule and seed. Each fold lies in a
 folder of its own, so a run can be broken off and taken up again, and networks be added later; the tables show what is
-there. Folds come first, networks second: a comparison that is broken off early is still one of like with like.
-Times are taken anew at each call, all networks in the same run.
+there, and of networks without a folder what an earlier report says. Folds come first, networks second: a comparison
+that is broken off early is still one of like with like. Times are taken anew at each call, all networks in the same
+run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from rich.progress import Progress
 from models import frame
 from models.engine import EngineChoice
 from models.json_file import write_json
-from models.nasbranet.cost import Speed, cost, time_networks
+from models.nasbranet.cost import Cost, Speed, cost, time_networks
+from models.nasbranet.earlier import EarlierReport, EarlierRow, read_earlier
 from models.nasbranet.export import load_network
 from models.nasbranet.latency import sensitivities
 from models.nasbranet.latency_table import LatencyTable, MissingLatency
@@ -35,7 +37,7 @@ from models.nasbranet.space import SearchSpace
 from models.nasbranet.tables import Report, Row, relative_times
 from models.nasbranet.timing import device_header
 from models.training import data
-from models.training.folds import Study, keep_or_refuse, refuse_other_folds, run_fold
+from models.training.folds import Study, check_folds, keep_or_refuse, refuse_other_folds, run_fold
 from models.training.judge import per_patient
 from models.training.loop import Schedule
 
@@ -44,7 +46,7 @@ console = Console(stderr=True)
 
 
 def compare(
-    data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
+    data_folder: Annotated[Path, typer.Option("--data", help=data.DATA_HELP)],
     out: Annotated[Path, typer.Option(help="folder for a folder a network and fold, and compare.md, compare.json")],
     networks: Annotated[str, typer.Option(help="which to train, with commas between; all: every one")] = "all",
     plan: Annotated[str, typer.Option(help="NASBraNet's plan: of models/plans by name, or a JSON file")] = "thesis",
@@ -64,6 +66,9 @@ def compare(
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases by a part of their name")] = None,
     latency_table: Annotated[Path | None, typer.Option(help="the search's table of times, for tables 4-1, 4-2")] = None,
     space: Annotated[Path | None, typer.Option(help="JSON of that table's search space, where it does not say")] = None,
+    earlier: Annotated[
+        Path | None, typer.Option(help="an earlier run's compare.json, for networks of which OUT has no fold")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="timed calls a network; 0 takes no times")] = 50,
     engine: Annotated[EngineChoice, typer.Option(help="that is timed; auto: a GPU's where there is one")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of training; 0 leaves it to torch")] = 0,
@@ -84,9 +89,12 @@ def compare(
         inner_folds=inner_folds,
         cache=cache,
     )
+    check_folds(study.cases, folds, ())
     entries = roster(NetworkPlan.load(plan), None if teacher is None else NetworkPlan.load(teacher))
     chosen = choose(entries, networks)
     settings = _settings(study)
+    costs = {entry.name: cost(entry.make()) for entry in entries if entry.make is not None}
+    before = None if earlier is None else read_earlier(earlier, settings, costs)
     keep_or_refuse(out / "settings.json", settings)
     for entry in entries:
         described = out / entry.name / "network.json"
@@ -99,10 +107,10 @@ def compare(
     report = Report(
         device=_device(speeds),
         settings=settings,
-        rows=_rows(entries, study, out, speeds),
+        rows=_rows(entries, study, out, costs, speeds, before.rows if before else {}),
         operators=operators,
         command=_command(study, plan, teacher, leave_out or ()),
-        **_from_latency_table(latency_table, space),
+        **_from_latency_table(latency_table, space, before),
     )
     write_json(out / "compare.json", report.content())
     (out / "compare.md").write_text(report.markdown(), encoding="utf-8")
@@ -169,15 +177,20 @@ def _time_all(entries: Sequence[Entry], rounds: int, engine: EngineChoice) -> di
     return time_networks(built, rounds, engine)
 
 
-def _rows(entries: Sequence[Entry], study: Study, out: Path, speeds: Mapping[str, Speed]) -> list[Row]:
-    """Collect what is known of each network."""
+def _rows(
+    entries: Sequence[Entry], study: Study, out: Path,
+    costs: Mapping[str, Cost], speeds: Mapping[str, Speed], before: Mapping[str, EarlierRow],
+) -> list[Row]:  # fmt: skip
+    """Collect what is known of each network; what was known before counts where no fold is done now."""
     rows = []
     for entry in entries:
         patients, done = collect(study, entry, out)
+        earlier = None if done else before.get(entry.name)
         rows.append(
             Row(
-                entry=entry, patients=patients, folds_done=done, folds=study.folds,
-                cost=None if entry.make is None else cost(entry.make()), speed=speeds.get(entry.name),
+                entry=entry, patients=earlier.dice_by_patient if earlier else patients,
+                folds_done=earlier.folds_done if earlier else done, folds=study.folds,
+                cost=costs.get(entry.name), speed=speeds.get(entry.name), earlier=earlier,
             )
         )  # fmt: skip
     return rows
@@ -221,13 +234,13 @@ def _device(speeds: Mapping[str, Speed]) -> dict[str, str]:
     return {"processor": header["processor"], "engine": engine, "torch": header["torch"]}
 
 
-def _from_latency_table(path: Path | None, space: Path | None) -> dict[str, Any]:
-    """Read what the search measured; without a table these parts of the report say so.
+def _from_latency_table(path: Path | None, space: Path | None, before: EarlierReport | None) -> dict[str, Any]:
+    """Read what the search measured; without a table, what was read before, or these parts of the report say so.
 
     Raises DataError where the table was measured for another space.
     """
     if path is None:
-        return {"searched": None, "sensitivities": None}
+        return {"searched": None, "sensitivities": None} if before is None else before.of_latency_table()
     table = LatencyTable.load(path)
     lattice = SearchSpace.model_validate(table.space)  # the thesis's where it does not say
     if space is not None:

@@ -19,7 +19,7 @@ from models.nasbranet.export import load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import FOUND_TEACHER, SHIPPED_PLAN, NetworkPlan
 from models.training import data
-from models.training.folds import Study, keep_or_refuse, refuse_other_folds, run_fold
+from models.training.folds import Study, check_folds, keep_or_refuse, refuse_other_folds, run_fold
 from models.training.judge import per_patient
 from models.training.loop import Schedule
 from models.training.metrics import mean_interval
@@ -29,12 +29,14 @@ EPOCHS = "10x0.5,4x0.75,3x1"
 
 
 def cross_validate(
-    data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
+    data_folder: Annotated[Path, typer.Option("--data", help=data.DATA_HELP)],
     out: Annotated[Path, typer.Option(help="a folder for each fold is made in it; what is there is gone on with")],
     plan: Annotated[str, typer.Option(help="a plan of models/plans by name, or a JSON file")] = SHIPPED_PLAN,
     folds: Annotated[int, typer.Option(help="into how many parts the patients are divided")] = 5,
     only: Annotated[list[int] | None, typer.Option(help="train only this fold; repeatable, default all")] = None,
     epochs: Annotated[str, typer.Option(help="epochs x image scale, one after another")] = EPOCHS,
+    batch: Annotated[int, typer.Option(min=1, help="slices a step")] = Schedule.batch,
+    workers: Annotated[int, typer.Option(min=0, help="processes that read and augment slices")] = Schedule.workers,
     seed: Annotated[int, typer.Option(help="of the folds, the weights and the augmentation")] = 0,
     peak_rate: Annotated[float, typer.Option(help="highest learning rate of the one-cycle schedule")] = 2e-3,
     start_from: Annotated[
@@ -65,16 +67,19 @@ def cross_validate(
         cases=data.usable(everyone, leave_out or ()),
         helpers=data.flair_only(everyone, leave_out or ()),
         folds=folds,
-        schedule=Schedule.parse(epochs, seed=seed, peak_rate=peak_rate, patience=patience),
+        schedule=Schedule.parse(
+            epochs, batch=batch, workers=workers, seed=seed, peak_rate=peak_rate, patience=patience
+        ),
         inner_folds=inner_folds,
         cache=cache,
     )
+    check_folds(study.cases, folds, only or ())
 
     pending = [k for k in only or range(folds) if not (out / f"fold_{k}" / "result.json").exists()]
     begun = {} if start_from is None else _networks(study, start_from, network, pending)
     teachers = {} if teacher_run is None else _networks(study, teacher_run, NetworkPlan.load(teacher_plan), pending)
     settings: dict[str, object] = {
-        "plan": network.model_dump(mode="json"), "folds": folds, "epochs": epochs, "seed": seed,
+        "plan": network.model_dump(mode="json"), "folds": folds, "epochs": epochs, "batch": batch, "seed": seed,
         "peak_rate": peak_rate, "patience": patience, "inner_folds": inner_folds,
         "began_with": start_from and start_from.name, "teacher": teacher_run and teacher_run.name,
     }  # fmt: skip

@@ -47,14 +47,14 @@ def decode(architecture: Architecture, ends: Sequence[int], name: str, source: s
     paths = [_steps(architecture, path_to(architecture, end), allow_skip=architecture.searches_width) for end in ends]
     shared = _shared(paths)
     kept = _without_skips(architecture.space, paths, shared)
-    shared_kept = sum(1 for step in kept[0] if step in paths[0][:shared])
+    common = {step.node for step in paths[0][:shared]}  # by node: a skip that had to stay is another step by now
     space = architecture.space
     searched = architecture.searches_width
     return NetworkPlan(
         name=name, source=source, in_channels=2, classes=2,
         stem_expansion=space.student_stem if searched else space.teacher_stem,
         head_expansion=space.student_head if searched else space.expansions[-1],
-        shared=shared_kept,
+        shared=sum(step.node in common for step in kept[0]),
         branches=tuple(
             tuple(CellPlan(op=s.op, scale=SCALES[s.end.level], expansion=s.expansion) for s in path) for path in kept
         ),

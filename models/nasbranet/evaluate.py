@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +15,10 @@ from rich.console import Console
 from rich.progress import track
 
 from models import frame
-from models.engine import Model
+from models.engine import Model, ModelError
 from models.json_file import write_json
 from models.nasbranet.export import WEIGHTS
+from models.provenance import taught_network
 from models.refine import REFINEMENT, Refinement, load_refinement
 from models.training import data
 from models.training.challenges import CHALLENGES
@@ -22,14 +26,21 @@ from models.training.judge import network_view, per_patient
 from models.training.metrics import dice, mean_interval
 
 
+@dataclass(frozen=True)
+class CaseJudged:
+    """What a network made of one case."""
+
+    dice: float
+    expected_dice: float | None
+    """What the network expects of itself, calibrated; None where it found nothing, as that says nothing."""
+
+
 def evaluate(
-    data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
+    data_folder: Annotated[Path, typer.Option("--data", help=data.DATA_HELP)],
     json_file: Annotated[Path, typer.Option("--json", help="result file")],
     weights: Annotated[Path, typer.Option(help="ONNX file")] = WEIGHTS,
     split: Annotated[Path | None, typer.Option(help="a training's split.json: only its validation cases count")] = None,
-    refinement: Annotated[
-        Path, typer.Option(help="post-processing, by refine; where there is no file, none")
-    ] = REFINEMENT,
+    refinement: Annotated[Path, typer.Option(help="post-processing and calibration, by refine")] = REFINEMENT,
     challenges: Annotated[
         bool, typer.Option(help="judge spoilt copies too: stripped, noisy, without T1C and others")
     ] = False,
@@ -39,46 +50,119 @@ def evaluate(
 ) -> None:
     """Measure Dice by patient (3-D over a patient's slices), its mean and 95 % interval over patients.
 
-    Cases without a true T1C are left out of the mean; what FLAIR alone gives there is told apart.
+    Cases without a true T1C are left out of the mean; what FLAIR alone gives there is told apart. A case that cannot
+    be judged is named with the reason, and the others go on. Patients whom the network learnt from are warned of.
     """
     console = Console(stderr=True)
     everyone = data.read_cases(data_folder)
     cases, alone = data.usable(everyone, leave_out or ()), data.flair_only(everyone, leave_out or ())
     if split is not None:
         cases, alone = data.of_split(cases, split, "validation"), data.of_split(alone, split, "validation")
-    if not cases:
-        raise data.DataError(f"{data_folder} has no case with a true T1C to evaluate on")
+    if not (cases or alone):
+        raise data.DataError(f"{data_folder} has no case to evaluate on")
+    if refinement != REFINEMENT and not refinement.is_file():
+        raise data.DataError(f"no post-processing at {refinement}; leave --refinement out for what ships")
     model, settings = Model(weights.parent.name, weights), load_refinement(refinement)
+    judge = partial(_judge_all, model, settings, partial(data.prepare, cache=cache, bias_field=bias_field), console)
 
-    def judge(case: data.Case, challenge: str = "as it is") -> float:
-        return case_dice(model, settings, data.prepare(case, cache, bias_field=bias_field), challenge)
-
-    by_case = {case.name: judge(case) for case in track(cases, "evaluating", console=console)}
-    by_patient = per_patient(cases, by_case)
-    mean, interval = mean_interval(list(by_patient.values()))
-    result: dict[str, Any] = {
-        "dice_mean": mean, "dice_interval": list(interval), "patients": by_patient, "cases": by_case,
-        "without_t1c": {case.name: judge(case) for case in alone},
-        "left_out": [c.name for c in everyone if c.name not in by_case],
+    judged, failed = judge(cases, "evaluating")
+    judged_alone, failed_alone = judge(alone, "without T1C")
+    if not (judged or judged_alone):
+        name, reason = next(iter((failed | failed_alone).items()))
+        raise data.DataError(f"no case could be judged; {name}: {reason}")
+    result = {
+        **_summary(cases, judged), "without_t1c": {name: case.dice for name, case in judged_alone.items()},
+        "without_t1c_summary": _summary(alone, judged_alone), "failed": failed | failed_alone,
+        "left_out": [c.name for c in everyone if c.name not in judged],
+        **_whom_it_knew(model.version, [c for c in cases if c.name in judged]),
+        "confidence": _confidence(settings, judged | judged_alone),
         "model": model.name, "version": model.version, "engine": model.engine,
         "refinement": settings.model_dump(exclude={"expected", "observed"}),
     }  # fmt: skip
-    console.print(f"Dice {mean:.3f} ({interval[0]:.3f} to {interval[1]:.3f}), {len(by_patient)} patients")
+    _tell(console, "Dice", result)
+    _tell(console, "without T1C: Dice", result["without_t1c_summary"])
+    for name, reason in result["failed"].items():
+        console.print(f"[red]not judged:[/] {name}: {reason}", highlight=False, soft_wrap=True)
+    if result["warning"]:
+        console.print(f"[yellow]warning:[/] {result['warning']}", highlight=False, soft_wrap=True)
     if challenges:
         result["challenges"] = {}
         for name in list(CHALLENGES)[1:]:
-            spoilt = {case.name: judge(case, name) for case in track(cases, name, console=console)}
-            middle, (low, high) = mean_interval(list(per_patient(cases, spoilt).values()))
-            result["challenges"][name] = {"dice_mean": middle, "dice_interval": [low, high]}
-            console.print(f"{name}: Dice {middle:.3f} ({low:.3f} to {high:.3f})")
+            spoilt, _ = judge([c for c in cases if c.name in judged], name, name)
+            figures = _summary(cases, spoilt)
+            result["challenges"][name] = {key: figures[key] for key in ("dice_mean", "dice_interval")}
+            _tell(console, f"{name}: Dice", figures)
     write_json(json_file, result)
 
 
-def case_dice(model: Model, settings: Refinement, prepared: data.Prepared, challenge: str = "as it is") -> float:
-    """Dice over all of a case's slices, by the network on its engine and with post-processing."""
+def judge_case(model: Model, settings: Refinement, prepared: data.Prepared, challenge: str = "as it is") -> CaseJudged:
+    """Judge the network on its engine and with post-processing over all of a case's slices."""
     _, truth = prepared.case.read()
     view: NDArray[np.float32] = CHALLENGES[challenge](network_view(prepared))
     framed = settings.probabilities(model.run_slices, view)
     probability = frame.from_frame(framed, prepared.placement, *truth.shape[1:])
-    spacing = (data.ASSUMED_SLICE_MM, *prepared.placement.pixel_mm)
-    return dice(settings.mask(probability, spacing), truth)
+    mask = settings.mask(probability, (data.ASSUMED_SLICE_MM, *prepared.placement.pixel_mm))
+    return CaseJudged(dice(mask, truth), settings.confidence(probability, mask) if mask.any() else None)
+
+
+def _judge_all(
+    model: Model,
+    settings: Refinement,
+    prepare: Callable[[data.Case], data.Prepared],
+    console: Console,
+    cases: Sequence[data.Case],
+    description: str,
+    challenge: str = "as it is",
+) -> tuple[dict[str, CaseJudged], dict[str, str]]:
+    """Judge each case by name; beside them, of those that cannot be, the reason."""
+    judged, failed = {}, {}
+    for case in track(cases, description, console=console) if cases else ():
+        try:
+            judged[case.name] = judge_case(model, settings, prepare(case), challenge)
+        except ModelError:
+            raise  # it would fail with every case
+        except (data.DataError, frame.BrainNotFound, RuntimeError, OSError) as error:  # RuntimeError: SimpleITK's
+            failed[case.name] = str(error).strip().splitlines()[-1]
+    return judged, failed
+
+
+def _summary(cases: Iterable[data.Case], judged: Mapping[str, CaseJudged]) -> dict[str, Any]:
+    """Put cases together by patient; mean and interval are None where there is none."""
+    by_case = {name: case.dice for name, case in judged.items()}
+    by_patient = per_patient(cases, by_case)
+    mean, interval = mean_interval(list(by_patient.values())) if by_patient else (None, None)
+    return {
+        "dice_mean": mean, "dice_interval": interval and list(interval), "patients": by_patient, "cases": by_case,
+    }  # fmt: skip
+
+
+def _confidence(settings: Refinement, judged: Mapping[str, CaseJudged]) -> dict[str, Any]:
+    """Say of each case what Dice the network expects, and whether the node would warn of its outline."""
+    return {
+        name: {
+            "expected_dice": case.expected_dice, "dice": case.dice,
+            "warned": case.expected_dice is None or case.expected_dice < settings.doubtful,
+        }
+        for name, case in judged.items()
+    }  # fmt: skip
+
+
+def _whom_it_knew(version: str, cases: Sequence[data.Case]) -> dict[str, Any]:
+    """Name the patients whom this very network learnt from, as far as its card tells, with a warning."""
+    learnt = taught_network(version)
+    seen = sorted({case.patient for case in cases} & (learnt or frozenset()))
+    if learnt is None:
+        warning = f"nothing tells whom network {version} learnt from: patients judged may be among them"
+    else:
+        warning = (
+            f"{len(seen)} of {len({c.patient for c in cases})} patients taught this network: the figures are not held "
+            "out and flatter it; models/cards/nasbranet.md has those of patients never seen"
+        )
+    return {"seen_in_training": seen, "warning": warning if seen or learnt is None else None}
+
+
+def _tell(console: Console, what: str, figures: Mapping[str, Any]) -> None:
+    if figures["dice_mean"] is None:
+        return
+    low, high = figures["dice_interval"]
+    console.print(f"{what} {figures['dice_mean']:.3f} ({low:.3f} to {high:.3f}), {len(figures['patients'])} patients")

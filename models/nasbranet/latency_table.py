@@ -43,7 +43,7 @@ class LatencyTable:
         if missing := sorted(key for key in keys if key not in self.entries):
             raise MissingLatency(
                 f"{path} lacks {len(missing)} of {len(keys)} shapes of this space, as {missing[0]}; "
-                "run `latency-table` with the same --layers, --expansions and --ends"
+                "run `latency-table` with the same --layers, --expansions, --ends and --size"
             )
 
     @property

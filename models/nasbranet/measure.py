@@ -1,7 +1,9 @@
 """The measuring of the latency table: one operator after another on the device at hand.
 
-On the CPU by OpenVINO, the engine that the node runs there. On an NVIDIA GPU by torch in half precision, the node's
-there, between CUDA events: eager, so that a small operator's launch counts as well, which TensorRT would fuse away.
+On the CPU by OpenVINO, the engine that the node runs there, but in single precision and one call at a time: what an
+operator costs beside others, not what the node takes, which computes in bfloat16 where it can. On an NVIDIA GPU by
+torch in half precision, the node's there, between CUDA events: eager, so that a small operator's launch counts as well,
+which TensorRT would fuse away.
 The way on the GPU is tested by stand-ins only; it has not been run on one.
 """
 

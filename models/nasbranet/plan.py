@@ -70,8 +70,11 @@ class NetworkPlan(BaseModel):
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Self:
-        """Read a plan from a JSON file, or by name from models/plans."""
+        """Read a plan from a JSON file, or by name from models/plans; raises FileNotFoundError where there is none."""
         path = Path(name_or_path)
         if not path.suffix:
             path = PLANS / f"{name_or_path}.json"
+        if not path.is_file():
+            known = ", ".join(sorted(plan.stem for plan in PLANS.glob("*.json")))
+            raise FileNotFoundError(f"no plan {name_or_path}: neither a JSON file nor one of {known}")
         return cls.model_validate_json(path.read_text(encoding="utf-8"))

@@ -33,7 +33,7 @@ STUDY_SLICES = 26
 
 
 def quantise(
-    data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
+    data_folder: Annotated[Path, typer.Option("--data", help=data.DATA_HELP)],
     split: Annotated[Path, typer.Option(help="a split.json: training cases calibrate, validation cases judge")],
     to: Annotated[Path, typer.Option(help="ONNX file to write, where the Dice holds")],
     json_file: Annotated[Path, typer.Option("--json", help="result file")],

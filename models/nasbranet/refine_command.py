@@ -19,7 +19,7 @@ from models.training.spread_fit import MEASURES, SpreadFit, TooFewPatients, fit_
 
 
 def refine(
-    data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
+    data_folder: Annotated[Path, typer.Option("--data", help=data.DATA_HELP)],
     run: Annotated[Path, typer.Option(help="a cross-validation's folder")],
     to: Annotated[Path, typer.Option(help="JSON file to write; the node reads it beside the network")] = REFINEMENT,
     only: Annotated[

@@ -30,7 +30,7 @@ TRUTH, FOUND = (255, 60, 60), (70, 220, 255)
 
 
 def report(
-    data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
+    data_folder: Annotated[Path, typer.Option("--data", help=data.DATA_HELP)],
     run: Annotated[Path, typer.Option(help="a cross-validation's folder")],
     out: Annotated[Path, typer.Option(help="folder for the figures that the card quotes")] = CARDS,
     name: Annotated[str, typer.Option(help="what the files are called")] = "nasbranet.crossval",

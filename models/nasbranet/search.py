@@ -83,9 +83,11 @@ class Search:
         self.net = Supernet(space).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.draws = torch.Generator().manual_seed(settings.seed)
-        self.weights = torch.optim.SGD(self.net.weights(), settings.weight_rate[0], momentum=0.9, weight_decay=5e-4)
+        self.weights = torch.optim.SGD(
+            self.net.weights(), settings.weight_rate[0], settings.momentum, weight_decay=settings.weight_decay
+        )
         self.architecture = torch.optim.Adam(
-            self.net.architecture_parameters(), settings.architecture_rate, betas=(0.5, 0.999)
+            self.net.architecture_parameters(), settings.architecture_rate, settings.adam_betas
         )
         self.epoch, self.time_weight = 0, settings.time_weight
         keep_or_refuse(folder / "settings.json", self._made_with())
@@ -211,7 +213,7 @@ class Search:
     def _move_weights(self, image: Tensor, target: Tensor, *, searching: bool) -> float:
         self.net.zero_grad(set_to_none=True)
         loss = self._losses(image, target, searching=searching)
-        nn.utils.clip_grad_norm_(self.net.weights(), 5.0)
+        nn.utils.clip_grad_norm_(self.net.weights(), self.settings.gradient_limit)
         self.weights.step()
         return loss
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,18 +26,22 @@ from models.nasbranet.space import SearchSpace
 from models.training import data
 from models.training.augment import Slices
 
+EXPANSIONS, ENDS, SIZE = "16,24,32,40,48", "16,32,48", 224
+"""The thesis's space, as the options give it."""
 console = Console(stderr=True)
-Data = Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")]
+Data = Annotated[Path, typer.Option("--data", help=data.DATA_HELP)]
 Layers = Annotated[int, typer.Option(help="L, cells from stem to head")]
 Expansions = Annotated[str, typer.Option(help="widths that a cell may have, in units of its scale")]
 Ends = Annotated[str, typer.Option(help="widths of the student's stem, the student's head and the teacher's stem")]
+Size = Annotated[int, typer.Option(min=16, help="side of the images whose time is looked up, in pixels")]
 
 
 def latency_table(
     to: Annotated[Path, typer.Option(help="JSON file to write")] = Path("runs/latency.json"),
     layers: Layers = 16,
-    expansions: Expansions = "16,24,32,40,48",
-    ends: Ends = "16,32,48",
+    expansions: Expansions = EXPANSIONS,
+    ends: Ends = ENDS,
+    size: Size = SIZE,
     seconds: Annotated[float, typer.Option(help="how long each operator is timed")] = 6.0,
     threads: Annotated[int, typer.Option(help="CPU threads of each operator")] = 1,
     device: Annotated[Device | None, typer.Option(help="what is timed; default a GPU where torch has one")] = None,
@@ -46,7 +51,7 @@ def latency_table(
     On the CPU by OpenVINO in float32; on a GPU by torch in float16, between CUDA events (not yet run on a GPU).
     One that was interrupted goes on where it stopped, unless device, space or --seconds differ.
     """
-    space = _space(layers, expansions, ends)
+    space = _space(layers, expansions, ends, size)
     keys, here, unfinished = keys_of(space), device or device_at_hand(), to.with_name(f"{to.name}.unfinished")
     asked = {**space.model_dump(mode="json"), "seconds": seconds}
     begun = _begun(unfinished, asked, measured_on(threads, here))
@@ -83,8 +88,9 @@ def search(
     table: Annotated[Path, typer.Option(help="latency table of this device, by latency-table")],
     split: Annotated[Path | None, typer.Option(help="a split.json: only its training cases take part")] = None,
     layers: Layers = 16,
-    expansions: Expansions = "16,24,32,40,48",
-    ends: Ends = "16,32,48",
+    expansions: Expansions = EXPANSIONS,
+    ends: Ends = ENDS,
+    size: Size = SIZE,
     warm_up: Annotated[int, typer.Option(help="epochs of weights alone")] = 20,
     epochs: Annotated[int, typer.Option(help="epochs of architecture and weights")] = 30,
     steps: Annotated[int | None, typer.Option(help="batches an epoch; default all")] = None,
@@ -100,7 +106,12 @@ def search(
     temperature: Annotated[str, typer.Option(help="of the Gumbel draws, in the first and last epoch")] = "1,1",
     weight_rate: Annotated[str, typer.Option(help="SGD's learning rate in warm-up and in search")] = "0.02,0.01",
     rate_decay: Annotated[float, typer.Option(help="what it is multiplied by after each epoch")] = 0.978,
+    momentum: Annotated[float, typer.Option(min=0.0, help="SGD's")] = 0.9,
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="SGD's")] = 5e-4,
+    gradient_limit: Annotated[float, typer.Option(min=0.0, help="longest gradient of all weights together")] = 5.0,
     architecture_rate: Annotated[float, typer.Option(help="Adam's learning rate of alpha, beta, gamma")] = 3e-4,
+    adam_betas: Annotated[str, typer.Option(help="Adam's decay of the mean gradient and its square")] = "0.5,0.999",
+    empty_share: Annotated[float, typer.Option(min=0.0, help="tumour-free slices per tumour slice, drawn anew")] = 0.2,
     seed: Annotated[int, typer.Option(help="of groups, weights and draws")] = 0,
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases with this in their name")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all")] = 0,
@@ -112,7 +123,7 @@ def search(
     """
     if threads:
         torch.set_num_threads(threads)
-    space, times = _space(layers, expansions, ends), LatencyTable.load(table)
+    space, times = _space(layers, expansions, ends, size), LatencyTable.load(table)
     times.require(keys_of(space), table)  # now: a shape that is missed after the warm-up has cost hours
     cases = data.usable(data.read_cases(data_folder), leave_out or ())
     if split is not None:
@@ -120,11 +131,15 @@ def search(
     settings = SearchSettings(
         warm_up=warm_up, epochs=epochs, steps=steps, batch=batch, scale=scale, target_ms=target_ms,
         exponent=exponent, time_weight=time_weight, architecture_rate=architecture_rate, seed=seed,
-        penalty=PenaltyWeights(*_numbers(penalty, 3)), hold_fps=_numbers(hold_fps, 2) if hold_fps else None,
-        temperature=_numbers(temperature, 2), weight_rate=_numbers(weight_rate, 2), rate_decay=rate_decay,
+        penalty=PenaltyWeights(*_numbers("--penalty", penalty, "0.001,0.997,0.002")),
+        hold_fps=_numbers("--hold-fps", hold_fps, "155,175") if hold_fps else None,
+        temperature=_numbers("--temperature", temperature, "5,0.5"),
+        weight_rate=_numbers("--weight-rate", weight_rate, "0.02,0.01"), rate_decay=rate_decay, momentum=momentum,
+        weight_decay=weight_decay, gradient_limit=gradient_limit,
+        adam_betas=_numbers("--adam-betas", adam_betas, "0.5,0.999"), empty_share=empty_share,
     )  # fmt: skip
     with Progress(console=console) as progress:
-        groups = make_groups(cases, seed, cache, progress)
+        groups = make_groups(cases, settings, cache, progress)
         searching = Search(space, groups, times, settings, out)
         if searching.resume():
             console.print(f"resuming after epoch {searching.epoch}")
@@ -139,33 +154,35 @@ def search(
     console.print(f"plans and pictures: {out}/student.json, {out}/teacher.json, {out}/student.png, {out}/teacher.png")
 
 
-def make_groups(cases: list[data.Case], seed: int, cache: Path, progress: Progress) -> Groups:
+def make_groups(cases: list[data.Case], settings: SearchSettings, cache: Path, progress: Progress) -> Groups:
     """Divide patients for a search: two fifths for weights, two for architectures, one to judge."""
+    seed, share = settings.seed, settings.empty_share
     rest, judging = data.split(cases, 5, 0, seed)
     first, second = data.split(rest, 2, 0, seed)
 
     def prepare(part: list[data.Case]) -> list[data.Prepared]:
         return [data.prepare(case, cache) for case in progress.track(part, description="preparing")]
 
-    return Groups(Slices(prepare(first), 0.2, seed), Slices(prepare(second), 0.2, seed + 1), prepare(judging))
+    return Groups(Slices(prepare(first), share, seed), Slices(prepare(second), share, seed + 1), prepare(judging))
 
 
-def _numbers(text: str, count: int) -> Any:
-    """Read numbers with commas between; raises BadParameter where there are not `count`."""
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter(f"not numbers with commas between: {text}") from error
-    if len(found) != count:
-        raise typer.BadParameter(f"{count} numbers with commas between, not {text}")
-    return found
+def _numbers(
+    option: str, text: str, form: str, read: Callable[[str], float] = float, *, any_count: bool = False
+) -> Any:
+    """Read an option's numbers, as many as its right `form` has; raises DataError for anything else."""
+    with suppress(ValueError):
+        found = tuple(read(part) for part in text.split(","))
+        if any_count or len(found) == len(form.split(",")):
+            return found
+    kind = "whole numbers" if read is int else "numbers"
+    raise data.DataError(f"{option} is {kind} with commas between, as {form}; not {text!r}")
 
 
-def _space(layers: int, expansions: str, ends: str) -> SearchSpace:
-    stem, head, teacher = (int(chi) for chi in ends.split(","))
+def _space(layers: int, expansions: str, ends: str, size: int) -> SearchSpace:
+    stem, head, teacher = _numbers("--ends", ends, ENDS, int)
     return SearchSpace(
-        layers=layers, expansions=tuple(int(chi) for chi in expansions.split(",")),
-        student_stem=stem, student_head=head, teacher_stem=teacher,
+        layers=layers, expansions=_numbers("--expansions", expansions, EXPANSIONS, int, any_count=True),
+        student_stem=stem, student_head=head, teacher_stem=teacher, size=size,
     )  # fmt: skip
 
 

@@ -38,7 +38,18 @@ class SearchSettings:
     """SGD's learning rate at the beginning of warm-up and of search."""
     rate_decay: float = 0.978
     """What the learning rate is multiplied by after each epoch."""
+    momentum: float = 0.9
+    """SGD's."""
+    weight_decay: float = 5e-4
+    """SGD's."""
+    gradient_limit: float = 5.0
+    """Longest gradient of all weights together; a longer one is shortened to it."""
     architecture_rate: float = 3e-4
+    """Adam's learning rate of alpha, beta and gamma."""
+    adam_betas: tuple[float, float] = (0.5, 0.999)
+    """Adam's decay of the mean gradient and of its square."""
+    empty_share: float = 0.2
+    """Tumour-free slices per tumour slice, drawn anew each epoch."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,6 +57,8 @@ class SearchSettings:
             raise DataError(f"temperatures must be above 0: {self.temperature}")
         if self.hold_fps is not None and not 0.0 < self.hold_fps[0] < self.hold_fps[1]:
             raise DataError(f"frames/s to hold must be two, the lower first: {self.hold_fps}")
+        if not all(0.0 <= beta < 1.0 for beta in self.adam_betas):
+            raise DataError(f"Adam's betas must be at least 0 and below 1: {self.adam_betas}")
 
     def temperature_at(self, epoch: int) -> float:
         """Temperature in an epoch, counted from the beginning of the warm-up."""

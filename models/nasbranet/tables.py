@@ -10,21 +10,23 @@ import numpy as np
 
 from models import frame
 from models.nasbranet.cost import Cost, Speed
+from models.nasbranet.earlier import EarlierRow
 from models.nasbranet.latency_table import cell_keys
 from models.nasbranet.operator_table import SHAPE, OperatorRow
 from models.nasbranet.plan import Op
-from models.nasbranet.roster import Entry
+from models.nasbranet.roster import REFERENCES, Entry
 from models.nasbranet.space import SearchSpace
 from models.training.metrics import mean_interval
 
 THESIS_SENSITIVITIES = {"operator": 10.42, "halving": 0.01, "width": 5.54}
 """Thesis table 4-2, ms on a GTX 1080 Ti: what changing one kind of choice changes."""
 NONE = "-"
+COUNTED = "Ours count a multiplication and an addition as two; the thesis's GFLOPs, by its table 4-1, as one."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """All that is known of one network; Dice by patient is empty where no fold has been run."""
+    """All that is known of one network; Dice by patient is empty where no fold has been run, or only a summary kept."""
 
     entry: Entry
     patients: Mapping[str, float]
@@ -32,25 +34,26 @@ class Row:
     folds: int
     cost: Cost | None
     speed: Speed | None
+    earlier: EarlierRow | None = None
+    """What an earlier run found of it, where patients and folds are of that run."""
 
     @property
     def missing(self) -> bool:
         """Whether folds are yet to be run."""
         return self.folds_done < self.folds
 
-    def content(self, reference: Mapping[str, float]) -> dict[str, Any]:
-        """Say it as data for JSON; `reference` is the Dice by patient that this one's is set against."""
-        common = sorted(self.patients.keys() & reference.keys())
-        gaps = [self.patients[p] - reference[p] for p in common]
+    def content(self, references: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+        """Say it as data for JSON; `references`, by name, are the Dice by patient that this one's are set against."""
         return {
             "name": self.entry.name,
             "label": self.entry.label,
-            "dice": _mean(list(self.patients.values())),
-            "patients": len(self.patients),
+            "dice": self.earlier.content("dice") if self.earlier else _mean(list(self.patients.values())),
+            "patients": self.earlier.patients if self.earlier else len(self.patients),
             "dice_by_patient": dict(sorted(self.patients.items())),
             "folds_done": self.folds_done,
             "folds": self.folds,
-            "difference_to_nasbranet": _mean(gaps),
+            "earlier": self.earlier is not None,
+            **{f"difference_to_{name}": self._difference(name, reference) for name, reference in references.items()},
             "milliseconds": self.speed and {"median": self.speed.median, "quartiles": list(self.speed.quartiles)},
             "frames_per_second": self.speed and self.speed.frames_per_second,
             "flops": self.cost and self.cost.flops,
@@ -59,6 +62,12 @@ class Row:
             "thesis": self.entry.thesis and asdict(self.entry.thesis),
             "lacks": self.entry.lacks,
         }
+
+    def _difference(self, name: str, reference: Mapping[str, float]) -> dict[str, Any] | None:
+        """Set Dice against a network's in pairs; what an earlier run said stands where it kept no patients to pair."""
+        if self.earlier and not (self.patients and reference):
+            return self.earlier.content(f"difference_to_{name}")
+        return _mean([self.patients[p] - reference[p] for p in sorted(self.patients.keys() & reference.keys())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +88,9 @@ class Report:
 
     def content(self) -> dict[str, Any]:
         """Say it as data for JSON."""
-        reference = next((row.patients for row in self.rows if row.entry.name == "nasbranet"), {})
-        rows = [(row.entry.tables, row.content(reference)) for row in self.rows]
+        patients = {row.entry.name: row.patients for row in self.rows}
+        references = {name: patients.get(name, {}) for name in REFERENCES}
+        rows = [(row.entry.tables, row.content(references)) for row in self.rows]
         return {
             "device": dict(self.device),
             "settings": dict(self.settings),
@@ -209,30 +219,31 @@ def _sensitivity_table(sensitivities: Mapping[str, float] | None, table: Mapping
 def _network_table(rows: Sequence[Mapping[str, Any]]) -> str:
     head = [
         "network", "Dice (95 % interval)", "patients", "folds", "difference to NASBraNet, same patients",
-        "frames/s", "ms (quartiles)", "resolution", "thesis: Dice, frames/s",
+        "difference to the plan that ships, same patients", "frames/s", "ms (quartiles)", "GFLOPs", "parameters, M",
+        "resolution", "thesis: Dice, frames/s",
     ]  # fmt: skip
     body = [
         [
-            row["label"], _dice(row["dice"], row["lacks"]), str(row["patients"]), f"{row['folds_done']}/{row['folds']}",
-            _dice(row["difference_to_nasbranet"], NONE, signed=True), _number(row["frames_per_second"]),
-            _with_quartiles(row["milliseconds"]), " x ".join(map(str, row["resolution"])), _thesis(row["thesis"]),
+            row["label"], _dice(row["dice"], row["lacks"]), str(row["patients"]), _folds(row),
+            *(_dice(row[f"difference_to_{name}"], NONE, signed=True) for name in REFERENCES),
+            _number(row["frames_per_second"]), _with_quartiles(row["milliseconds"]), _giga(row["flops"]),
+            _mega(row["parameters"]), " x ".join(map(str, row["resolution"])), _thesis(row["thesis"]),
         ]
         for row in rows
     ]  # fmt: skip
-    return f"## Table 4-5: networks\n\n{_table(head, body)}"
+    return f"## Table 4-5: networks\n\n{_table(head, body)}\n\n{COUNTED}"
 
 
 def _ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
     head = ["setting", "Dice (95 % interval)", "folds", "frames/s", "GFLOPs", "parameters, M", "thesis"]
     body = [
         [
-            row["label"], _dice(row["dice"], row["lacks"]), f"{row['folds_done']}/{row['folds']}",
+            row["label"], _dice(row["dice"], row["lacks"]), _folds(row),
             _number(row["frames_per_second"]), _giga(row["flops"]), _mega(row["parameters"]), _thesis(row["thesis"]),
         ]
         for row in rows
     ]  # fmt: skip
-    remark = "Ours count a multiplication and an addition as two; the thesis's GFLOPs, by its table 4-1, as one."
-    return f"## Table 4-6: ablation\n\n{_table(head, body)}\n\n{remark}"
+    return f"## Table 4-6: ablation\n\n{_table(head, body)}\n\n{COUNTED}"
 
 
 def _missing(commands: Sequence[str]) -> str:
@@ -242,6 +253,10 @@ def _missing(commands: Sequence[str]) -> str:
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _folds(row: Mapping[str, Any]) -> str:
+    return f"{row['folds_done']}/{row['folds']}{' (earlier run)' if row['earlier'] else ''}"
 
 
 def _dice(value: Mapping[str, Any] | None, otherwise: str, *, signed: bool = False) -> str:

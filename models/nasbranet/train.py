@@ -16,13 +16,13 @@ from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import FOUND_TEACHER, SHIPPED_PLAN, NetworkPlan
 from models.training import data
 from models.training.augment import Slices
-from models.training.folds import keep_or_refuse, refuse_seen, seen_by
+from models.training.folds import check_folds, keep_or_refuse, refuse_seen, seen_by
 from models.training.judge import judge, segmenter
 from models.training.loop import Schedule, Trainer
 
 
 def train(
-    data_folder: Annotated[Path, typer.Option("--data", help="folder with labels.csv and one folder of slices a case")],
+    data_folder: Annotated[Path, typer.Option("--data", help=data.DATA_HELP)],
     out: Annotated[Path, typer.Option(help="folder for checkpoints and the log; an interrupted run resumes")],
     plan: Annotated[str, typer.Option(help="a plan of models/plans by name, or a JSON file")] = SHIPPED_PLAN,
     leave_out: Annotated[list[str] | None, typer.Option(help="leave out cases with this in their name")] = None,
@@ -30,6 +30,8 @@ def train(
     fold: Annotated[int, typer.Option(help="which part")] = 0,
     seed: Annotated[int, typer.Option(help="of the split, the weights and the augmentation")] = 0,
     epochs: Annotated[str, typer.Option(help="epochs x image scale, one after another")] = "14x0.5,10x0.75,12x1",
+    batch: Annotated[int, typer.Option(min=1, help="slices a step")] = Schedule.batch,
+    workers: Annotated[int, typer.Option(min=0, help="processes that read and augment slices")] = Schedule.workers,
     empty_share: Annotated[float, typer.Option(help="tumour-free slices per tumour slice, drawn anew")] = 0.4,
     init: Annotated[Path | None, typer.Option(help="begin from this training's weights (its last.pt)")] = None,
     peak_rate: Annotated[float, typer.Option(help="highest learning rate of the one-cycle schedule")] = 2e-3,
@@ -51,10 +53,13 @@ def train(
         torch.set_num_threads(threads)
     if folds == 0 and patience is not None:
         raise data.DataError("--patience needs validation patients; give --folds")
+    schedule = Schedule.parse(epochs, batch=batch, workers=workers, peak_rate=peak_rate, seed=seed, patience=patience)
     everyone = data.read_cases(data_folder)
     cases = data.usable(everyone, leave_out or ())
     if within is not None:
         cases = data.of_split(cases, within, "training")
+    if folds:
+        check_folds(cases, folds, [fold])
     training, held = data.split(cases, folds, fold, seed) if folds else (cases, [])
     if flair_only:
         helpers = data.flair_only(everyone, leave_out or ())
@@ -69,8 +74,8 @@ def train(
     keep_or_refuse(out / "split.json", names)
     architecture = NetworkPlan.load(plan)
     settings: dict[str, object] = {
-        "plan": architecture.model_dump(mode="json"), "epochs": epochs, "seed": seed, "peak_rate": peak_rate,
-        "empty_share": empty_share, "patience": patience, "bias_field": bias_field,
+        "plan": architecture.model_dump(mode="json"), "epochs": epochs, "batch": batch, "seed": seed,
+        "peak_rate": peak_rate, "empty_share": empty_share, "patience": patience, "bias_field": bias_field,
         "began_with": init and init.parent.name, "teacher": teacher and teacher.name,
     }  # fmt: skip
     torch.manual_seed(seed)
@@ -84,7 +89,6 @@ def train(
             return [data.prepare(case, cache, bias_field=bias_field) for case in shown]
 
         slices, watched = Slices(prepare(training), empty_share, seed), prepare(held)
-        schedule = Schedule.parse(epochs, peak_rate=peak_rate, seed=seed, patience=patience)
         trainer = Trainer(network, slices, schedule, out, learnt)
         if trainer.resume():
             console.print(f"resuming after epoch {trainer.epoch}")

@@ -115,6 +115,16 @@ class Slices(Dataset[tuple[Tensor, Tensor]]):
         drawn = rng.choice(len(self.empty), wanted, replace=False)
         self.indices = self.tumour + [self.empty[i] for i in drawn]
         self.augment = augmentation(int(rng.integers(2**31)))
+        self.epoch = epoch
+
+    def begin_worker(self, number: int) -> None:
+        """Seed the augmentation of a DataLoader's worker: each has a copy of the same, and would draw alike.
+
+        The first keeps it, so that one worker draws what none does.
+        """
+        if number:
+            rng = np.random.default_rng([self.seed, self.epoch, number])
+            self.augment = augmentation(int(rng.integers(2**31)))
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -1,8 +1,8 @@
 """Training cases: folders of slices with hand-drawn masks, brought to the networks' frame.
 
-A data folder holds `labels.csv` (columns case, patient, has_t1c, site and others) and one folder a case with
-`NNN.webp` (channels T1, FLAIR, T1C; 8 bit) and `NNN_mask.png`. Pixel spacing is not recorded there, so it is
-estimated from the size of the brain (models.frame).
+A data folder holds `labels.csv` (columns case, patient, and where known has_t1c, site and others) and one folder a
+case with `NNN.webp` (channels T1, FLAIR, T1C; 8 bit) and `NNN_mask.png`, numbered from feet to head. Pixel spacing is
+not recorded there, so it is estimated from the size of the brain (models.frame).
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,14 +23,24 @@ from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
 from models import frame
+from models.brain import BrainNotFound, Outline, stripped_brain
 
 FIELD = 256
 """Side of a prepared slice in frame pixels: the frame and room around it for augmentation."""
 MASK_VERSION = "1"
 """Counts up when the brain's outline changes; masks take longest, and outlive changes of the frame."""
 ASSUMED_SLICE_MM = 5.0
-"""Slice spacing where none is recorded; only the bias field's grid depends on it."""
+"""Slice spacing, as none is recorded: the bias field's grid depends on it, and every volume in ml."""
 T1, FLAIR, T1C = 0, 1, 2
+_NAMES = {T1: "T1", FLAIR: "FLAIR", T1C: "T1C"}
+_YES, _NO = {"true", "1", "yes", "y"}, {"false", "0", "no", "n"}
+
+
+DATA_HELP = (
+    "folder with labels.csv (columns case, patient; has_t1c where a T1C may be missing) and a folder a case: NNN.webp "
+    "with T1, FLAIR, T1C as red, green, blue, and NNN_mask.png with the drawn tumour, numbered from feet to head"
+)
+"""What a command that reads such a folder says of it."""
 
 
 class DataError(ValueError):
@@ -48,15 +59,30 @@ class Case:
     folder: Path
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Read the images (slices, rows, columns, 3) and the tumour mask (slices, rows, columns)."""
-        slices = sorted(self.folder.glob("*.webp"))
-        if not slices:
-            raise DataError(f"{self.folder.name} holds no NNN.webp slices")
+        """Read the images (slices, rows, columns, 3) and the tumour mask (slices, rows, columns).
+
+        Raises DataError where slices or masks are missing, cannot be read, or are not of one size.
+        """
+        slices = self.slices()
         masks = [path.with_name(f"{path.stem}_mask.png") for path in slices]
         if missing := [path.name for path in masks if not path.exists()]:
             raise DataError(f"{self.folder.name} lacks {missing[0]}")
-        images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in slices])
-        return images, np.stack([np.asarray(Image.open(path).convert("L")) > 0 for path in masks])
+        images, drawn = [_read(path, "RGB") for path in slices], [_read(path, "L") for path in masks]
+        rows, columns = images[0].shape[:2]
+        for path, array in zip([*slices, *masks], [*images, *drawn], strict=True):
+            if array.shape[:2] != (rows, columns):
+                size = " x ".join(map(str, array.shape[:2]))
+                raise DataError(
+                    f"{self.folder.name}/{path.name} has {size} pixels, {slices[0].name} {rows} x {columns}"
+                )
+        return np.stack(images), np.stack(drawn) > 0
+
+    def slices(self) -> list[Path]:
+        """List the image files from feet to head, by number; raises DataError where there are none."""
+        found = sorted(self.folder.glob("*.webp"), key=lambda path: (_number(path.stem), path.stem))
+        if not found:
+            raise DataError(f"{self.folder.name} holds no NNN.webp slices")
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,17 +107,48 @@ def read_cases(folder: Path) -> list[Case]:
     table = folder / "labels.csv"
     if not table.is_file():
         raise DataError(f"{folder} has no labels.csv; --data wants a folder of the form of data/tcga_lgg")
-    with table.open(newline="", encoding="utf-8") as file:
+    with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
         rows = list(csv.DictReader(file))
-    if not rows or not {"case", "patient", "has_t1c"} <= rows[0].keys():
-        raise DataError(f"{table} needs rows with the columns case, patient, has_t1c")
+    if not rows or not {"case", "patient"} <= rows[0].keys():
+        raise DataError(f"{table} needs rows with the columns case, patient")
     return [
         Case(
-            row["case"], row["patient"], row.get("site", ""), row.get("grade", ""),
-            row["has_t1c"].strip().lower() == "true", folder / row["case"],
+            row["case"], row["patient"], row.get("site") or "", row.get("grade") or "",
+            _has_t1c(row, folder / row["case"]), folder / row["case"],
         )
         for row in rows
     ]  # fmt: skip
+
+
+def _has_t1c(row: Mapping[str, str | None], folder: Path) -> bool:
+    """Say whether a case has a true T1C: by its row, or where that is silent by the images.
+
+    Where there is none, T1C's channel is a copy of FLAIR, or empty. Raises DataError for a word that says neither.
+    """
+    word = (row.get("has_t1c") or "").strip().lower()
+    if word in _YES | _NO:
+        return word in _YES
+    if word:
+        raise DataError(f"labels.csv: has_t1c of {row['case']} is {word!r}; it must be true, false or left empty")
+    paths = sorted(folder.glob("*.webp"))
+    if not paths:
+        return True  # what is wrong with the case is told where it is read
+    middle = _read(paths[len(paths) // 2], "RGB")
+    return bool((middle[..., T1C] != middle[..., FLAIR]).any() and np.ptp(middle[..., T1C]))
+
+
+def _read(path: Path, mode: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode))
+    except OSError as error:  # Pillow's own words quote the whole path
+        raise DataError(f"{path.parent.name}/{path.name} cannot be read as an image") from error
+
+
+def _number(stem: str) -> int:
+    """The slice's number, so that 2 comes before 10; of a name without one, its place is by the name."""
+    digits = re.findall(r"\d+", stem)
+    return int(digits[-1]) if digits else -1
 
 
 def usable(cases: Iterable[Case], leave_out: Sequence[str] = ()) -> list[Case]:
@@ -105,8 +162,11 @@ def flair_only(cases: Iterable[Case], leave_out: Sequence[str] = ()) -> list[Cas
 
 
 def of_split(cases: Iterable[Case], split_file: Path, part: str) -> list[Case]:
-    """Keep the cases that a split file names in one of its parts, training or validation."""
-    names = set(json.loads(split_file.read_text(encoding="utf-8"))[part])
+    """Keep the cases that a split file names in one of its parts, training or validation; else raises DataError."""
+    try:
+        names = set(json.loads(split_file.read_text(encoding="utf-8"))[part])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{split_file} is no training's split.json: it names no {part} cases") from error
     return [c for c in cases if c.name in names]
 
 
@@ -132,24 +192,40 @@ def prepare(case: Case, cache: Path, *, bias_field: bool = True) -> Prepared:
     """
     images, tumour = case.read()
     key = f"{frame.VERSION} {FIELD} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2}" + ("" if bias_field else " raw")
-    mask = outline(case, images, cache)
+    brain = outline(case, images, cache)
     made_from = (T1C, FLAIR) if case.has_t1c else (FLAIR,)
-    key += "" if case.has_t1c else " flair"
-    make = partial(_to_frame, images, tumour, mask, made_from, bias_field=bias_field)
+    key += ("" if case.has_t1c else " flair") + (" stripped" if brain.stripped else "")
+    make = partial(_to_frame, images, tumour, brain, made_from, bias_field=bias_field)
     arrays = kept(cache, case.name, [images, tumour], key, make)
     placement = frame.Placement(tuple(arrays["centre"]), (float(arrays["pixel"]),) * 2)
     return Prepared(case, arrays["images"], arrays["brain"], arrays["tumour"], placement)
 
 
-def outline(case: Case, images: NDArray[np.uint8], cache: Path) -> NDArray[np.bool_]:
-    """Outline the brain of a case's images, (slices, rows, columns); kept in `cache`."""
+def outline(case: Case, images: NDArray[np.uint8], cache: Path) -> Outline:
+    """Outline the brain of a case's images, (slices, rows, columns), as the node does; kept in `cache`.
 
-    def make() -> dict[str, Any]:
-        # Where there is no T1C its channel is a copy of FLAIR, and so is the brain's outline FLAIR's.
-        return {"brain": frame.brain_mask(images[..., T1C].astype(np.float32), (ASSUMED_SLICE_MM, 1.0, 1.0))}
+    On T1C, or where no brain is seen there on the next best sequence; one that came without skull is what is there.
+    Raises BrainNotFound.
+    """
+    reasons: dict[str, list[str]] = {}
+    for channel in (T1C, T1, FLAIR) if case.has_t1c else (FLAIR, T1):
+        stack = images[..., channel].astype(np.float32)
+        make = partial(_brain, stack)
+        try:
+            mask = kept(cache, f"{case.name}-brain", [images[..., channel]], MASK_VERSION, make)["brain"]
+        except BrainNotFound as error:
+            reasons.setdefault(str(error), []).append(_NAMES[channel])
+            continue
+        if stripped_brain(stack, mask) is not None:
+            return Outline(mask, stripped=True)
+        # FLAIR may have come without skull where T1C did not.
+        shown = stripped_brain(images[..., FLAIR].astype(np.float32), mask)
+        return Outline(mask, stripped=False) if shown is None else Outline(mask & shown, stripped=True)
+    raise BrainNotFound("; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()))
 
-    mask: NDArray[np.bool_] = kept(cache, f"{case.name}-brain", [images[..., T1C]], MASK_VERSION, make)["brain"]
-    return mask
+
+def _brain(stack: NDArray[np.float32]) -> dict[str, Any]:
+    return {"brain": frame.brain_mask(stack, (ASSUMED_SLICE_MM, 1.0, 1.0))}
 
 
 def kept(
@@ -172,12 +248,13 @@ def kept(
 def _to_frame(
     images: NDArray[np.uint8],
     tumour: NDArray[np.bool_],
-    brain: NDArray[np.bool_],
+    outlined: Outline,
     made_from: Sequence[int],
     *,
     bias_field: bool,
 ) -> dict[str, Any]:
     """Correct, normalise and resample one case; `made_from` names its channels, FLAIR last."""
+    brain = outlined.mask
     pixel = frame.estimate_pixel_mm(brain)
     spacing = (ASSUMED_SLICE_MM, pixel, pixel)
     placement = frame.place(brain, (pixel, pixel))
@@ -186,7 +263,7 @@ def _to_frame(
         channels = [frame.correct_bias(c, brain, spacing) for c in channels]
     framed = [frame.to_frame(frame.standardise(c, brain), placement, FIELD) for c in channels]
     framed = [np.zeros_like(framed[-1])] * (2 - len(framed)) + framed
-    wide = frame.to_frame(frame.widen(brain, (pixel, pixel)), placement, FIELD, linear=False)
+    wide = frame.to_frame(frame.widen(brain, (pixel, pixel), outlined.margin_mm), placement, FIELD, linear=False)
     target = frame.to_frame(tumour, placement, FIELD)
     return {
         "images": np.stack(framed, axis=1).astype(np.float16), "brain": wide > 0.5, "tumour": target > 0.5,

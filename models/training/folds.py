@@ -84,7 +84,7 @@ def run_fold(
     if watching := study.inner_split(training)[1]:
         names["watching"] = [c.name for c in watching]
     keep_or_refuse(folder / "split.json", names)
-    network = _train(study, training, make, folder, progress, teacher)
+    network = _train(study, fold, training, make, folder, progress, teacher)
     scores = {}
     for case in progress.track(held, description=f"judging fold {fold}"):
         prepared = data.prepare(case, study.cache)
@@ -95,6 +95,15 @@ def run_fold(
     stops = {"patience": study.schedule.patience} if study.inner_folds else {}
     write_json(done, {"cases": scores} | how | stops)
     return scores
+
+
+def check_folds(cases: Iterable[data.Case], folds: int, wanted: Iterable[int]) -> None:
+    """Raise DataError unless the cases' patients can be dealt to so many folds, and the wanted ones are among them."""
+    patients = len({case.patient for case in cases})
+    if not 2 <= folds <= patients:
+        raise data.DataError(f"--folds must be from 2 to the number of patients, {patients}; not {folds}")
+    if unknown := [fold for fold in wanted if not 0 <= fold < folds]:
+        raise data.DataError(f"there is no fold {unknown[0]}; folds are 0 to {folds - 1}")
 
 
 def refuse_other_folds(study: Study, fold: int, folder: Path) -> None:
@@ -159,6 +168,7 @@ def finished_predictions(run: Path) -> dict[str, tuple[int, Path]]:
 
 def _train(
     study: Study,
+    fold: int,
     training: Sequence[data.Case],
     make: Callable[[], SegmentationNetwork],
     folder: Path,
@@ -173,7 +183,8 @@ def _train(
     network = make()
     slices = Slices(learning, study.empty_share, study.schedule.seed)
     trainer = Trainer(network, slices, study.schedule, folder, teacher)
-    trainer.resume()
+    if trainer.resume():
+        progress.console.print(f"fold {fold}: resuming after epoch {trainer.epoch} of {study.schedule.epochs}")
     validate = (lambda: float(np.mean(list(judge(segmenter(network), watching).values())))) if watching else None
     trainer.run(progress, validate)
     return network

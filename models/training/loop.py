@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from models.training.augment import Slices
+from models.training.data import DataError
 from models.training.losses import distillation_loss, segmentation_loss
 from models.training.network import SegmentationNetwork
 from models.training.resize import shrink_pair
@@ -46,12 +47,18 @@ class Schedule:
     patience: int | None = None
     """Stop when so many validations in a row brought nothing better, and keep the best; None to go to the end."""
     workers: int = 1
+    """Processes that read and augment slices; 0 and 1 give the same slices, each number above its own."""
     seed: int = 0
 
     @classmethod
     def parse(cls, epochs: str, **settings: float | int | None) -> Schedule:
-        """Read stages as the command line gives them, for example 14x0.5,10x0.75,12x1."""
-        stages = tuple((int(n), float(s)) for n, s in (part.split("x") for part in epochs.split(",")))
+        """Read stages as the command line gives them, for example 14x0.5,10x0.75,12x1; raises DataError for others."""
+        stages: tuple[tuple[int, float], ...] = ()
+        with suppress(ValueError):
+            stages = tuple((int(n), float(s)) for n, s in (part.split("x") for part in epochs.split(",")))
+        if not stages or any(n < 1 or not 0.0 < scale <= 1.0 for n, scale in stages):
+            form = "epochs x image scale (above 0, at most 1), one after another, as 10x0.5,4x0.75,3x1"
+            raise DataError(f"--epochs is {form}; not {epochs!r}")
         return cls(stages=stages, **settings)  # type: ignore[arg-type]
 
     @property
@@ -87,6 +94,8 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         self.optimizer = torch.optim.AdamW(network.parameters(), schedule.peak_rate, weight_decay=schedule.weight_decay)
         self.steps = len(slices) // schedule.batch
+        if not self.steps:
+            raise DataError(f"{len(slices)} slices an epoch are fewer than a batch of {schedule.batch} (--batch)")
         self.rate = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, schedule.peak_rate, total_steps=max(10, self.steps * schedule.epochs), pct_start=0.2
         )
@@ -155,13 +164,14 @@ class Trainer:
             total += float(loss.detach())
             progress.advance(task)
         progress.remove_task(task)
-        return total / max(1, self.steps)
+        return total / self.steps
 
     def _batches(self, scale: float) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled batches at the epoch's size."""
         loader = DataLoader(
-            self.slices, self.schedule.batch, shuffle=True, drop_last=True, num_workers=self.schedule.workers
-        )
+            self.slices, self.schedule.batch, shuffle=True, drop_last=True,
+            num_workers=self.schedule.workers, worker_init_fn=self.slices.begin_worker,
+        )  # fmt: skip
         for batch in loader:
             image, target = shrink_pair(batch[0], batch[1], scale)
             yield image.to(self.device, memory_format=torch.channels_last), target.to(self.device)
@@ -204,7 +214,10 @@ def save_whole(path: Path, content: dict[str, Any]) -> None:
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """Compute in bfloat16 where the processor does so natively; elsewhere it would be slower."""
-    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16) if native else nullcontext()
 
 

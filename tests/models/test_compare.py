@@ -19,10 +19,11 @@ from models.engine import ModelError
 from models.json_file import write_json
 from models.nasbranet import compare as comparison
 from models.nasbranet import operator_table, tables, variants
-from models.nasbranet.cost import Speed, cost, time_files, time_models
+from models.nasbranet.cost import Cost, Speed, cost, time_files, time_models
+from models.nasbranet.earlier import EarlierRow, read_earlier
 from models.nasbranet.latency_table import LatencyTable, keys_of
 from models.nasbranet.network import NASBraNet
-from models.nasbranet.plan import PLANS, NetworkPlan
+from models.nasbranet.plan import PLANS, SHIPPED_PLAN, NetworkPlan
 from models.nasbranet.roster import Entry, ThesisFigures, roster
 from models.nasbranet.space import SearchSpace
 from models.nasbranet.tables import THESIS_SENSITIVITIES, Report, Row, relative_times
@@ -32,6 +33,7 @@ from models.training.loop import Schedule
 from tests.models.conftest import make_patients
 
 THESIS = NetworkPlan.load("thesis")
+CARDS = PLANS.parent / "cards"
 
 CONVOLUTIONS = [  # 2 x kernel x channels in x channels out x places, and the weights
     (nn.Conv2d(2, 4, 3, padding=1), 2 * 9 * 2 * 4 * 8 * 6, 9 * 2 * 4 + 4),
@@ -127,7 +129,8 @@ def test_the_ablation_orders_costs_as_the_thesis_does():
 
 def test_without_a_teacher_what_it_teaches_is_told_to_lack_it():
     entries = roster(THESIS, None)
-    assert {e.name for e in entries if e.make is None} == {"teacher", "teacher_pruned", "nasbranet_taught"}
+    lacking = {"teacher", "teacher_pruned", "nasbranet_taught", "shipped_taught"}
+    assert {e.name for e in entries if e.make is None} == lacking
     assert "teacher" not in [e.name for e in comparison.choose(entries, "all")]
     with pytest.raises(DataError, match=r"nasbranet_taught cannot be built.*--teacher"):
         comparison.choose(entries, "nasbranet_taught")
@@ -141,6 +144,19 @@ def test_the_teacher_comes_first_whenever_it_is_needed():
         "teacher",
         "nasbranet_taught",
     ]
+
+
+@pytest.mark.parametrize("plan", [THESIS, NetworkPlan.load(SHIPPED_PLAN)], ids=["thesis", "shipped"])
+def test_the_plan_that_ships_takes_part_whatever_plan_is_compared(plan):
+    entries = roster(plan, THESIS)
+    names = [e.name for e in entries]
+    assert names[names.index("nasbranet") + 1] == "shipped"
+    assert names.index("teacher") < names.index("shipped_taught")
+    alone, taught = (e for e in entries if e.name.startswith("shipped"))
+    assert alone.plan == taught.plan == NetworkPlan.load(SHIPPED_PLAN)
+    assert (alone.taught, taught.taught) == (False, True)
+    assert alone.tables == taught.tables == ("4-5",)
+    assert alone.thesis is taught.thesis is None
 
 
 Key = namedtuple("Key", "op height width c_in c_out stride")
@@ -170,27 +186,78 @@ def row(name, patients, done, **other):
     return Row(entry=entry, patients=patients, folds_done=done, folds=5, cost=None, speed=None)
 
 
+def report_of(*rows):
+    return Report(device={}, settings={}, rows=rows, operators=(), searched=None, sensitivities=None, command="run it")
+
+
 def test_a_difference_is_taken_on_the_patients_both_were_judged_on():
     ours = row("nasbranet", {"p1": 0.9, "p2": 0.8, "p3": 0.1}, 5)
+    shipped = row("shipped", {"p1": 0.6, "p2": 0.6, "p9": 0.9}, 5)
     other = row(
         "unet", {"p1": 0.8, "p2": 0.7, "p9": 1.0}, 2, thesis=ThesisFigures(dice_percent=75.6, frames_per_second=91.7)
     )
-    report = Report(
-        device={}, settings={}, rows=[ours, other], operators=(), searched=None, sensitivities=None, command="run it"
-    )
+    report = report_of(ours, other, shipped)
     found = report.content()["table_4_5"][1]
     assert found["difference_to_nasbranet"]["mean"] == pytest.approx(-0.1)
+    assert found["difference_to_shipped"]["mean"] == pytest.approx((0.2 + 0.1 + 0.1) / 3)
     assert found["dice"]["mean"] == pytest.approx(2.5 / 3)
     text = report.markdown()
     assert "| UNET | 0.833 (" in text
-    assert "| -0.100 (-0.100 to -0.100) |" in text
+    assert "| -0.100 (-0.100 to -0.100) | +0.133 (+0.100 to +0.200) |" in text
     assert "75.6 %, 91.7" in text
     assert "run it --teacher PLAN --networks unet\n" in text
 
 
-def tiny(name, **other):
+def test_the_cost_is_told_beside_the_speed():
+    costly = replace(row("unet", {}, 0), cost=Cost(31_037_122, 73_704_931_328))
+    text = report_of(costly).markdown()
+    assert "| frames/s | ms (quartiles) | GFLOPs | parameters, M | resolution |" in text
+    assert "| - | - | 73.70 | 31.04 | 224 x 224 |" in text
+
+
+OF_BEFORE = {"mean": 0.7, "interval": [0.6, 0.8]}
+APART = {"mean": -0.25, "interval": [-0.5, 0.0]}
+
+
+def earlier(name, patients=(), **other):
+    """A network's row as an earlier report has it: by patient, or, as older ones, only the summary."""
+    summary = {"dice": OF_BEFORE, "patients": 2, "folds_done": 1, "difference_to_nasbranet": APART}
+    content = {"name": name, "dice_by_patient": dict(patients), "flops": None, "parameters": None} | summary | other
+    return EarlierRow.model_validate(content)
+
+
+def taken(name, *arguments, **other):
+    """A row of the tables that is an earlier report's."""
+    kept = earlier(name, *arguments, **other)
+    return replace(row(name, kept.dice_by_patient, kept.folds_done), earlier=kept)
+
+
+def test_a_summary_of_an_earlier_run_keeps_its_difference_and_gives_none_to_others():
+    report = report_of(taken("nasbranet"), taken("unet"), row("icnet", {"p1": 0.5}, 1))
+    _, unet, icnet = report.content()["table_4_5"]
+    assert (unet["dice"], unet["patients"], unet["folds_done"], unet["earlier"]) == (OF_BEFORE, 2, 1, True)
+    assert (unet["difference_to_nasbranet"], unet["difference_to_shipped"]) == (APART, None)
+    assert (icnet["difference_to_nasbranet"], icnet["earlier"]) == (None, False)
+    text = report.markdown()
+    assert "| UNET | 0.700 (0.600 to 0.800) | 2 | 1/5 (earlier run) | -0.250 (-0.500 to +0.000) | - |" in text
+    assert "| UNET | 0.700 (0.600 to 0.800) | 1/5 (earlier run) |" in text, "table 4-6"
+    assert "| ICNET | 0.500 (0.500 to 0.500) | 1 | 1/5 | - | - |" in text
+
+
+def test_patients_of_an_earlier_run_are_paired_anew():
+    ours = row("nasbranet", {"p1": 0.75, "p2": 0.75}, 1)
+    _, unet, shipped = report_of(
+        ours, taken("unet", {"p1": 0.5, "p2": 0.5}), taken("shipped", {"p2": 0.25, "p3": 0.5})
+    ).content()["table_4_5"]
+    assert unet["difference_to_nasbranet"]["mean"] == -0.25
+    assert unet["difference_to_nasbranet"]["interval"] == [-0.25, -0.25]
+    assert unet["difference_to_shipped"]["mean"] == 0.25, "of the one patient that both have"
+    assert shipped["difference_to_nasbranet"]["mean"] == -0.5
+
+
+def tiny(name, op="conv", **other):
     """The smallest network that a plan allows."""
-    branch = [{"op": "conv", "scale": s, "expansion": 2} for s in (2, 4)]
+    branch = [{"op": op, "scale": s, "expansion": 2} for s in (2, 4)]
     plan = NetworkPlan.model_validate(
         {
             "name": name, "source": "test", "in_channels": 2, "classes": 2, "stem_expansion": 2, "head_expansion": 2,
@@ -369,6 +436,97 @@ def test_a_table_of_another_space_is_refused(run, measured):
     done = run("--folds-run", "0", "--rounds", "0", "--latency-table", measured[0])
     assert isinstance(done.exception, DataError)
     assert "another search space" in str(done.exception)
+
+
+@pytest.fixture
+def before(run, tmp_path, measured):
+    """The report of an earlier run, which trained unet's first fold and looked up the search's table."""
+    table, space = measured
+    looked_up = ("--latency-table", table, "--space", space)
+    done = run("--networks", "unet", "--folds-run", "1", "--rounds", "0", *looked_up)
+    assert done.exit_code == 0, done.output
+    return (tmp_path / "out" / "compare.json").rename(tmp_path / "before.json")
+
+
+COLLECT = ("--folds-run", "0", "--rounds", "0")
+
+
+def rewrite(path, **changed):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+def test_tables_outlive_the_folders_of_their_trainings(run, tmp_path, before):
+    out = tmp_path / "out"
+    told = (out / "compare.md").read_text()
+    out.rename(tmp_path / "lost")
+    done = run(*COLLECT, "--earlier", before)
+    assert done.exit_code == 0, done.output
+    was, now = json.loads(before.read_text()), json.loads((out / "compare.json").read_text())
+    for table in ("table_4_1_searched", "table_4_2", "latency_table", "commands"):
+        assert now[table] == was[table]
+    for table in ("table_4_5", "table_4_6"):
+        assert now[table] == [kept | {"earlier": kept["name"] == "unet"} for kept in was[table]]
+    assert (out / "compare.md").read_text().replace(" (earlier run)", "") == told
+    assert not (out / "unet" / "fold_0").exists()
+
+    again = run(*COLLECT, "--earlier", (out / "compare.json").rename(tmp_path / "again.json"))
+    assert again.exit_code == 0, again.output
+    assert json.loads((out / "compare.json").read_text()) == now
+
+
+def test_a_row_of_this_run_wins_over_the_earlier_one(run, tmp_path, before):
+    content = json.loads(before.read_text())
+    unet, *others = content["table_4_5"]
+    rewrite(before, table_4_5=[unet | {"dice": OF_BEFORE, "dice_by_patient": {}, "folds_done": 2}, *others])
+    assert run(*COLLECT, "--earlier", before).exit_code == 0
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["table_4_5"][0] == unet
+
+
+def test_a_latency_table_that_is_given_wins_over_the_earlier_one(run, tmp_path, before, measured):
+    rewrite(before, table_4_2={"operator": 1.0, "halving": 2.0, "width": 3.0})
+    now = tmp_path / "out" / "compare.json"
+    assert run(*COLLECT, "--earlier", before, "--latency-table", measured[0], "--space", measured[1]).exit_code == 0
+    assert json.loads(now.read_text())["table_4_2"]["width"] == 0.0
+    assert run(*COLLECT, "--earlier", before).exit_code == 0
+    assert json.loads(now.read_text())["table_4_2"]["width"] == 3.0
+
+
+NO_REPORT = ["", "{}", "[]", '{"settings": {}, "table_4_5": 3}', None]
+
+
+@pytest.mark.parametrize("content", NO_REPORT)
+def test_what_is_no_earlier_report_is_refused_before_anything_is_written(run, tmp_path, content):
+    path = tmp_path / "before.json"
+    if content is not None:
+        path.write_text(content)
+    done = run(*COLLECT, "--earlier", path)
+    assert isinstance(done.exception, DataError)
+    assert str(done.exception) == f"{path} is no compare.json of an earlier run"
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_report_of_other_settings_is_refused(run, tmp_path, before):
+    settings = json.loads(before.read_text())["settings"]
+    rewrite(before, settings=settings | {"batch": 8, "epochs": "36x1"})
+    done = run(*COLLECT, "--earlier", before)
+    assert isinstance(done.exception, DataError)
+    assert str(done.exception) == f"{before} holds results of another batch, epochs"
+
+
+def test_an_earlier_report_of_another_plan_is_refused(run, before, monkeypatch):
+    monkeypatch.setattr(comparison, "roster", lambda plan, teacher: [tiny("unet", op="conv x2")])
+    done = run(*COLLECT, "--earlier", before)
+    assert isinstance(done.exception, DataError)
+    assert "unet of" in str(done.exception)
+    assert "is another network, of another plan" in str(done.exception)
+
+
+@pytest.mark.parametrize("path", sorted(CARDS.glob("*.compare*.json")), ids=lambda path: path.name)
+def test_the_reports_beside_the_cards_can_be_gone_on_with(path):
+    kept = json.loads(path.read_text())
+    found = read_earlier(path, kept["settings"], {})
+    assert found.rows.keys() == {row["name"] for t in ("table_4_5", "table_4_6") for row in kept[t] if row["dice"]}
+    assert found.of_latency_table()["latency_table"] == kept["latency_table"]
 
 
 def test_early_stopping_is_part_of_the_settings_and_of_the_command_only_where_it_is_asked_for():

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from models.nasbranet import __main__ as command
+from models.nasbranet import crossval
 from models.refine import Refinement
 from models.training import data, folds
 from models.training.augment import Slices
@@ -61,10 +62,74 @@ def test_a_second_call_trains_nothing(done):
     assert {path: path.stat().st_mtime_ns for path in cv.glob("fold_*/*.pt")} == before
 
 
-@pytest.mark.parametrize(("changed", "told"), [(["--epochs", "2x0.5"], "epochs"), (["--peak-rate", 0.1], "peak_rate")])
+OTHERWISE = [(["--epochs", "2x0.5"], "epochs"), (["--peak-rate", 0.1], "peak_rate"), (["--batch", 4], "batch")]
+
+
+@pytest.mark.parametrize(("changed", "told"), OTHERWISE)
 def test_folds_trained_in_another_way_are_not_mixed(done, changed, told):
     cv, arguments = done
     assert f"{cv} holds results of another {told}; choose another --out" in str(invoke(*arguments, *changed).exception)
+
+
+def test_how_many_processes_read_slices_does_not_tell_folds_apart(done):
+    _, arguments = done
+    assert invoke(*arguments, "--workers", 2).exit_code == 0
+
+
+def test_batch_and_workers_reach_the_training(folder, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(crossval, "run_fold", lambda study, *_: asked.append(study.schedule))
+    monkeypatch.setattr(crossval, "gather", lambda *_: {"dice_interval": (0, 0), "dice_mean": 0, "patients": 0})
+    arguments = ["cross-validate", "--data", folder, "--folds", 2, "--only", 0, "--epochs", "1x0.5"]
+    assert invoke(*arguments, "--out", tmp_path / "a").exit_code == 0
+    assert invoke(*arguments, "--out", tmp_path / "b", "--batch", 3, "--workers", 0).exit_code == 0
+    assert [(schedule.batch, schedule.workers) for schedule in asked] == [(8, 1), (3, 0)]
+
+
+IMPOSSIBLE = [
+    (["--folds", 3, "--only", 3], "there is no fold 3; folds are 0 to 2"),
+    (["--folds", 3, "--only", 0, "--only", -1], "there is no fold -1; folds are 0 to 2"),
+    (["--folds", 4], "--folds must be from 2 to the number of patients, 3; not 4"),
+    (["--folds", 1], "--folds must be from 2 to the number of patients, 3; not 1"),
+    (["--leave-out", "case"], "--folds must be from 2 to the number of patients, 0; not 5"),
+]
+
+
+@pytest.mark.parametrize(("asked", "told"), IMPOSSIBLE)
+def test_a_fold_that_cannot_be_is_refused_before_anything_is_written(asked, told, folder, tmp_path):
+    refused = invoke("cross-validate", "--data", folder, "--out", tmp_path / "cv", *asked).exception
+    assert isinstance(refused, data.DataError)
+    assert str(refused) == told
+    assert not (tmp_path / "cv").exists()
+
+
+def test_a_patient_with_two_cases_counts_once():
+    with pytest.raises(data.DataError, match="patients, 2; not 3"):
+        folds.check_folds(cases(4, per_patient=2), 3, [])
+    folds.check_folds(cases(4, per_patient=2), 2, [0, 1])
+
+
+def test_a_fold_that_was_broken_off_says_where_it_goes_on(done, tmp_path, monkeypatch):
+    _, arguments = done
+    arguments = [tmp_path / "broken" if a == tmp_path / "cv" else a for a in arguments]
+    arguments += ["--only", 1, "--epochs", "2x0.25"]
+    epoch = folds.Trainer._epoch
+
+    def breaks(trainer, progress):
+        if trainer.epoch == 1:
+            raise OSError("broken off")
+        return epoch(trainer, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folds.Trainer, "_epoch", breaks)
+        first = invoke(*arguments)
+    assert not (tmp_path / "broken" / "fold_1" / "result.json").exists()
+    second = invoke(*arguments)
+    assert second.exit_code == 0, second.output
+    third = invoke(*arguments)
+    said = "fold 1: resuming after epoch 1 of 2"
+    assert [ran.output.count(said) for ran in (first, second, third)] == [0, 1, 0], "nothing of one begun or done"
+    assert "resuming" not in third.output
 
 
 def test_weights_of_another_plan_are_told_as_such_and_bind_nothing(done, tmp_path):
@@ -165,7 +230,18 @@ def test_patience_watches_part_of_the_training_patients_and_never_those_held_out
         folds, "judge", lambda _, cases: watched.append({c.case.name for c in cases}) or {"x": next(told)}
     )
     arguments = ["cross-validate", "--data", home, "--out", tmp_path / "cv", "--plan", plan, "--folds", 2, "--only", 0]
-    arguments += ["--epochs", "40x0.25", "--cache", tmp_path / "cache", "--patience", 1, "--inner-folds", 3]
+    arguments += [
+        "--epochs",
+        "40x0.25",
+        "--batch",
+        4,
+        "--cache",
+        tmp_path / "cache",
+        "--patience",
+        1,
+        "--inner-folds",
+        3,
+    ]
     ran = invoke(*arguments)
     assert ran.exit_code == 0, ran.output
     split = json.loads((tmp_path / "cv" / "fold_0" / "split.json").read_text())

@@ -71,6 +71,13 @@ def test_branches_share_until_they_part_and_never_the_last_cell():
     assert [len(branch.cells) for branch in network.branches] == [12, 12]
 
 
+def test_a_skip_that_both_branches_had_to_keep_is_shared_as_what_it_became():
+    plan = decode(plant(SearchSpace(), [(4, 1), (9, 2)], skips=(5, 6, 7, 8)), (2, 1), "found", "test")
+    assert [cell.op for cell in plan.branches[0][4:7]] == [Op.CONV] * 3, "a halving, what stays behind it, a halving"
+    assert [cell.scale for cell in plan.branches[0][4:7]] == [4, 4, 8]
+    assert plan.shared == 6, "three of the nine could go"
+
+
 def test_skips_go_but_enough_cells_stay():
     space = SearchSpace()
     plan = decode(plant(space, [(4, 1), (9, 2)], skips=range(1, 16)), (2, 0), "found", "test")

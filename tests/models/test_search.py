@@ -212,7 +212,8 @@ def test_every_setting_is_an_option_of_the_command(folder, tmp_path, monkeypatch
         "target_ms": (7.0, "7"), "exponent": (-0.1, "-0.1"), "time_weight": (0.2, "0.2"), "seed": (8, "8"),
         "penalty": (PenaltyWeights(0.2, 0.3, 0.5), "0.2,0.3,0.5"), "hold_fps": ((155.0, 175.0), "155,175"),
         "temperature": ((5.0, 0.5), "5,0.5"), "weight_rate": ((0.3, 0.1), "0.3,0.1"), "rate_decay": (0.9, "0.9"),
-        "architecture_rate": (0.001, "0.001"),
+        "architecture_rate": (0.001, "0.001"), "momentum": (0.8, "0.8"), "weight_decay": (1e-3, "0.001"),
+        "gradient_limit": (2.0, "2"), "adam_betas": ((0.9, 0.99), "0.9,0.99"), "empty_share": (0.4, "0.4"),
     }  # fmt: skip
     options = [word for name, (_, text) in given.items() for word in (f"--{name.replace('_', '-')}", text)]
     for arguments in (always, [*always, *options]):
@@ -220,10 +221,72 @@ def test_every_setting_is_an_option_of_the_command(folder, tmp_path, monkeypatch
     assert asked[0] == (SPACE, SearchSettings())
     assert asked[1] == (SPACE, SearchSettings(**{name: value for name, (value, _) in given.items()}))
     assert given.keys() == asdict(SearchSettings()).keys()
-    for wrong in ("1", "1,2,x"):
-        done = CliRunner().invoke(command.app, [str(a) for a in (*always, "--penalty", wrong)])
-        assert done.exit_code == 2
-    assert len(asked) == 2
+    larger = SPACE.model_copy(update={"size": 256})
+    LatencyTable({"device": "test"}, dict.fromkeys(keys_of(larger), 1.0)).save(tmp_path / "t.json")
+    CliRunner().invoke(command.app, [str(a) for a in (*always, "--size", 256)])
+    assert asked[2] == (larger, SearchSettings())
+
+
+MALFORMED = [
+    ("--expansions", "a,b", "whole numbers with commas between, as 16,24,32,40,48"),
+    ("--expansions", "", "whole numbers with commas between, as 16,24,32,40,48"),
+    ("--ends", "16,32", "whole numbers with commas between, as 16,32,48"),
+    ("--ends", "4,8,8.5", "whole numbers with commas between, as 16,32,48"),
+    ("--penalty", "1", "numbers with commas between, as 0.001,0.997,0.002"),
+    ("--penalty", "1,2,x", "numbers with commas between, as 0.001,0.997,0.002"),
+    ("--hold-fps", "155", "numbers with commas between, as 155,175"),
+    ("--temperature", "5", "numbers with commas between, as 5,0.5"),
+    ("--weight-rate", "0.1", "numbers with commas between, as 0.02,0.01"),
+    ("--adam-betas", "0.5", "numbers with commas between, as 0.5,0.999"),
+]
+
+
+@pytest.mark.parametrize(("option", "given", "told"), MALFORMED)
+def test_numbers_of_another_form_are_refused_in_a_line_that_names_the_option(
+    option, given, told, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(search_command, "make_groups", lambda *_: pytest.fail("went on"))
+    slow_convolutions().save(tmp_path / "t.json")
+    arguments = ["search", "--data", folder, "--out", tmp_path / "o", "--table", tmp_path / "t.json", *ARGUMENTS]
+    status, said = call(monkeypatch, capsys, *arguments, option, given)
+    assert (status, said.splitlines()) == (2, [f"error: {option} is {told}; not {given!r}"])
+
+
+def test_a_latency_table_can_be_made_for_another_image_size(tmp_path, monkeypatch):
+    asked = []
+
+    def keys(space):
+        asked.append(space)
+        raise data.DataError("far enough")
+
+    monkeypatch.setattr(search_command, "keys_of", keys)
+    for size in ([], ["--size", "64"]):
+        CliRunner().invoke(command.app, ["latency-table", "--to", str(tmp_path / "t.json"), *size, *ARGUMENTS])
+    assert asked == [SPACE, SPACE.model_copy(update={"size": 64})]
+
+
+def test_optimizers_gradients_and_empty_slices_are_the_settings(groups, tmp_path, monkeypatch):
+    limits = []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda _, limit: limits.append(limit))
+    how = {"momentum": 0.8, "weight_decay": 1e-3, "gradient_limit": 2.0, "adam_betas": (0.9, 0.99)}
+    search, _ = run(groups, tmp_path / "s", replace(SETTINGS, **how), stop=1)
+    assert (search.weights.defaults["momentum"], search.weights.defaults["weight_decay"]) == (0.8, 1e-3)
+    assert search.architecture.defaults["betas"] == (0.9, 0.99)
+    assert set(limits) == {2.0}
+    monkeypatch.setattr(data, "prepare", lambda case, cache: case)
+    monkeypatch.setattr(search_command, "Slices", lambda part, share, seed: (share, seed))
+    with Progress(disable=True) as progress:
+        made = search_command.make_groups(cases(40), SearchSettings(empty_share=0.4, seed=7), None, progress)
+    assert made[:2] == ((0.4, 7), (0.4, 8))
+    for wrong in ((1.0, 0.999), (0.5, -0.1)):
+        with pytest.raises(data.DataError, match="below 1"):
+            SearchSettings(adam_betas=wrong)
+
+
+def test_the_defaults_are_those_of_the_thesis_and_of_fastersegs_code():
+    settings = SearchSettings()
+    assert (settings.momentum, settings.weight_decay, settings.gradient_limit) == (0.9, 5e-4, 5.0)
+    assert (settings.adam_betas, settings.empty_share) == ((0.5, 0.999), 0.2)
 
 
 def test_the_score_pays_for_speed_as_the_thesis_has_it():
@@ -250,7 +313,7 @@ def test_no_patient_is_in_two_groups(monkeypatch):
     monkeypatch.setattr(data, "prepare", lambda case, cache: seen.append(case) or case)
     monkeypatch.setattr(search_command, "Slices", lambda part, *_: part)
     with Progress(disable=True) as progress:
-        parts = search_command.make_groups(cases(40, per_patient=2), 0, None, progress)
+        parts = search_command.make_groups(cases(40, per_patient=2), SearchSettings(), None, progress)
     patients = [{c.patient for c in part} for part in parts]
     assert not (patients[0] & patients[1])
     assert not (patients[0] & patients[2])
@@ -279,7 +342,7 @@ def test_a_table_that_lacks_a_shape_is_refused_before_anything_is_prepared(folde
     assert status == 2
     assert said.splitlines() == [
         f"error: {table} lacks 1 of {len(kept.entries)} shapes of this space, as {lost}; "
-        "run `latency-table` with the same --layers, --expansions and --ends"
+        "run `latency-table` with the same --layers, --expansions, --ends and --size"
     ]
     assert not (tmp_path / "o").exists()
     status, said = call(monkeypatch, capsys, *arguments, "--layers", "6", "--expansions", "8", "--ends", "8,8,8")

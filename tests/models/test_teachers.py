@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -122,3 +123,32 @@ def test_a_training_goes_on_only_with_the_patients_it_began_with(folder, tmp_pat
     assert "another training, validation" in str(invoke(*arguments, "--fold", 2).exception)
     assert "another epochs" in str(invoke(*arguments, "--fold", 1, "--epochs", "1x1").exception)
     assert "another plan" in str(invoke(*arguments, "--fold", 1, "--plan", "thesis").exception)
+    assert "another batch" in str(invoke(*arguments, "--fold", 1, "--batch", 4).exception)
+    assert invoke(*arguments, "--fold", 1, "--workers", 2).exit_code == 0, "who reads the slices changes nothing"
+
+
+def test_a_trainings_batch_and_workers_reach_its_schedule(folder, tmp_path, opened, monkeypatch):
+    asked = []
+    done = SimpleNamespace(resume=lambda: False, run=lambda *_: None)
+    monkeypatch.setattr(training, "Trainer", lambda network, slices, schedule, *_: asked.append(schedule) or done)
+    arguments = ["train", "--data", folder, "--plan", plan_file(tmp_path), "--cache", tmp_path / "cache", "--folds", 3]
+    assert invoke(*arguments, "--out", tmp_path / "a").exit_code == 0
+    assert invoke(*arguments, "--out", tmp_path / "b", "--batch", 3, "--workers", 0).exit_code == 0
+    assert [(schedule.batch, schedule.workers) for schedule in asked] == [(8, 1), (3, 0)]
+
+
+IMPOSSIBLE = [
+    (["--folds", 3, "--fold", 3], "there is no fold 3; folds are 0 to 2"),
+    (["--folds", 3, "--fold", -1], "there is no fold -1; folds are 0 to 2"),
+    (["--folds", 4], "--folds must be from 2 to the number of patients, 3; not 4"),
+    (["--folds", 3, "--epochs", "3x"], "--epochs is epochs x image scale .*; not '3x'"),
+]
+
+
+@pytest.mark.parametrize(("asked", "told"), IMPOSSIBLE)
+def test_a_training_that_cannot_be_is_refused_before_anything_is_written(asked, told, folder, tmp_path, opened):
+    arguments = ["train", "--data", folder, "--plan", plan_file(tmp_path), "--cache", tmp_path / "cache"]
+    refused = invoke(*arguments, "--out", tmp_path / "net", *asked).exception
+    assert isinstance(refused, data.DataError)
+    assert re.fullmatch(told, str(refused))
+    assert not (tmp_path / "net").exists()

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from models.nasbranet.plan import CellPlan, NetworkPlan, Op
 from models.training import data
 from models.training.augment import CROP, RandMissingChanneld, RandTightMaskd, Slices
 from models.training.challenges import CHALLENGES
-from models.training.loop import Schedule, Trainer
+from models.training.loop import Schedule, Trainer, autocast
 from models.training.losses import focal_loss, segmentation_loss
 from models.training.metrics import dice, mean_interval
 
@@ -215,6 +216,75 @@ def test_a_case_without_t1c_never_shows_one(folder, tmp_path):
     slices = Slices([data.prepare(case, tmp_path / "cache")], 0.5, seed=0)
     assert all(not slices[i][0][0].any() for i in range(len(slices)))
     assert any(slices[i][0][1].any() for i in range(len(slices)))
+
+
+@pytest.mark.parametrize(
+    "epochs", ["foo", "", "3x", "x1", "0x1", "-1x1", "3x0", "3x-1", "3xnan", "3x2", "3x1,", "3x1x1"]
+)
+def test_epochs_of_another_form_are_refused_with_the_right_one(epochs):
+    with pytest.raises(data.DataError, match=r"^--epochs is .* as 10x0\.5,4x0\.75,3x1; not '.*'$") as refused:
+        Schedule.parse(epochs)
+    assert repr(epochs) in str(refused.value)
+
+
+def test_epochs_are_read_in_their_order():
+    assert Schedule.parse("10x0.5,4x0.75,3x1", seed=3) == Schedule(stages=((10, 0.5), (4, 0.75), (3, 1.0)), seed=3)
+
+
+@pytest.mark.parametrize(("device", "native"), [("cuda", True), ("cuda", False), ("cpu", True), ("cpu", False)])
+def test_bfloat16_is_computed_in_only_where_it_is_native(device, native, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *how: how)
+    # A GPU before Ampere only emulates it, slowly, and says so only where it is asked without emulation.
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: device == "cuda" and (native or including_emulation),
+    )
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: device == "cpu" and native)
+    found = autocast(torch.device(device))
+    assert found == (device, torch.bfloat16) if native else isinstance(found, nullcontext)
+
+
+def drawn(slices, out, workers, **schedule):
+    """An epoch's images, one a batch, as the trainer gets them."""
+    trainer = Trainer(NASBraNet(small_plan()), slices, Schedule(batch=1, workers=workers, **schedule), out)
+    torch.manual_seed(0)
+    return [image for image, _ in trainer._batches(1.0)]
+
+
+@pytest.fixture
+def one_slice(folder, tmp_path):
+    """The same slice four times, so that only the augmentation tells the images apart."""
+    slices = Slices([data.prepare(data.read_cases(folder)[0], tmp_path / "cache")], 0.5, seed=0)
+    slices.begin_epoch(3)
+    slices.indices = slices.indices[:1] * 4
+    return slices
+
+
+def test_two_workers_do_not_draw_alike_and_the_first_draws_what_one_would(one_slice, tmp_path):
+    beside = drawn(one_slice, tmp_path / "run", 2)
+    assert not any(torch.equal(a, b) for i, a in enumerate(beside) for b in beside[:i]), "workers take turns"
+    again = drawn(one_slice, tmp_path / "run", 2)
+    assert all(torch.equal(a, b) for a, b in zip(beside, again, strict=True)), "the same seed draws the same"
+    alone = [one_slice[0][0] for _ in range(2)]
+    assert all(torch.allclose(a[0], b, atol=1e-5) for a, b in zip(beside[::2], alone, strict=True))
+
+
+def test_one_worker_draws_what_none_does(one_slice, tmp_path):
+    one = drawn(one_slice, tmp_path / "run", 1)
+    none = drawn(one_slice, tmp_path / "run", 0)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one, none, strict=True))
+
+
+def test_another_seed_or_epoch_or_worker_draws_otherwise(one_slice):
+    def seeded(seed, epoch, number):
+        one_slice.seed = seed
+        one_slice.begin_epoch(epoch)
+        one_slice.begin_worker(number)
+        return float(one_slice.augment.transforms[0].R.random_sample())
+
+    every = [(seed, epoch, number) for seed in (0, 1) for epoch in (0, 1) for number in (0, 1, 2)]
+    assert len({seeded(*parts) for parts in every}) == len(every)
 
 
 def test_patience_stops_and_keeps_the_best(folder, tmp_path):

@@ -1,0 +1,148 @@
+"""Folders of slices as they come: labels in several spellings, slices by number, images that came without skull."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models import frame
+from models.brain import MASK_MARGIN_MM, BrainNotFound
+from models.markers import data as marker_data
+from models.training import data
+from models.training.judge import network_view
+
+SPELLINGS = [("True", True), ("yes", True), ("1", True), ("false", False), ("0", False), ("No", False)]
+
+
+def rewritten(folder, word, encoding="utf-8"):
+    with (folder / "labels.csv").open("w", newline="", encoding=encoding) as file:
+        csv.writer(file).writerows([("case", "patient", "has_t1c"), *((f"case{i}", f"p{i}", word) for i in range(3))])
+    return data.read_cases(folder)
+
+
+@pytest.mark.parametrize(("word", "has_t1c"), SPELLINGS)
+def test_yes_and_no_are_understood(folder, word, has_t1c):
+    assert {case.has_t1c for case in rewritten(folder, word)} == {has_t1c}
+
+
+def test_another_word_is_refused(folder):
+    with pytest.raises(data.DataError, match=r"has_t1c of case0 is 'maybe'; it must be true, false or left empty"):
+        rewritten(folder, "maybe")
+
+
+def test_a_table_from_a_spreadsheet_is_read(folder):
+    assert [case.name for case in rewritten(folder, "true", "utf-8-sig")] == ["case0", "case1", "case2"]
+
+
+@pytest.mark.parametrize("column", ["empty", "absent"])
+def test_where_the_table_is_silent_the_images_say_whether_there_is_a_t1c(folder, column):
+    """The fixture's channels are all alike, as where FLAIR stands in for T1C."""
+    recoloured(folder / "case1", lambda image: image * (1, 1, 0.5))
+    recoloured(folder / "case2", lambda image: image * (1, 1, 0))
+    rewritten(folder, "")
+    if column == "absent":
+        rows = list(csv.reader((folder / "labels.csv").open()))
+        with (folder / "labels.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(row[:2] for row in rows)
+    assert [case.has_t1c for case in data.read_cases(folder)] == [False, True, False]
+
+
+def recoloured(case, change):
+    for path in case.glob("*.webp"):
+        image = np.asarray(Image.open(path).convert("RGB")).astype(float)
+        Image.fromarray(change(image).astype(np.uint8)).save(path, lossless=True)
+
+
+def test_slices_come_in_the_order_of_their_numbers(tmp_path):
+    home = tmp_path / "case"
+    home.mkdir()
+    for number in range(1, 13):
+        Image.fromarray(np.full((8, 8, 3), 10 * number, np.uint8)).save(home / f"{number}.webp", lossless=True)
+        Image.fromarray(np.full((8, 8), 255 * (number == 2), np.uint8)).save(home / f"{number}_mask.png")
+    images, tumour = data.Case("case", "p", "", "", has_t1c=True, folder=home).read()
+    assert images[:, 0, 0, 0].tolist() == [10 * n for n in range(1, 13)]
+    assert tumour.any(axis=(1, 2)).tolist() == [n == 2 for n in range(1, 13)]
+
+
+@pytest.fixture
+def with_skull(folder):
+    """The first case with a bright ring, and noise around it: nothing there is background."""
+    rng = np.random.default_rng(1)
+    r, c = np.mgrid[:256, :256]
+    away = np.hypot(r - 128, c - 120)
+    ring = np.where((away > 80) & (away < 90), 200.0, 0.0)[..., None] + rng.uniform(1, 10, (256, 256, 1))
+    recoloured(folder / "case0", lambda image: np.where(image > 20, image, ring))
+    return data.read_cases(folder)[0]
+
+
+def brain_disc(stack, _):
+    r, c = np.mgrid[:256, :256]
+    return np.broadcast_to(np.hypot(r - 128, c - 120) < 70, stack.shape)
+
+
+def test_around_a_brain_that_came_without_skull_the_network_is_shown_nothing(folder, with_skull, tmp_path, monkeypatch):
+    """As in the node: what lies around it is background alone, which no network has seen."""
+    monkeypatch.setattr(frame, "brain_mask", brain_disc)
+    bare = data.read_cases(folder)[1]
+    for case, stripped in ((with_skull, False), (bare, True)):
+        images, _ = case.read()
+        found = data.outline(case, images, tmp_path / "cache")
+        assert found.stripped is stripped
+        assert found.margin_mm == (0.0 if stripped else MASK_MARGIN_MM)
+        prepared = data.prepare(case, tmp_path / "cache")
+        placement, brain = prepared.placement, found.mask
+        channels = [frame.correct_bias(images[..., k].astype(np.float32), brain, spacing(placement)) for k in (2, 1)]
+        seen = frame.network_input(channels, brain, placement, found.margin_mm)
+        assert np.array_equal(seen.any(axis=1), network_view(prepared).any(axis=1))
+    shown = [network_view(data.prepare(c, tmp_path / "cache")).any(axis=1).sum() for c in (with_skull, bare)]
+    assert shown[0] > 1.05 * shown[1]
+
+
+def spacing(placement):
+    return (data.ASSUMED_SLICE_MM, *placement.pixel_mm)
+
+
+def test_flair_may_have_come_without_skull_where_t1c_did_not(with_skull, tmp_path, monkeypatch):
+    monkeypatch.setattr(frame, "brain_mask", brain_disc)
+    images, _ = with_skull.read()
+    r, c = np.mgrid[:256, :256]
+    smaller = np.hypot(r - 128, c - 120) < 67
+    images[..., data.FLAIR] *= smaller.astype(np.uint8)
+    found = data.outline(with_skull, images, tmp_path / "cache")
+    assert found.stripped
+    assert np.array_equal(found.mask, np.broadcast_to(smaller, found.mask.shape))
+
+
+def test_where_t1c_shows_no_brain_another_sequence_does(with_skull, tmp_path, monkeypatch):
+    asked = []
+
+    def blank_fails(stack, spacing):
+        asked.append(stack[..., 128, 128].max())
+        if not stack.any():
+            raise BrainNotFound("nothing there")
+        return brain_disc(stack, spacing)
+
+    monkeypatch.setattr(frame, "brain_mask", blank_fails)
+    images, _ = with_skull.read()
+    images[..., data.T1C] = 0
+    assert data.outline(with_skull, images, tmp_path / "cache").mask.any()
+    assert len(asked) == 2
+    with pytest.raises(BrainNotFound, match="T1C, T1, FLAIR: nothing there"):
+        data.outline(with_skull, np.zeros_like(images), tmp_path / "cache")
+    with pytest.raises(BrainNotFound, match=r"^FLAIR, T1: nothing there"):
+        data.outline(replace(with_skull, has_t1c=False), np.zeros_like(images), tmp_path / "cache")
+
+
+def test_the_markers_networks_are_shown_as_much(folder, with_skull, tmp_path, monkeypatch):
+    monkeypatch.setattr(frame, "brain_mask", brain_disc)
+    bare = data.read_cases(folder)[1]
+    shown = []
+    for case in (with_skull, bare):
+        images, tumour = case.read()
+        outlined = data.outline(case, images, tmp_path / "cache")
+        shown.append(marker_data._to_frame(images, tumour, outlined, ("FLAIR",))["images"].any(axis=1).sum())
+    assert shown[0] > 1.05 * shown[1]
