@@ -71,6 +71,13 @@ def test_folds_trained_in_another_way_are_not_mixed(done, changed, told):
     assert f"{cv} holds results of another {told}; choose another --out" in str(invoke(*arguments, *changed).exception)
 
 
+def test_fewer_slices_than_a_batch_are_told(done, tmp_path):
+    cv, arguments = done
+    again = [tmp_path / "again" if a == cv else a for a in arguments]
+    refused = invoke(*again, "--batch", 64).exception
+    assert "slices an epoch are fewer than a batch of 64 (--batch)" in str(refused)
+
+
 def test_how_many_processes_read_slices_does_not_tell_folds_apart(done):
     _, arguments = done
     assert invoke(*arguments, "--workers", 2).exit_code == 0

@@ -194,6 +194,18 @@ def test_every_patient_teaches_as_much_as_any_other(study, side_by_side):
     assert (drawn in [[a] * 3 + [b] * 3 + [c] * 3 for a, b, c in np.ndindex(3, 3, 3)]) == side_by_side
 
 
+def test_workers_do_not_draw_alike_and_the_first_draws_what_none_would(study):
+    slices = SliceSet([load_slices(s, study.cache, 32) for s in study.subjects[:2]], 2, 0, side_by_side=True)
+    found = []
+    for number in (None, 0, 1, 2):
+        slices.begin_epoch(1)
+        if number is not None:
+            slices.begin_worker(number)
+        found.append(slices[0][0])
+    assert torch.equal(found[0], found[1])
+    assert not any(torch.equal(a, b) for i, a in enumerate(found[1:]) for b in found[1 : 1 + i])
+
+
 def test_epochs_are_repeatable_and_differ(study):
     slices = SliceSet([load_slices(s, study.cache, 32) for s in study.subjects[:2]], 2, 0, side_by_side=True)
     first = slices[0][0]
