@@ -134,6 +134,8 @@ def judge_case(
         prepared = data.prepare(subject.case, cache)
     except BrainNotFound:
         return NotAssessable(subject, NO_BRAIN)
+    except data.DataError as error:  # one patient's files cost nobody else's answer
+        return NotAssessable(subject, str(error))
     sight = finder.see(prepared, drawn=drawn)
     if not sight.tumour.any():
         return NotAssessable(subject, NO_TUMOUR)

@@ -232,6 +232,17 @@ def test_where_no_tumour_is_found_there_is_nothing_to_ask(evaluate, network):
     assert told["auc_reason"] in output
 
 
+def test_a_patient_whose_files_are_broken_costs_nobody_elses_answer(evaluate, marked, tmp_path):
+    home = relabelled(marked[0], tmp_path / "broken")
+    (home / "case3" / "001.webp").write_bytes(b"no image")
+    told, _ = evaluate(home=home)
+    assert {n["case"]: n["reason"] for n in told["not_assessable"]} == {
+        "case1": NO_T1C,
+        "case3": "case3/001.webp cannot be read as an image",
+    }
+    assert told["judged"] == 6
+
+
 SILENT = [
     ({"warn": -1.0}, 0.99, "the images may be unlike those of training"),
     ({}, 0.6, "the outline is doubtful"),
