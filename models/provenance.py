@@ -32,11 +32,13 @@ def load_training_data(path: Path) -> Mapping[str, Mapping[str, str]]:
 
 
 def taught_network(version: str, cards: Path = CARDS) -> frozenset[str] | None:
-    """Name the patients with a T1C who taught the segmenting network of a version; None where nothing tells it.
+    """Name the patients who taught the segmenting network of a version; None where nothing tells it.
 
-    The card names the version that it is about, and the cross-validation beside it all its patients.
+    The card names the version that it is about, and the cross-validation beside it all its patients, with those whom
+    it judged nobody of, as they taught by FLAIR alone.
     """
     card, patients = cards / "nasbranet.md", cards / "nasbranet.crossval.json"
     if not (card.is_file() and patients.is_file() and version in card.read_text(encoding="utf-8")):
         return None
-    return frozenset(read_json(patients)["patients"])
+    told = read_json(patients)
+    return frozenset((*told["patients"], *told.get("taught_by_flair", ())))

@@ -127,8 +127,8 @@ def run() -> None:
         app()
     except ValidationError as error:  # pydantic's own words take several lines and end in an address
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        console.print(f"[red]error:[/] {error.title}: {where}: {first['msg']}", highlight=False, soft_wrap=True)
+        told = ": ".join([error.title, *([".".join(map(str, first["loc"]))] if first["loc"] else []), first["msg"]])
+        console.print(f"[red]error:[/] {told}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except (data.DataError, RefinementError, BrainNotFound, ModelError, OSError) as error:
         console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)

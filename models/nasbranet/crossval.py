@@ -19,7 +19,7 @@ from models.nasbranet.export import load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import FOUND_TEACHER, SHIPPED_PLAN, NetworkPlan
 from models.training import data
-from models.training.folds import Study, check_folds, keep_or_refuse, refuse_other_folds, run_fold
+from models.training.folds import Study, check_folds, keep_settings, refuse_other_folds, run_fold
 from models.training.judge import per_patient
 from models.training.loop import Schedule
 from models.training.metrics import mean_interval
@@ -83,7 +83,7 @@ def cross_validate(
         "peak_rate": peak_rate, "patience": patience, "inner_folds": inner_folds,
         "began_with": start_from and start_from.name, "teacher": teacher_run and teacher_run.name,
     }  # fmt: skip
-    keep_or_refuse(out / "settings.json", settings)
+    keep_settings(out, settings)
     with Progress(console=console) as progress:
         for fold in pending:
             make = partial(begun.__getitem__, fold) if begun else partial(NASBraNet, network)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,7 +74,10 @@ def evaluate(
         **_summary(cases, judged), "without_t1c": {name: case.dice for name, case in judged_alone.items()},
         "without_t1c_summary": _summary(alone, judged_alone), "failed": failed | failed_alone,
         "left_out": [c.name for c in everyone if c.name not in judged],
-        **_whom_it_knew(model.version, [c for c in cases if c.name in judged]),
+        **_whom_it_knew(
+            {case.patient for case in (*cases, *alone) if case.name in judged | judged_alone},
+            learnt_from(model.version, everyone, split), model.version,
+        ),
         "confidence": _confidence(settings, judged | judged_alone),
         "model": model.name, "version": model.version, "engine": model.engine,
         "refinement": settings.model_dump(exclude={"expected", "observed"}),
@@ -147,16 +150,23 @@ def _confidence(settings: Refinement, judged: Mapping[str, CaseJudged]) -> dict[
     }  # fmt: skip
 
 
-def _whom_it_knew(version: str, cases: Sequence[data.Case]) -> dict[str, Any]:
-    """Name the patients whom this very network learnt from, as far as its card tells, with a warning."""
-    learnt = taught_network(version)
-    seen = sorted({case.patient for case in cases} & (learnt or frozenset()))
+def learnt_from(version: str, everyone: Sequence[data.Case], split: Path | None) -> frozenset[str] | None:
+    """Name the patients who taught a network, by its card and its training's split.json; None where neither tells."""
+    known = taught_network(version)
+    if split is None:
+        return known
+    return (known or frozenset()) | {case.patient for case in data.of_split(everyone, split, "training")}
+
+
+def _whom_it_knew(patients: Collection[str], learnt: frozenset[str] | None, version: str) -> dict[str, Any]:
+    """Name the patients who taught this very network, with a warning."""
+    seen = sorted(frozenset(patients) & (learnt or frozenset()))
     if learnt is None:
         warning = f"nothing tells whom network {version} learnt from: patients judged may be among them"
     else:
         warning = (
-            f"{len(seen)} of {len({c.patient for c in cases})} patients taught this network: the figures are not held "
-            "out and flatter it; models/cards/nasbranet.md has those of patients never seen"
+            f"{len(seen)} of {len(patients)} patients taught this network: the figures are not held out and flatter "
+            "it; models/cards/nasbranet.md has those of patients never seen"
         )
     return {"seen_in_training": seen, "warning": warning if seen or learnt is None else None}
 

@@ -21,6 +21,7 @@ from models.nasbranet.crossval import gather
 from models.nasbranet.refine_command import predictions, read_held
 from models.refine import REFINEMENT, Refinement, load_refinement
 from models.training import data
+from models.training.folds import seen_by
 from models.training.judge import per_patient
 from models.training.metrics import dice, mean_interval
 from models.training.refine_fit import Held
@@ -57,6 +58,7 @@ def report(
             "dice_mean": mean, "dice_interval": [low, high], "without_refinement": plain["dice_mean"],
             "refinement": settings.model_dump(exclude={"expected", "observed"}),
             "patients": {patient: round(score, 4) for patient, score in sorted(scores.items())},
+            "taught_by_flair": taught_by_flair(data_folder, run),
         },
     )  # fmt: skip
     draw_patients(scores, cases, out / f"{name}.png")
@@ -93,6 +95,12 @@ def by(scores: Mapping[str, float], cases: Mapping[str, data.Case], key: str) ->
     for patient, value in scores.items():
         groups[str(getattr(cases[patient], key))].append(value)
     return dict(sorted(groups.items()))
+
+
+def taught_by_flair(data_folder: Path, run: Path) -> list[str]:
+    """Name the patients without a true T1C who taught the folds of a run, and were judged by none."""
+    seen = {name for fold in run.glob("fold_*") for name in seen_by(fold)}
+    return sorted({case.patient for case in data.flair_only(data.read_cases(data_folder)) if case.name in seen})
 
 
 def draw_patients(scores: Mapping[str, float], cases: Mapping[str, data.Case], path: Path) -> None:

@@ -44,6 +44,12 @@ PAIRS = ((2, 0), (2, 1))
 """Branch pairs that the search decides between, as levels where they end."""
 
 
+CONSTANT_BEFORE = {
+    "momentum": 0.9, "weight_decay": 5e-4, "gradient_limit": 5.0, "adam_betas": (0.5, 0.999), "empty_share": 0.2,
+}  # fmt: skip
+"""What held in folders of searches from before these were settings."""
+
+
 class Groups(NamedTuple):
     """Patients of a search, three ways apart."""
 
@@ -90,7 +96,7 @@ class Search:
             self.net.architecture_parameters(), settings.architecture_rate, settings.adam_betas
         )
         self.epoch, self.time_weight = 0, settings.time_weight
-        keep_or_refuse(folder / "settings.json", self._made_with())
+        keep_or_refuse(folder / "settings.json", self._made_with(), CONSTANT_BEFORE)
 
     @property
     def state(self) -> Path:

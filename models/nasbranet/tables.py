@@ -42,8 +42,8 @@ class Row:
         """Whether folds are yet to be run."""
         return self.folds_done < self.folds
 
-    def content(self, references: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """Say it as data for JSON; `references`, by name, are the Dice by patient that this one's are set against."""
+    def content(self, references: Mapping[str, Row | None]) -> dict[str, Any]:
+        """Say it as data for JSON; `references`, by name, are the rows that this one is set against."""
         return {
             "name": self.entry.name,
             "label": self.entry.label,
@@ -63,11 +63,17 @@ class Row:
             "lacks": self.entry.lacks,
         }
 
-    def _difference(self, name: str, reference: Mapping[str, float]) -> dict[str, Any] | None:
-        """Set Dice against a network's in pairs; what an earlier run said stands where it kept no patients to pair."""
-        if self.earlier and not (self.patients and reference):
-            return self.earlier.content(f"difference_to_{name}")
-        return _mean([self.patients[p] - reference[p] for p in sorted(self.patients.keys() & reference.keys())])
+    def _difference(self, name: str, reference: Row | None) -> dict[str, Any] | None:
+        """Set Dice against a network's in pairs.
+
+        What an earlier run said stands where it kept no patients to pair, unless the other was trained anew since.
+        """
+        if reference is None:
+            return None
+        if self.earlier and not (self.patients and reference.patients):
+            return self.earlier.content(f"difference_to_{name}") if reference.earlier else None
+        others = reference.patients
+        return _mean([self.patients[p] - others[p] for p in sorted(self.patients.keys() & others.keys())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +94,8 @@ class Report:
 
     def content(self) -> dict[str, Any]:
         """Say it as data for JSON."""
-        patients = {row.entry.name: row.patients for row in self.rows}
-        references = {name: patients.get(name, {}) for name in REFERENCES}
+        by_name = {row.entry.name: row for row in self.rows}
+        references = {name: by_name.get(name) for name in REFERENCES}
         rows = [(row.entry.tables, row.content(references)) for row in self.rows]
         return {
             "device": dict(self.device),

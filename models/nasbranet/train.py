@@ -16,7 +16,7 @@ from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import FOUND_TEACHER, SHIPPED_PLAN, NetworkPlan
 from models.training import data
 from models.training.augment import Slices
-from models.training.folds import check_folds, keep_or_refuse, refuse_seen, seen_by
+from models.training.folds import check_folds, keep_or_refuse, keep_settings, refuse_seen, seen_by
 from models.training.judge import judge, segmenter
 from models.training.loop import Schedule, Trainer
 
@@ -81,7 +81,7 @@ def train(
     torch.manual_seed(seed)
     network = NASBraNet(architecture) if init is None else load_network(architecture, init)
     learnt = None if teacher is None else load_network(NetworkPlan.load(teacher_plan), teacher / "last.pt")
-    keep_or_refuse(out / "settings.json", settings)
+    keep_settings(out, settings)
     with Progress(console=console) as progress:
 
         def prepare(part: list[data.Case]) -> list[data.Prepared]:

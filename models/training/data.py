@@ -32,6 +32,9 @@ MASK_VERSION = "1"
 ASSUMED_SLICE_MM = 5.0
 """Slice spacing, as none is recorded: the bias field's grid depends on it, and every volume in ml."""
 T1, FLAIR, T1C = 0, 1, 2
+LIKE_A_COPY = 0.98
+"""Correlation of a slice's T1C and FLAIR, skull and all, above which one is a copy; of two true sequences it was below
+.96 in 77 patients, of lossy copies above .99."""
 _NAMES = {T1: "T1", FLAIR: "FLAIR", T1C: "T1C"}
 _YES, _NO = {"true", "1", "yes", "y"}, {"false", "0", "no", "n"}
 
@@ -123,7 +126,8 @@ def read_cases(folder: Path) -> list[Case]:
 def _has_t1c(row: Mapping[str, str | None], folder: Path) -> bool:
     """Say whether a case has a true T1C: by its row, or where that is silent by the images.
 
-    Where there is none, T1C's channel is a copy of FLAIR, or empty. Raises DataError for a word that says neither.
+    Where there is none, T1C's channel is a copy of FLAIR, maybe a lossy one, or empty. Raises DataError for a word
+    that says neither.
     """
     word = (row.get("has_t1c") or "").strip().lower()
     if word in _YES | _NO:
@@ -131,10 +135,12 @@ def _has_t1c(row: Mapping[str, str | None], folder: Path) -> bool:
     if word:
         raise DataError(f"labels.csv: has_t1c of {row['case']} is {word!r}; it must be true, false or left empty")
     paths = sorted(folder.glob("*.webp"))
-    if not paths:
+    try:
+        middle = _read(paths[len(paths) // 2], "RGB")
+    except (DataError, IndexError):
         return True  # what is wrong with the case is told where it is read
-    middle = _read(paths[len(paths) // 2], "RGB")
-    return bool((middle[..., T1C] != middle[..., FLAIR]).any() and np.ptp(middle[..., T1C]))
+    t1c, flair = middle[..., T1C].ravel(), middle[..., FLAIR].ravel()
+    return bool(np.ptp(t1c)) and not (np.ptp(flair) and np.corrcoef(t1c, flair)[0, 1] > LIKE_A_COPY)
 
 
 def _read(path: Path, mode: str) -> NDArray[np.uint8]:

@@ -122,8 +122,11 @@ def seen_by(folder: Path) -> list[str]:
     split = folder / "split.json"
     if not split.exists():
         raise data.DataError(f"{folder} holds no training: it has no split.json to say which patients it saw")
-    parts = json.loads(split.read_text(encoding="utf-8"))
-    return sorted({*parts["training"], *parts.get("seen_before", ())})
+    try:
+        parts = json.loads(split.read_text(encoding="utf-8"))
+        return sorted({*parts["training"], *parts.get("seen_before", ())})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise data.DataError(f"{split} does not say which patients a training saw") from error
 
 
 def predict(segment: Segmenter, view: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -146,15 +149,33 @@ def read_prediction(path: Path) -> NDArray[np.float32]:
     return maps
 
 
-def keep_or_refuse(path: Path, content: Mapping[str, Any]) -> None:
-    """Write what a folder's results were made with; raises DataError where it holds results made otherwise."""
+def keep_or_refuse(path: Path, content: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> None:
+    """Write what a folder's results were made with; raises DataError where it holds results made otherwise.
+
+    `before` says what held for keys that were not written down in older folders.
+    """
     if not path.exists():
         write_json(path, dict(content))
         return
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(content))
+    kept = {**(before or {}), **json.loads(path.read_text(encoding="utf-8"))}
+    kept, now = json.loads(json.dumps(kept)), json.loads(json.dumps(content))
     if other := sorted(key for key in kept.keys() | now.keys() if kept.get(key) != now.get(key)):
         raise data.DataError(f"{path.parent} holds results of another {', '.join(other)}; choose another --out")
+
+
+def keep_settings(folder: Path, content: Mapping[str, Any]) -> None:
+    """Bind a folder to the settings of the training that is in it, or is about to be.
+
+    Settings with which nothing was trained yet bind nothing. Raises DataError where what is there was trained with
+    others, or nobody knows with which.
+    """
+    path = folder / "settings.json"
+    if not any(folder.glob("last.pt")) and not any(folder.glob("fold_*/last.pt")):
+        write_json(path, dict(content))
+    elif path.exists():
+        keep_or_refuse(path, content)
+    else:
+        raise data.DataError(f"{folder} holds a training that does not say how it was made; choose another --out")
 
 
 def finished_predictions(run: Path) -> dict[str, tuple[int, Path]]:

@@ -106,7 +106,10 @@ class Trainer:
         if not self.state.exists():
             return False
         kept = torch.load(self.state, map_location="cpu", weights_only=True)
-        self.network.load_state_dict(kept["network"])
+        try:
+            self.network.load_state_dict(kept["network"])
+        except RuntimeError:  # torch names every layer that differs
+            raise DataError(f"{self.state.parent} holds a training of another network; choose another --out") from None
         self.optimizer.load_state_dict(kept["optimizer"])
         self.rate.load_state_dict(kept["rate"])
         self.epoch, self.best_score, self.waited = int(kept["epoch"]), float(kept["best_score"]), int(kept["waited"])

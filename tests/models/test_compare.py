@@ -244,6 +244,11 @@ def test_a_summary_of_an_earlier_run_keeps_its_difference_and_gives_none_to_othe
     assert "| ICNET | 0.500 (0.500 to 0.500) | 1 | 1/5 | - | - |" in text
 
 
+def test_a_difference_to_a_network_that_was_trained_anew_since_is_not_told():
+    _, unet = report_of(row("nasbranet", {"p1": 0.75}, 1), taken("unet")).content()["table_4_5"]
+    assert unet["difference_to_nasbranet"] is None
+
+
 def test_patients_of_an_earlier_run_are_paired_anew():
     ours = row("nasbranet", {"p1": 0.75, "p2": 0.75}, 1)
     _, unet, shipped = report_of(

@@ -71,11 +71,19 @@ def test_folds_trained_in_another_way_are_not_mixed(done, changed, told):
     assert f"{cv} holds results of another {told}; choose another --out" in str(invoke(*arguments, *changed).exception)
 
 
+def test_a_training_that_does_not_say_how_it_was_made_is_not_gone_on_with(done):
+    cv, arguments = done
+    (cv / "settings.json").unlink()
+    assert f"{cv} holds a training that does not say how it was made" in str(invoke(*arguments).exception)
+    assert not (cv / "settings.json").exists()
+
+
 def test_fewer_slices_than_a_batch_are_told(done, tmp_path):
     cv, arguments = done
     again = [tmp_path / "again" if a == cv else a for a in arguments]
     refused = invoke(*again, "--batch", 64).exception
     assert "slices an epoch are fewer than a batch of 64 (--batch)" in str(refused)
+    assert invoke(*again, "--batch", 4, "--only", 0).exit_code == 0, "what was refused binds nothing"
 
 
 def test_how_many_processes_read_slices_does_not_tell_folds_apart(done):

@@ -41,7 +41,8 @@ def test_a_table_from_a_spreadsheet_is_read(folder):
 @pytest.mark.parametrize("column", ["empty", "absent"])
 def test_where_the_table_is_silent_the_images_say_whether_there_is_a_t1c(folder, column):
     """The fixture's channels are all alike, as where FLAIR stands in for T1C."""
-    recoloured(folder / "case1", lambda image: image * (1, 1, 0.5))
+    r, c = np.mgrid[:256, :256]
+    recoloured(folder / "case1", lambda image: image * np.stack([r >= 0, r >= 0, np.hypot(r - 99, c - 99) > 30], -1))
     recoloured(folder / "case2", lambda image: image * (1, 1, 0))
     rewritten(folder, "")
     if column == "absent":
@@ -49,6 +50,20 @@ def test_where_the_table_is_silent_the_images_say_whether_there_is_a_t1c(folder,
         with (folder / "labels.csv").open("w", newline="") as file:
             csv.writer(file).writerows(row[:2] for row in rows)
     assert [case.has_t1c for case in data.read_cases(folder)] == [False, True, False]
+
+
+def test_a_broken_slice_is_not_told_by_the_table(folder):
+    """But where the case is read: the other cases go on."""
+    for path in (folder / "case1").glob("*.webp"):
+        path.write_bytes(b"no image")
+    assert [case.name for case in rewritten(folder, "")] == ["case0", "case1", "case2"]
+
+
+def test_a_lossy_copy_of_flair_is_no_t1c(folder):
+    rng = np.random.default_rng(3)
+    recoloured(folder / "case0", lambda image: np.clip(image + rng.normal(0, 2, image.shape), 0, 255))
+    recoloured(folder / "case1", lambda image: np.clip(image + rng.normal(0, 30, image.shape), 0, 255))
+    assert [case.has_t1c for case in rewritten(folder, "")] == [False, True, False]
 
 
 def recoloured(case, change):

@@ -7,10 +7,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from models import frame, provenance
+from models.engine import Model
 from models.json_file import write_json
 from models.nasbranet import __main__ as command
 from models.nasbranet import evaluate as judging
@@ -18,6 +20,9 @@ from models.nasbranet.evaluate import CaseJudged
 from models.nasbranet.export import export_onnx
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import PLANS
+from models.refine import Refinement, expected_dice
+from models.training import data
+from models.training.judge import network_view
 from tests.models.test_training import small_plan
 
 
@@ -119,18 +124,25 @@ def test_each_case_has_the_dice_expected_of_it_and_whether_the_node_would_warn(e
     assert [case["expected_dice"] for case in found["confidence"].values()] == [0.7, 0.4, None]
 
 
-def test_confidence_is_the_nodes(evaluate, monkeypatch, tmp_path):
-    """Of the same map and mask, by the same calibration."""
-    settings = tmp_path / "r.json"
-    settings.write_text(
-        '{"low": 0.01, "high": 0.01, "expected": [0.0, 1.0], "observed": [0.25, 0.75], "doubtful": 0.9, "patients": 9}'
-    )
-    found, _ = evaluate("--refinement", settings)
-    assert all(0.25 <= case["expected_dice"] <= 0.75 for case in found["confidence"].values())
-    assert all(case["warned"] for case in found["confidence"].values())
+def test_confidence_is_the_nodes(folder, tmp_path):
+    """Of the map on the slices' own grid, before anything is dropped, and of what is kept."""
+    weights = tmp_path / "sure" / "model.onnx"
+    torch.manual_seed(0)
+    network = NASBraNet(small_plan()).eval()
+    with torch.no_grad():
+        network.head[-1].weight *= 60.0
+    export_onnx(network, weights)
+    model, settings = Model("sure", weights), Refinement(low=0.3, high=0.4, expected=(0.0, 1.0), observed=(0.2, 0.7))
+    prepared = data.prepare(data.read_cases(folder)[0], tmp_path / "cache")
+    stack_map = frame.from_frame(model.run_slices(network_view(prepared)), prepared.placement, 256, 256)
+    kept = settings.mask(stack_map, (data.ASSUMED_SLICE_MM, *prepared.placement.pixel_mm))
+    assert kept.any()
+    told = judging.judge_case(model, settings, prepared).expected_dice
+    assert told == pytest.approx(np.interp(expected_dice(stack_map, kept), [0.0, 1.0], [0.2, 0.7]), abs=0.02)
+    assert 0.2 < told < 0.7
 
 
-def test_whoever_taught_the_network_is_warned_of(evaluate, tmp_path, monkeypatch):
+def test_whoever_taught_the_network_is_warned_of(evaluate, folder, tmp_path, monkeypatch):
     version = evaluate()[0]["version"]
     monkeypatch.setattr(provenance.taught_network, "__defaults__", (tmp_path / "cards",))
     (tmp_path / "cards").mkdir()
@@ -140,10 +152,17 @@ def test_whoever_taught_the_network_is_warned_of(evaluate, tmp_path, monkeypatch
     assert found["seen_in_training"] == ["patient2"]
     assert found["warning"].startswith("1 of 3 patients taught this network")
     assert "warning: 1 of 3 patients" in said
+    taught = {"patients": {"another": 0.8}, "taught_by_flair": ["patient0"]}
+    write_json(tmp_path / "cards" / "nasbranet.crossval.json", taught)
+    labelled(folder, has_t1c="no")
+    assert evaluate()[0]["seen_in_training"] == ["patient0"], "who taught by FLAIR alone, too"
+    labelled(folder)
     write_json(tmp_path / "cards" / "nasbranet.crossval.json", {"patients": {"another": 0.8}})
     assert evaluate()[0]["warning"] is None
     (tmp_path / "cards" / "nasbranet.md").write_text("of another")
     assert "nothing tells whom network" in evaluate()[0]["warning"]
+    write_json(tmp_path / "split.json", {"training": ["case0"], "validation": ["case1", "case2"]})
+    assert evaluate("--split", tmp_path / "split.json")[0]["warning"] is None, "one's own network: the split tells"
 
 
 def test_post_processing_that_is_not_there_is_refused(evaluate, tmp_path):

@@ -23,7 +23,7 @@ from models.nasbranet.latency import PenaltyWeights, plan_ms
 from models.nasbranet.latency_table import LatencyTable, keys_of
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.plan import Op
-from models.nasbranet.search import Groups, Search, head_loss
+from models.nasbranet.search import CONSTANT_BEFORE, Groups, Search, head_loss
 from models.nasbranet.search_settings import SearchSettings, score
 from models.nasbranet.space import SearchSpace
 from models.training import data
@@ -377,6 +377,16 @@ def test_a_search_made_otherwise_is_not_gone_on_with(groups, tmp_path):
             Search(*parts, tmp_path / "s")
     assert (tmp_path / "s" / "settings.json").read_text() == made_with
     Search(SPACE, groups, slow_convolutions(), SETTINGS, tmp_path / "s")
+
+
+def test_a_search_from_before_some_constants_were_settings_is_gone_on_with(groups, tmp_path):
+    Search(SPACE, groups, slow_convolutions(), SETTINGS, tmp_path / "s")
+    path = tmp_path / "s" / "settings.json"
+    kept = {key: value for key, value in json.loads(path.read_text()).items() if key not in CONSTANT_BEFORE}
+    path.write_text(json.dumps(kept))
+    Search(SPACE, groups, slow_convolutions(), SETTINGS, tmp_path / "s")
+    with pytest.raises(data.DataError, match="another momentum;"):
+        Search(SPACE, groups, slow_convolutions(), replace(SETTINGS, momentum=0.5), tmp_path / "s")
 
 
 def test_a_search_runs_on_a_device_that_is_not_the_cpu(tmp_path):

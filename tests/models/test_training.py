@@ -306,6 +306,14 @@ def test_patience_stops_and_keeps_the_best(folder, tmp_path):
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in best.items())
 
 
+def test_a_checkpoint_of_another_network_is_told_in_one_line(folder, tmp_path):
+    slices = Slices([data.prepare(c, tmp_path / "cache") for c in data.read_cases(folder)], 0.5, seed=0)
+    Trainer(NASBraNet(small_plan()), slices, Schedule(), tmp_path / "run")._save(tmp_path / "run" / "last.pt")
+    other = small_plan().model_copy(update={"stem_expansion": 8})
+    with pytest.raises(data.DataError, match="run holds a training of another network; choose another --out"):
+        Trainer(NASBraNet(other), slices, Schedule(), tmp_path / "run").resume()
+
+
 def test_a_teacher_teaches_and_does_not_learn(folder, tmp_path):
     torch.manual_seed(1)
     teacher, student = NASBraNet(small_plan()), NASBraNet(small_plan())
