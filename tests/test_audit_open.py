@@ -18,9 +18,10 @@ from app.receiver import Receiver
 from app.witness import Witness
 from tests.support_audit import code_of, ends, messages_in, objects, told
 from tests.support_dicom import NODE_TITLE, PEER_TITLE, node_settings, small_mr
+from tests.support_peer import associate
 from tests.support_port import free_port
 from tests.support_receiver import RunningReceiver, until
-from tests.test_audit import MR, associated
+from tests.test_audit import MR
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_what_an_association_brought_before_the_receiver_was_killed_is_told_at_t
 
 def test_an_association_that_ended_leaves_no_note(settings, trail):
     receiver = Receiver(settings)
-    association = associated(receiver.port, MR)
+    association = associate(receiver.port, MR)
     association.send_c_store(small_mr("1.2.3"))
     assert len(notes(settings)) == 1
     association.release()
@@ -118,7 +119,7 @@ def test_a_disk_that_takes_no_note_costs_no_image(settings, trail, monkeypatch, 
         return whole(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", full)
-    association = associated(receiver.port, MR)
+    association = associate(receiver.port, MR)
     assert association.send_c_store(small_mr("1.2.3")).Status == 0x0000
     association.release()
     receiver.close()

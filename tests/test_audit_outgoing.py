@@ -26,7 +26,7 @@ from tests.support_port import free_port
 from tests.support_web import Service
 from tests.test_delivery import pass_time, plain
 from tests.test_history_tls import port_tls
-from tests.test_hostile_history import Archive, associate
+from tests.test_hostile_history import Archive, ask
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -285,7 +285,7 @@ def test_whoever_is_turned_away_at_the_history_port_is_in_the_trail(tmp_path, tr
     for tls in (None, port_tls(node)):
         config = archive.config(timeout_seconds=10.0, move_tls=tls)
         archive.before_sending = lambda port=config.move_port: [
-            associate(port, title="STRANGER"), associate(port, called="OTHER"),
+            ask(port, title="STRANGER"), ask(port, called="OTHER"),
         ]  # fmt: skip
         looked_for(tmp_path, trail, config, now)
     alerts = [told(message) for message in messages_in(tmp_path / TRAIL) if code_of(message) == "110113"]
