@@ -1,4 +1,4 @@
-"""Result files as JSON."""
+"""Result files as JSON, and what is wrong with one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -20,3 +22,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a result file; raises `OSError` where there is none."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+def first_fault(error: ValidationError) -> str:
+    """Say in one line where content is not of its form, and how; pydantic's own words take several."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]

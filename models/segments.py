@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from models.json_file import first_fault
+
 FILE = "segments.json"
 """Its name in the model's folder."""
 TOLERANCE = 0.02
@@ -124,9 +126,8 @@ class Channels(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "cannot be read"}
-            place = ".".join(map(str, first["loc"]))
-            raise SegmentsError(f"{path}: {f'{place}: ' if place else ''}{first['msg']}") from error
+            fault = first_fault(error) if isinstance(error, ValidationError) else "cannot be read"
+            raise SegmentsError(f"{path}: {fault}") from error
 
     @property
     def legend(self) -> tuple[Segment, ...]:

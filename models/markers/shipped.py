@@ -23,12 +23,11 @@ from models.markers.found import Finder, Sight, described
 from models.markers.labels import Subject
 from models.markers.metrics import Estimate, auc, by_site, measure_what_can_be
 from models.markers.outcomes import Outcome, PatientOutcome
-from models.provenance import taught_network
+from models.provenance import CARDS, taught_network
 from models.training import data
 from models.training.metrics import mean_interval
 
 HOME = Path(models.__file__).parent
-CARDS = HOME / "cards"
 FOLDERS: Mapping[str, str] = {"idh": "idh", "codel": "1p19q", "mgmt": "mgmt", "proliferation": "proliferation"}
 """Where in models/weights/markers the model of each marker lies."""
 NOT_ASSESSED, INDETERMINATE = "not assessed", "indeterminate"
@@ -93,7 +92,7 @@ class Learnt:
 
     def with_network(self, version: str) -> Learnt:
         """Add whom the segmenting network of a version saw: its card names the version that it is about."""
-        return replace(self, by_network=taught_network(version, CARDS))
+        return replace(self, by_network=taught_network(version))
 
 
 def learnt_from(marker: str, folder: Path, calibration: Calibration) -> Learnt:

@@ -17,6 +17,7 @@ from models import frame, novelty
 from models.brain import BrainNotFound
 from models.engine import Model, ModelError
 from models.engine_openvino import CpuSettings, OpenVinoBackend
+from models.json_file import first_fault
 from models.nasbranet.benchmark import benchmark, tune
 from models.nasbranet.compare import compare
 from models.nasbranet.crossval import cross_validate
@@ -125,10 +126,8 @@ def run() -> None:
     logging.basicConfig(level=logging.WARNING)
     try:
         app()
-    except ValidationError as error:  # pydantic's own words take several lines and end in an address
-        first = error.errors()[0]
-        told = ": ".join([error.title, *([".".join(map(str, first["loc"]))] if first["loc"] else []), first["msg"]])
-        console.print(f"[red]error:[/] {told}", highlight=False, soft_wrap=True)
+    except ValidationError as error:
+        console.print(f"[red]error:[/] {error.title}: {first_fault(error)}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except (data.DataError, RefinementError, BrainNotFound, ModelError, OSError) as error:
         console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.nasbranet.cost import Cost
 from models.nasbranet.space import SearchSpace
 from models.training.data import DataError
+from models.training.folds import differing
 
 
 class Part(BaseModel):
@@ -97,8 +98,7 @@ def read_earlier(path: Path, settings: Mapping[str, Any], costs: Mapping[str, Co
         found = EarlierReport.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise DataError(f"{path} is no compare.json of an earlier run") from error
-    kept = found.settings
-    if other := sorted(key for key in kept.keys() | settings.keys() if kept.get(key) != settings.get(key)):
+    if other := differing(found.settings, settings):
         raise DataError(f"{path} holds results of another {', '.join(other)}")
     for name, row in found.rows.items():
         if row.flops and name in costs and Cost(row.parameters or 0, row.flops) != costs[name]:

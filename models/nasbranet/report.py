@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from scipy import ndimage
 
-from models import frame
 from models.json_file import write_json
 from models.nasbranet.crossval import gather
 from models.nasbranet.refine_command import predictions, read_held
+from models.provenance import CARDS
 from models.refine import REFINEMENT, Refinement, load_refinement
 from models.training import data
 from models.training.folds import seen_by
@@ -26,7 +26,6 @@ from models.training.judge import per_patient
 from models.training.metrics import dice, mean_interval
 from models.training.refine_fit import Held
 
-CARDS = Path(frame.__file__).parent / "cards"
 TRUTH, FOUND = (255, 60, 60), (70, 220, 255)
 
 

@@ -158,9 +158,14 @@ def keep_or_refuse(path: Path, content: Mapping[str, Any], before: Mapping[str, 
         write_json(path, dict(content))
         return
     kept = {**(before or {}), **json.loads(path.read_text(encoding="utf-8"))}
-    kept, now = json.loads(json.dumps(kept)), json.loads(json.dumps(content))
-    if other := sorted(key for key in kept.keys() | now.keys() if kept.get(key) != now.get(key)):
+    if other := differing(kept, content):
         raise data.DataError(f"{path.parent} holds results of another {', '.join(other)}; choose another --out")
+
+
+def differing(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the settings that are not the same in both, as JSON has them: a tuple is a list there."""
+    one, other = (json.loads(json.dumps(settings)) for settings in (kept, now))
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
 def keep_settings(folder: Path, content: Mapping[str, Any]) -> None:

@@ -245,18 +245,8 @@ def test_patience_watches_part_of_the_training_patients_and_never_those_held_out
         folds, "judge", lambda _, cases: watched.append({c.case.name for c in cases}) or {"x": next(told)}
     )
     arguments = ["cross-validate", "--data", home, "--out", tmp_path / "cv", "--plan", plan, "--folds", 2, "--only", 0]
-    arguments += [
-        "--epochs",
-        "40x0.25",
-        "--batch",
-        4,
-        "--cache",
-        tmp_path / "cache",
-        "--patience",
-        1,
-        "--inner-folds",
-        3,
-    ]
+    arguments += ["--epochs", "40x0.25", "--batch", 4, "--cache", tmp_path / "cache"]
+    arguments += ["--patience", 1, "--inner-folds", 3]
     ran = invoke(*arguments)
     assert ran.exit_code == 0, ran.output
     split = json.loads((tmp_path / "cv" / "fold_0" / "split.json").read_text())
