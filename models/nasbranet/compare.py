@@ -53,6 +53,9 @@ def compare(
     teacher: Annotated[str | None, typer.Option(help="the teacher's plan, for the distilled rows of table 4-6")] = None,
     folds: Annotated[int, typer.Option(help="parts the patients are dealt into")] = 5,
     folds_run: Annotated[int, typer.Option(help="how many of them to train; 0 only collects what is there")] = 5,
+    only: Annotated[
+        list[int] | None, typer.Option(help="train this fold alone; repeatable. Folds may train side by side")
+    ] = None,
     epochs: Annotated[str, typer.Option(help="epochs x image scale, one after another")] = "14x0.5,10x0.75,12x1",
     batch: Annotated[int, typer.Option(help="slices a step")] = 8,
     workers: Annotated[int, typer.Option(help="processes that read and augment slices")] = 1,
@@ -89,7 +92,7 @@ def compare(
         inner_folds=inner_folds,
         cache=cache,
     )
-    check_folds(study.cases, folds, ())
+    check_folds(study.cases, folds, only or ())
     entries = roster(NetworkPlan.load(plan), None if teacher is None else NetworkPlan.load(teacher))
     chosen = choose(entries, networks)
     settings = _settings(study)
@@ -100,7 +103,7 @@ def compare(
         described = out / entry.name / "network.json"
         if entry in chosen or (entry.make is not None and described.exists()):
             keep_or_refuse(described, entry.describe())
-    for fold in range(min(folds_run, folds)):
+    for fold in only or range(min(folds_run, folds)):
         train_fold(study, fold, chosen, out)
     operators = measure_operators(rounds, engine) if rounds else ()
     speeds = _time_all(entries, rounds, engine) if rounds else {}

@@ -341,6 +341,16 @@ def test_a_comparison_trains_resumes_and_tells_what_is_missing(run, tmp_path):
     assert unet["frames_per_second"] is None
 
 
+def test_one_fold_alone_can_be_trained(run, tmp_path):
+    done = run("--networks", "unet", "--only", "1", "--rounds", "0")
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in sorted((tmp_path / "out" / "unet").glob("fold_*"))] == ["fold_1"]
+    unet = json.loads((tmp_path / "out" / "compare.json").read_text())["table_4_5"][0]
+    assert (unet["folds_done"], unet["patients"]) == (1, 2)
+    done = run("--networks", "unet", "--only", "2", "--rounds", "0")
+    assert "there is no fold 2" in str(done.exception)
+
+
 def test_a_patient_imaged_twice_counts_once(tmp_path):
     cases = [Case(f"case{i}", "AAB"[i], "", "", True, tmp_path) for i in range(3)]
     study = Study(cases=cases, schedule=Schedule(stages=((1, 1.0),)))
