@@ -86,17 +86,37 @@ def build_engine(trt: Any, network: bytes, capability: tuple[int, int]) -> bytes
     config = builder.create_builder_config()
     config.add_optimization_profile(profile)
     if hasattr(config, "set_compute_capability"):
-        # Hopper is not on the list of tensorrt_rtx 1.7: such a device is asked for as the one at hand.
-        known = trt.ComputeCapability.__members__
-        name = f"SM{capability[0]}{capability[1]}"
         config.num_compute_capabilities = 1
-        config.set_compute_capability(known[name if name in known else "CURRENT"], 0)
+        config.set_compute_capability(_listed(trt, capability), 0)
     plan = builder.build_serialized_network(definition, config)
     if plan is None:
         raise ModelError(
             f"{package_name(trt)} could not build an engine for compute capability {capability}; see above"
         )
     return bytes(plan)
+
+
+def _listed(trt: Any, capability: tuple[int, int]) -> Any:
+    """Return the package's own name of a compute capability; one newer than its list is asked for as that at hand.
+
+    Raises ModelError for one that it leaves out: tensorrt_rtx 1.7 builds for Hopper (9.0) without complaint, and will
+    not load there what it built (seen on an H100).
+    """
+    known = {
+        int(name.removeprefix("SM")): value
+        for name, value in trt.ComputeCapability.__members__.items()
+        if name.startswith("SM")
+    }
+    number = 10 * capability[0] + capability[1]
+    if number in known:
+        return known[number]
+    if number > max(known):
+        return trt.ComputeCapability.__members__["CURRENT"]
+    told = f"{capability[0]}.{capability[1]}"
+    raise ModelError(
+        f"{package_name(trt)} does not run on GPUs of compute capability {told}: install package tensorrt in its "
+        "place, as requirements-gpu.txt says, or set node.pipeline.engine to openvino"
+    )
 
 
 class TensorRtBackend:

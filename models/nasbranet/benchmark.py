@@ -46,7 +46,8 @@ class TorchEager:
     def run(self, images: FloatArray) -> FloatArray:
         """Map (N, C, H, W) to probabilities (N, H, W), from host memory to host memory as an engine does."""
         with torch.inference_mode():
-            image = torch.from_numpy(images).to(self._device, self._dtype, memory_format=torch.channels_last)
+            # To the device first: asked for both at once, torch casts on the CPU.
+            image = torch.from_numpy(images).to(self._device).to(self._dtype, memory_format=torch.channels_last)
             result: FloatArray = self._network(image).float().cpu().numpy()
         return result
 

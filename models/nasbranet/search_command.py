@@ -48,7 +48,7 @@ def latency_table(
 ) -> None:
     """Time every operator that the search can ask for, and print what the time depends on.
 
-    On the CPU by OpenVINO in float32; on a GPU by torch in float16, between CUDA events (not yet run on a GPU).
+    On the CPU by OpenVINO in float32; on a GPU by torch in float16, as a CUDA graph.
     One that was interrupted goes on where it stopped, unless device, space or --seconds differ.
     """
     space = _space(layers, expansions, ends, size)

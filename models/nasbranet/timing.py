@@ -25,6 +25,8 @@ from models.engine_openvino import core
 
 WARM_ROUNDS = 3
 """Turns that do not count: the first calls of an engine are slower."""
+WARM_RUNS = 10
+"""Runs that do not count, before one thing is timed."""
 
 
 def take_turns(
@@ -41,6 +43,24 @@ def take_turns(
             if turn >= WARM_ROUNDS:
                 seconds[name].append(time.perf_counter() - begun)
     return seconds
+
+
+def captured(run: Callable[[], object], times: int = 1) -> Callable[[], None]:
+    """Capture some runs of the GPU's work as one CUDA graph; returns the call that replays it, without waiting for it.
+
+    A replay leaves no gap between kernels. Launched one by one from Python, a small network's kernels take less time
+    than their launches: on an H100 that hid what width and operator cost (docs/nasbranet.md).
+    """
+    aside = torch.cuda.Stream()
+    with torch.cuda.stream(aside):  # capture wants a warm-up on another stream; libraries choose their kernels in it
+        for _ in range(WARM_RUNS):
+            run()
+    aside.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(times):
+            run()
+    return graph.replay
 
 
 def device_header() -> dict[str, Any]:

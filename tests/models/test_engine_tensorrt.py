@@ -9,7 +9,8 @@ import pytest
 import tensorrt_rtx as trt  # tests/requirements.txt installs it: without it these tests fail, they are not skipped
 from onnx import TensorProto, numpy_helper
 
-from models import engine_cuda, engine_tensorrt
+from models import engine, engine_cuda, engine_tensorrt
+from models.engine import Model
 from models.engine_base import ModelError
 from models.engine_cache import EngineCache, EngineKey
 from models.engine_cuda import CudaDevice, DeviceMemory, check, find_device
@@ -66,10 +67,16 @@ def test_the_profile_takes_any_number_of_slices_up_to_the_batch(shipped, monkeyp
     assert [tuple(s) for s in profiles[0].get_shape("image")] == [(n, 2, 224, 224) for n in (1, BATCH, BATCH)]
 
 
-def test_a_device_off_the_list_is_asked_for_as_the_one_at_hand(path):
+def test_a_device_newer_than_the_list_is_asked_for_as_the_one_at_hand(path):
     # There is none here, so that this build must fail: it proves what was asked for.
-    with pytest.raises(ModelError, match=r"compute capability \(9, 0\)"):
-        build_engine(trt, read_network("small", path, "fp16"), (9, 0))
+    with pytest.raises(ModelError, match=r"could not build an engine for compute capability \(13, 0\)"):
+        build_engine(trt, read_network("small", path, "fp16"), (13, 0))
+
+
+@pytest.mark.parametrize("capability", [(9, 0), (10, 0)])
+def test_a_device_that_the_package_leaves_out_is_refused_with_the_remedy(capability, path):
+    with pytest.raises(ModelError, match=r"does not run on GPUs of .* (9|10)\.0: install package tensorrt in"):
+        build_engine(trt, read_network("small", path, "fp16"), capability)
 
 
 def test_half_precision_answers_alike(tmp_path):
@@ -266,6 +273,15 @@ def gpu_machine(monkeypatch):
 
     monkeypatch.setattr(trt, "Runtime", Runtime)
     return loaded, refusals
+
+
+def test_on_such_a_device_the_node_says_so_and_runs_on_the_cpu(path, gpu_machine, tmp_path, monkeypatch, caplog):
+    hopper = CudaDevice("Some Hopper", (9, 0))
+    for module in (engine_tensorrt, engine):
+        monkeypatch.setattr(module, "find_device", lambda: hopper)
+    assert "OpenVINO" in Model("small", path, "auto", tmp_path).engine
+    assert "runs on the CPU, not on Some Hopper (9.0): tensorrt_rtx" in caplog.text
+    assert not list(tmp_path.glob("*.engine"))
 
 
 def test_a_second_start_takes_the_engine_that_the_first_built(path, gpu_machine, tmp_path, monkeypatch):

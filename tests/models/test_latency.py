@@ -22,6 +22,7 @@ from models.nasbranet.network import NASBraNet
 from models.nasbranet.parts import Key, Part
 from models.nasbranet.plan import NetworkPlan, Op
 from models.nasbranet.space import OPS, Node, SearchSpace
+from models.nasbranet.timing import WARM_RUNS
 
 
 def space_of(layers):
@@ -205,9 +206,47 @@ def test_an_interrupted_measurement_goes_on_and_another_begins_anew(tmp_path, mo
     assert len(timed) == 7 + len(whole.entries), "timed for longer, so none of the others count"
 
 
-def test_a_gpu_is_timed_between_events_in_half_precision_after_warming_up(monkeypatch):
-    """By a stand-in for CUDA's events: there is no GPU here."""
+class Stream:
+    """Stands for a CUDA stream, or for the context that works on one."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __enter__(self):
+        self.calls.append("aside")
+
+    def __exit__(self, *_):
+        self.calls.append("back")
+
+    def synchronize(self):
+        self.calls.append("waited")
+
+
+class Capture:
+    """Stands for CUDA's capture of a graph; its replay counts what was captured."""
+
+    def __init__(self, graph):
+        self.graph = graph
+
+    def __enter__(self):
+        self.graph.begun = len(self.graph.calls)
+
+    def __exit__(self, *_):
+        self.graph.held = self.graph.calls[self.graph.begun :]
+        del self.graph.calls[self.graph.begun :]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """CUDA's streams, graphs and events in outline: there is no GPU here. Returns what was done, in order."""
     calls = []
+
+    class Graph:
+        def __init__(self):
+            self.calls, self.held = calls, []
+
+        def replay(self):
+            calls.append(("replay", tuple(self.held)))
 
     class Event:
         def __init__(self, enable_timing):
@@ -222,20 +261,29 @@ def test_a_gpu_is_timed_between_events_in_half_precision_after_warming_up(monkey
 
         def elapsed_time(self, end):
             assert end.waited, "the clock is read before the GPU is done"
-            assert end.recorded == self.recorded + 1, "one run lies between the two"
-            return 50.0 if len(calls) <= measure.WARM_RUNS else 2.0 + len(calls) % 3
-
-    class Watched(torch.nn.Conv2d):
-        def forward(self, x):
-            calls.append(
-                (x.dtype, self.weight.dtype, x.is_contiguous(memory_format=torch.channels_last), self.training)
-            )
-            return x
+            assert end.recorded == self.recorded + 1, "one replay lies between the two"
+            replays = sum(call[0] == "replay" for call in calls)
+            return measure.RUNS_A_GRAPH * (50.0 if replays <= WARM_RUNS else 2.0 + replays % 3)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(calls))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    return calls
+
+
+def test_a_gpu_is_timed_in_half_precision_without_the_launches(gpu):
+    class Watched(torch.nn.Conv2d):
+        def forward(self, x):
+            channels_last = x.is_contiguous(memory_format=torch.channels_last)
+            gpu.append((x.dtype, self.weight.dtype, channels_last, self.training))
+            return x
+
     assert measure.time_on_cuda(Watched(4, 4, 3), (1, 4, 8, 6), 0.0, "cpu") == 3.0
-    assert set(calls) == {(torch.float16, torch.float16, True, False)}
-    assert len(calls) == measure.WARM_RUNS + 5
+    run = (torch.float16, torch.float16, True, False)
+    assert gpu[: WARM_RUNS + 3] == ["aside", *[run] * WARM_RUNS, "back", "waited"]
+    assert gpu[WARM_RUNS + 3 :] == [("replay", (run,) * measure.RUNS_A_GRAPH)] * (WARM_RUNS + 5)
 
 
 def test_a_gpus_table_says_so_and_is_timed_there(monkeypatch):
@@ -248,7 +296,7 @@ def test_a_gpus_table_says_so_and_is_timed_there(monkeypatch):
     on_gpu, on_cpu = (measure_table([key], 0.0, device=device) for device in ("cuda", "cpu"))
     assert (on_gpu[key], on_cpu[key]) == (7.0, 8.0)
     assert (on_gpu.device["device"], on_gpu.device["dtype"]) == ("Some GPU (8.9)", "float16")
-    assert on_gpu.device["backend"] == "torch 2 eager, CUDA events"
+    assert on_gpu.device["backend"] == "torch 2, CUDA graph"
     assert on_gpu.device["driver"] == "13.0"
     assert (on_cpu.device["device"], on_cpu.device["backend"], on_cpu.device["threads"]) == ("p", "openvino 1", 1)
     for available in (True, False):
