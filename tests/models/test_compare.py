@@ -1,32 +1,27 @@
-"""The comparison: costs, turns, variants of plans, and the tables, from tiny networks on made-up patients."""
+"""The comparison's command: trains, resumes, refuses and collects, with tiny networks on made-up patients."""
 
 from __future__ import annotations
 
 import json
-from collections import namedtuple
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 from typer import Typer
 from typer.testing import CliRunner
 
 from models import frame
-from models.engine import ModelError
 from models.json_file import write_json
 from models.nasbranet import compare as comparison
-from models.nasbranet import operator_table, tables, variants
-from models.nasbranet.cost import Cost, Speed, cost, time_files, time_models
-from models.nasbranet.earlier import EarlierRow, read_earlier
+from models.nasbranet import operator_table, tables
+from models.nasbranet.earlier import read_earlier
 from models.nasbranet.latency_table import LatencyTable, keys_of
 from models.nasbranet.network import NASBraNet
-from models.nasbranet.plan import PLANS, SHIPPED_PLAN, NetworkPlan
-from models.nasbranet.roster import Entry, ThesisFigures, roster
+from models.nasbranet.plan import PLANS, NetworkPlan
+from models.nasbranet.roster import Entry, ThesisFigures
 from models.nasbranet.space import SearchSpace
-from models.nasbranet.tables import THESIS_SENSITIVITIES, Report, Row, relative_times
+from models.nasbranet.tables import THESIS_SENSITIVITIES
 from models.training.data import Case, DataError
 from models.training.folds import Study
 from models.training.loop import Schedule
@@ -34,230 +29,6 @@ from tests.models.conftest import make_patients
 
 THESIS = NetworkPlan.load("thesis")
 CARDS = PLANS.parent / "cards"
-
-CONVOLUTIONS = [  # 2 x kernel x channels in x channels out x places, and the weights
-    (nn.Conv2d(2, 4, 3, padding=1), 2 * 9 * 2 * 4 * 8 * 6, 9 * 2 * 4 + 4),
-    (nn.Conv2d(2, 4, 3, 2, padding=1, bias=False), 2 * 9 * 2 * 4 * 4 * 3, 9 * 2 * 4),
-    (nn.Conv2d(2, 4, 1, groups=2, bias=False), 2 * 1 * 4 * 8 * 6, 4),
-    (nn.ConvTranspose2d(2, 4, 2, 2, bias=False), 2 * 4 * 2 * 4 * 8 * 6, 4 * 2 * 4),
-]
-
-
-@pytest.mark.parametrize(("layer", "flops", "parameters"), CONVOLUTIONS)
-def test_costs_are_those_counted_by_hand(layer, flops, parameters):
-    found = cost(layer, (1, 2, 8, 6))
-    assert (found.flops, found.parameters) == (flops, parameters)
-    assert layer.training
-
-
-def test_speed_is_the_median_with_its_spread():
-    speed = Speed((10.0, 20.0, 20.0, 30.0, 500.0))
-    assert speed.median == 20.0
-    assert speed.quartiles == (20.0, 30.0)
-    assert speed.frames_per_second == 50.0
-
-
-def test_networks_are_timed_in_turns(monkeypatch):
-    called = []
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("models.nasbranet.timing.time.perf_counter", lambda: clock.now)
-
-    class Timed:
-        def __init__(self, name, seconds):
-            self.name, self.seconds = name, seconds
-
-        def run(self, image):
-            assert image.shape == (1, 2, 4, 4)
-            called.append(self.name)
-            clock.now += self.seconds
-
-    models = {n: Timed(n, s) for n, s in (("a", 0.001), ("b", 0.002), ("c", 0.003))}
-    found = time_models(models, (1, 2, 4, 4), rounds=20)
-    turns = [called[i : i + 3] for i in range(0, len(called), 3)]
-    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
-    assert len({tuple(turn) for turn in turns}) > 2  # no network always follows the same one
-    assert {n: round(Speed(times).median, 6) for n, times in found.items()} == {"a": 1.0, "b": 2.0, "c": 3.0}
-    assert all(len(times) == 20 for times in found.values())  # the warm rounds do not count
-
-
-def test_times_on_different_engines_are_refused(monkeypatch, tmp_path):
-    """Where a GPU takes one network and leaves the other to the CPU."""
-    opened = lambda name, path, engine, cache: SimpleNamespace(engine=f"engine of {path.name}")  # noqa: E731
-    monkeypatch.setattr("models.nasbranet.cost.Model", opened)
-    with pytest.raises(ModelError, match="engine of a, engine of b"):
-        time_files({"one": tmp_path / "b", "two": tmp_path / "a"}, (1, 2, 4, 4), 3)
-
-
-def test_a_fixed_width_keeps_operators_and_scales():
-    plan = variants.fixed_width(THESIS, 32)
-    assert {c.expansion for b in plan.branches for c in b} == {plan.stem_expansion, plan.head_expansion} == {32}
-    shape = [[(c.op, c.scale) for c in b] for b in THESIS.branches]
-    assert [[(c.op, c.scale) for c in b] for b in plan.branches] == shape
-    assert plan.shared == THESIS.shared
-    assert plan.name != THESIS.name
-
-
-def test_a_single_branch_is_the_one_that_sees_farthest():
-    plan = variants.single_branch(THESIS)
-    assert plan.branches == (THESIS.branches[1],)
-    assert plan.shared == 0
-    assert NASBraNet(plan).eval()(torch.zeros(1, 2, 32, 32)).shape == (1, 2, 32, 32)
-
-
-def test_a_pruned_teacher_is_as_narrow_as_can_be():
-    plan = variants.pruned(variants.fixed_width(THESIS, 48))
-    assert {c.expansion for b in plan.branches for c in b} == {16}
-    wide, narrow = (cost(NASBraNet(p), (1, 2, 32, 32)) for p in (THESIS, plan))
-    assert narrow.flops < wide.flops
-    assert narrow.parameters < wide.parameters
-
-
-@pytest.mark.parametrize("name", variants.ablation(THESIS))
-def test_the_kept_plans_are_what_the_published_plan_makes(name, tmp_path):
-    plan = variants.ablation(THESIS)[name]
-    assert NetworkPlan.load(PLANS / f"thesis_{name}.json") == plan
-    variants.save(plan, tmp_path / "plan.json")
-    assert NetworkPlan.load(tmp_path / "plan.json") == plan
-
-
-def test_the_ablation_orders_costs_as_the_thesis_does():
-    costs = {e.name: cost(e.make(), (1, 2, 64, 64)) for e in roster(THESIS, THESIS) if "4-6" in e.tables}
-    assert costs["nasbranet"].flops < costs["single_32"].flops < costs["double_32"].flops
-    assert costs["nasbranet"].parameters < costs["single_32"].parameters < costs["double_32"].parameters
-    assert costs["nasbranet"] == costs["nasbranet_taught"]
-
-
-def test_without_a_teacher_what_it_teaches_is_told_to_lack_it():
-    entries = roster(THESIS, None)
-    lacking = {"teacher", "teacher_pruned", "nasbranet_taught", "shipped_taught"}
-    assert {e.name for e in entries if e.make is None} == lacking
-    assert "teacher" not in [e.name for e in comparison.choose(entries, "all")]
-    with pytest.raises(DataError, match=r"nasbranet_taught cannot be built.*--teacher"):
-        comparison.choose(entries, "nasbranet_taught")
-    with pytest.raises(DataError, match="no network resnet; there are unet"):
-        comparison.choose(entries, "unet,resnet")
-
-
-def test_the_teacher_comes_first_whenever_it_is_needed():
-    assert [e.name for e in comparison.choose(roster(THESIS, THESIS), "nasbranet_taught,unet")] == [
-        "unet",
-        "teacher",
-        "nasbranet_taught",
-    ]
-
-
-@pytest.mark.parametrize("plan", [THESIS, NetworkPlan.load(SHIPPED_PLAN)], ids=["thesis", "shipped"])
-def test_the_plan_that_ships_takes_part_whatever_plan_is_compared(plan):
-    entries = roster(plan, THESIS)
-    names = [e.name for e in entries]
-    assert names[names.index("nasbranet") + 1] == "shipped"
-    assert names.index("teacher") < names.index("shipped_taught")
-    alone, taught = (e for e in entries if e.name.startswith("shipped"))
-    assert alone.plan == taught.plan == NetworkPlan.load(SHIPPED_PLAN)
-    assert (alone.taught, taught.taught) == (False, True)
-    assert alone.tables == taught.tables == ("4-5",)
-    assert alone.thesis is taught.thesis is None
-
-
-Key = namedtuple("Key", "op height width c_in c_out stride")
-
-
-def test_operator_times_are_set_against_a_convolution_of_the_same_shape():
-    small, large = (8, 8, 4, 4, 1), (16, 16, 4, 4, 1)
-    entries = {
-        Key("conv", *small): 2.0, Key("zoom", *small): 1.0, Key("conv", *large): 10.0, Key("zoom", *large): 8.0,
-        Key("zoom", 99, 99, 1, 1, 2): 7.0,
-    }  # fmt: skip
-    assert relative_times(entries) == {"conv": (1.0, 2), "zoom": (pytest.approx(0.65), 2)}
-
-
-def test_operators_cost_what_the_thesis_says_relative_to_a_convolution():
-    plain, grouped, dilated, zoomed = operator_table.measure_operators(rounds=2, shape=(1, 16, 8, 8))
-    assert plain.flops == 2 * 9 * 16 * 16 * 64
-    assert grouped.flops == plain.flops // 2
-    assert grouped.parameters == plain.parameters // 2
-    assert (dilated.flops, dilated.parameters) == (plain.flops, plain.parameters)
-    assert zoomed.flops == plain.flops // 4
-    assert all(row.speed.median > 0 for row in (plain, grouped, dilated, zoomed))
-
-
-def row(name, patients, done, **other):
-    entry = Entry(name=name, label=name.upper(), make=None, tables=("4-5", "4-6"), **other)
-    return Row(entry=entry, patients=patients, folds_done=done, folds=5, cost=None, speed=None)
-
-
-def report_of(*rows):
-    return Report(device={}, settings={}, rows=rows, operators=(), searched=None, sensitivities=None, command="run it")
-
-
-def test_a_difference_is_taken_on_the_patients_both_were_judged_on():
-    ours = row("nasbranet", {"p1": 0.9, "p2": 0.8, "p3": 0.1}, 5)
-    shipped = row("shipped", {"p1": 0.6, "p2": 0.6, "p9": 0.9}, 5)
-    other = row(
-        "unet", {"p1": 0.8, "p2": 0.7, "p9": 1.0}, 2, thesis=ThesisFigures(dice_percent=75.6, frames_per_second=91.7)
-    )
-    report = report_of(ours, other, shipped)
-    found = report.content()["table_4_5"][1]
-    assert found["difference_to_nasbranet"]["mean"] == pytest.approx(-0.1)
-    assert found["difference_to_shipped"]["mean"] == pytest.approx((0.2 + 0.1 + 0.1) / 3)
-    assert found["dice"]["mean"] == pytest.approx(2.5 / 3)
-    text = report.markdown()
-    assert "| UNET | 0.833 (" in text
-    assert "| -0.100 (-0.100 to -0.100) | +0.133 (+0.100 to +0.200) |" in text
-    assert "75.6 %, 91.7" in text
-    assert "run it --teacher PLAN --networks unet\n" in text
-
-
-def test_the_cost_is_told_beside_the_speed():
-    costly = replace(row("unet", {}, 0), cost=Cost(31_037_122, 73_704_931_328))
-    text = report_of(costly).markdown()
-    assert "| frames/s | ms (quartiles) | GFLOPs | parameters, M | resolution |" in text
-    assert "| - | - | 73.70 | 31.04 | 224 x 224 |" in text
-
-
-OF_BEFORE = {"mean": 0.7, "interval": [0.6, 0.8]}
-APART = {"mean": -0.25, "interval": [-0.5, 0.0]}
-
-
-def earlier(name, patients=(), **other):
-    """A network's row as an earlier report has it: by patient, or, as older ones, only the summary."""
-    summary = {"dice": OF_BEFORE, "patients": 2, "folds_done": 1, "difference_to_nasbranet": APART}
-    content = {"name": name, "dice_by_patient": dict(patients), "flops": None, "parameters": None} | summary | other
-    return EarlierRow.model_validate(content)
-
-
-def taken(name, *arguments, **other):
-    """A row of the tables that is an earlier report's."""
-    kept = earlier(name, *arguments, **other)
-    return replace(row(name, kept.dice_by_patient, kept.folds_done), earlier=kept)
-
-
-def test_a_summary_of_an_earlier_run_keeps_its_difference_and_gives_none_to_others():
-    report = report_of(taken("nasbranet"), taken("unet"), row("icnet", {"p1": 0.5}, 1))
-    _, unet, icnet = report.content()["table_4_5"]
-    assert (unet["dice"], unet["patients"], unet["folds_done"], unet["earlier"]) == (OF_BEFORE, 2, 1, True)
-    assert (unet["difference_to_nasbranet"], unet["difference_to_shipped"]) == (APART, None)
-    assert (icnet["difference_to_nasbranet"], icnet["earlier"]) == (None, False)
-    text = report.markdown()
-    assert "| UNET | 0.700 (0.600 to 0.800) | 2 | 1/5 (earlier run) | -0.250 (-0.500 to +0.000) | - |" in text
-    assert "| UNET | 0.700 (0.600 to 0.800) | 1/5 (earlier run) |" in text, "table 4-6"
-    assert "| ICNET | 0.500 (0.500 to 0.500) | 1 | 1/5 | - | - |" in text
-
-
-def test_a_difference_to_a_network_that_was_trained_anew_since_is_not_told():
-    _, unet = report_of(row("nasbranet", {"p1": 0.75}, 1), taken("unet")).content()["table_4_5"]
-    assert unet["difference_to_nasbranet"] is None
-
-
-def test_patients_of_an_earlier_run_are_paired_anew():
-    ours = row("nasbranet", {"p1": 0.75, "p2": 0.75}, 1)
-    _, unet, shipped = report_of(
-        ours, taken("unet", {"p1": 0.5, "p2": 0.5}), taken("shipped", {"p2": 0.25, "p3": 0.5})
-    ).content()["table_4_5"]
-    assert unet["difference_to_nasbranet"]["mean"] == -0.25
-    assert unet["difference_to_nasbranet"]["interval"] == [-0.25, -0.25]
-    assert unet["difference_to_shipped"]["mean"] == 0.25, "of the one patient that both have"
-    assert shipped["difference_to_nasbranet"]["mean"] == -0.5
 
 
 def tiny(name, op="conv", **other):
@@ -464,6 +235,9 @@ def before(run, tmp_path, measured):
 
 
 COLLECT = ("--folds-run", "0", "--rounds", "0")
+
+
+OF_BEFORE = {"mean": 0.7, "interval": [0.6, 0.8]}
 
 
 def rewrite(path, **changed):
