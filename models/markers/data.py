@@ -78,8 +78,8 @@ def load_slices(subject: Subject, cache: Path, pixels: int = PIXELS) -> TumourSl
     names = sequences_of(subject)
     key = f"marker {frame.VERSION} {frame.FRAME_SIZE} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2} {names}"
     outlined = data.outline(subject.case, images, cache)
-    key += " stripped" if outlined.stripped else ""
-    make = partial(_to_frame, images, tumour, outlined, names)
+    key += (" stripped" if outlined.stripped else "") + subject.case.spacing_key
+    make = partial(_to_frame, images, tumour, outlined, names, subject.case.slice_mm)
     arrays = data.kept(cache, f"{subject.case.name}-marker", [images, tumour], key, make)
     if not len(arrays["tumour"]):
         raise data.DataError(f"{subject.case.name} holds no tumour; leave it out (--leave-out)")
@@ -95,12 +95,12 @@ def _shrunk(array: NDArray[Any], pixels: int) -> Tensor:
 
 
 def _to_frame(
-    images: NDArray[np.uint8], tumour: NDArray[np.bool_], outlined: Outline, names: Sequence[str]
+    images: NDArray[np.uint8], tumour: NDArray[np.bool_], outlined: Outline, names: Sequence[str], slice_mm: float
 ) -> dict[str, Any]:
     """Correct, standardise, strip and resample: images (S, sequences, 224, 224), tumour (S, 224, 224)."""
     brain = outlined.mask
     pixel = frame.estimate_pixel_mm(brain)
-    spacing, placement = (data.ASSUMED_SLICE_MM, pixel, pixel), frame.place(brain, (pixel, pixel))
+    spacing, placement = (slice_mm, pixel, pixel), frame.place(brain, (pixel, pixel))
     holds = tumour.any(axis=(1, 2))
     wide = frame.to_frame(frame.widen(brain, (pixel, pixel), outlined.margin_mm)[holds], placement, linear=False)
     framed = []

@@ -32,8 +32,6 @@ from models.training.judge import framed_tumour, network_view
 
 SHIPPED = "shipped"
 """Folder of the outcomes of what ships."""
-VOXEL_MM = (data.ASSUMED_SLICE_MM, frame.FRAME_PIXEL_MM, frame.FRAME_PIXEL_MM)
-"""Voxels of the frame, for the smallest lesion that post-processing keeps."""
 
 
 def figures(
@@ -158,7 +156,7 @@ def read_patient(subject: Subject, cache: Path, prediction: Path | None) -> Pati
     drawn = _described(subject, view, framed_tumour(prepared), cache)
     if drawn is None:
         return None
-    found = None if prediction is None else _found(prediction, load_refinement(REFINEMENT))
+    found = None if prediction is None else _found(prediction, load_refinement(REFINEMENT), subject.case.slice_mm)
     other = None if found is None else _described(subject, view, found, cache)
     return Patient(subject.patient, subject.case.site, bool(subject.label), drawn, other)
 
@@ -189,10 +187,11 @@ def said(verdicts: Sequence[str], altered: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def _found(prediction: Path, refinement: Refinement) -> NDArray[np.bool_]:
-    """Outline what a network found in a patient that it had not seen, as the node would."""
+def _found(prediction: Path, refinement: Refinement, slice_mm: float) -> NDArray[np.bool_]:
+    """Outline what a network found in a patient that it had not seen, as the node would, in the frame."""
     plain, back = read_prediction(prediction)
-    return refinement.mask(average_flips(plain, back) if refinement.flips else plain, VOXEL_MM)
+    spacing = (slice_mm, frame.FRAME_PIXEL_MM, frame.FRAME_PIXEL_MM)
+    return refinement.mask(average_flips(plain, back) if refinement.flips else plain, spacing)
 
 
 def _described(

@@ -81,11 +81,11 @@ class Finder:
             framed = whole_tumour(self._refinement.probabilities(self.model.run_slices, view), self._channels)
             rows, columns = prepared.case.read()[1].shape[1:]
             probability = frame.from_frame(framed, placement, rows, columns)
-            mask = self._refinement.mask(probability, (data.ASSUMED_SLICE_MM, *placement.pixel_mm))
+            mask = self._refinement.mask(probability, prepared.spacing_mm)
             tumour = frame.to_frame(mask, placement, linear=False) > 0.5
             return {"tumour": tumour, "dice": np.array(self._refinement.confidence(probability, mask))}
 
-        settings = self._refinement.model_dump_json()
+        settings = self._refinement.model_dump_json() + prepared.case.spacing_key
         key = f"{FOUND_VERSION} {self.model.version} {self.model.engine} {self._channels} {settings}"
         found = data.kept(self._cache, f"{prepared.case.name}-found", [view], key, make)
         return found["tumour"], float(found["dice"])

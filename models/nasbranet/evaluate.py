@@ -104,7 +104,7 @@ def judge_case(model: Model, settings: Refinement, prepared: data.Prepared, chal
     view: NDArray[np.float32] = CHALLENGES[challenge](network_view(prepared))
     framed = settings.probabilities(model.run_slices, view)
     probability = frame.from_frame(framed, prepared.placement, *truth.shape[1:])
-    mask = settings.mask(probability, (data.ASSUMED_SLICE_MM, *prepared.placement.pixel_mm))
+    mask = settings.mask(probability, prepared.spacing_mm)
     return CaseJudged(dice(mask, truth), settings.confidence(probability, mask) if mask.any() else None)
 
 

@@ -64,7 +64,7 @@ def read_held(case: data.Case, fold: int, kept: Path, cache: Path) -> Held:
     prepared = data.prepare(case, cache)
     _, truth = case.read()
     maps = [frame.from_frame(m, prepared.placement, *truth.shape[1:]) for m in read_prediction(kept)]
-    return Held(case.name, fold, np.stack(maps), truth, (data.ASSUMED_SLICE_MM, *prepared.placement.pixel_mm))
+    return Held(case.name, fold, np.stack(maps), truth, prepared.spacing_mm)
 
 
 def describe(choice: Choice) -> list[str]:

@@ -1,8 +1,8 @@
 """Training cases: folders of slices with hand-drawn masks, brought to the networks' frame.
 
-A data folder holds `labels.csv` (columns case, patient, and where known has_t1c, site and others) and one folder a
-case with `NNN.webp` (channels T1, FLAIR, T1C; 8 bit) and `NNN_mask.png`, numbered from feet to head. Pixel spacing is
-not recorded there, so it is estimated from the size of the brain (models.frame).
+A data folder holds `labels.csv` (columns case, patient, and where known has_t1c, slice_mm, site and others) and one
+folder a case with `NNN.webp` (channels T1, FLAIR, T1C; 8 bit) and `NNN_mask.png`, numbered from feet to head. Pixel
+spacing is not recorded there, so it is estimated from the size of the brain (models.frame).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,9 @@ FIELD = 256
 MASK_VERSION = "1"
 """Counts up when the brain's outline changes; masks take longest, and outlive changes of the frame."""
 ASSUMED_SLICE_MM = 5.0
-"""Slice spacing, as none is recorded: the bias field's grid depends on it, and every volume in ml."""
+"""Slice spacing where labels.csv records none: the bias field's grid depends on it, and every volume in ml."""
+MOST_SLICE_MM = 30.0
+"""More is no distance between slices in mm."""
 T1, FLAIR, T1C = 0, 1, 2
 LIKE_A_COPY = 0.98
 """Correlation of a slice's T1C and FLAIR, skull and all, above which one is a copy; of two true sequences it was below
@@ -40,8 +43,9 @@ _YES, _NO = {"true", "1", "yes", "y"}, {"false", "0", "no", "n"}
 
 
 DATA_HELP = (
-    "folder with labels.csv (columns case, patient; has_t1c where a T1C may be missing) and a folder a case: NNN.webp "
-    "with T1, FLAIR, T1C as red, green, blue, and NNN_mask.png with the drawn tumour, numbered from feet to head"
+    "folder with labels.csv (columns case, patient; has_t1c where a T1C may be missing, slice_mm where slices are not "
+    "5 mm apart) and a folder a case: NNN.webp with T1, FLAIR, T1C as red, green, blue, and NNN_mask.png with the "
+    "drawn tumour, numbered from feet to head"
 )
 """What a command that reads such a folder says of it."""
 
@@ -60,6 +64,13 @@ class Case:
     grade: str
     has_t1c: bool
     folder: Path
+    slice_mm: float = ASSUMED_SLICE_MM
+    """Distance between the middles of slices."""
+
+    @property
+    def spacing_key(self) -> str:
+        """What is kept of a case is found by; nothing where the distance is the assumed one, as in older caches."""
+        return "" if self.slice_mm == ASSUMED_SLICE_MM else f" {self.slice_mm:g} mm"
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Read the images (slices, rows, columns, 3) and the tumour mask (slices, rows, columns).
@@ -104,6 +115,11 @@ class Prepared:
     """(slices, FIELD, FIELD)."""
     placement: frame.Placement
 
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Of the case's own grid, between (slices, rows, columns)."""
+        return (self.case.slice_mm, *self.placement.pixel_mm)
+
 
 def read_cases(folder: Path) -> list[Case]:
     """List the cases of a data folder; raises DataError where it has not the expected form."""
@@ -117,7 +133,7 @@ def read_cases(folder: Path) -> list[Case]:
     return [
         Case(
             row["case"], row["patient"], row.get("site") or "", row.get("grade") or "",
-            _has_t1c(row, folder / row["case"]), folder / row["case"],
+            _has_t1c(row, folder / row["case"]), folder / row["case"], _slice_mm(row),
         )
         for row in rows
     ]  # fmt: skip
@@ -141,6 +157,17 @@ def _has_t1c(row: Mapping[str, str | None], folder: Path) -> bool:
         return True  # what is wrong with the case is told where it is read
     t1c, flair = middle[..., T1C].ravel(), middle[..., FLAIR].ravel()
     return bool(np.ptp(t1c)) and not (np.ptp(flair) and np.corrcoef(t1c, flair)[0, 1] > LIKE_A_COPY)
+
+
+def _slice_mm(row: Mapping[str, str | None]) -> float:
+    """Read the distance of slices, or the assumed one where the row is silent; raises DataError for what is none."""
+    word = (row.get("slice_mm") or "").strip()
+    if not word:
+        return ASSUMED_SLICE_MM
+    with suppress(ValueError):
+        if 0.0 < float(word) <= MOST_SLICE_MM:
+            return float(word)
+    raise DataError(f"labels.csv: slice_mm of {row['case']} is {word!r}; it must be mm between slices or left empty")
 
 
 def _read(path: Path, mode: str) -> NDArray[np.uint8]:
@@ -200,8 +227,8 @@ def prepare(case: Case, cache: Path, *, bias_field: bool = True) -> Prepared:
     key = f"{frame.VERSION} {FIELD} {frame.FRAME_PIXEL_MM} {frame.WIDEST_SECTION_MM2}" + ("" if bias_field else " raw")
     brain = outline(case, images, cache)
     made_from = (T1C, FLAIR) if case.has_t1c else (FLAIR,)
-    key += ("" if case.has_t1c else " flair") + (" stripped" if brain.stripped else "")
-    make = partial(_to_frame, images, tumour, brain, made_from, bias_field=bias_field)
+    key += ("" if case.has_t1c else " flair") + (" stripped" if brain.stripped else "") + case.spacing_key
+    make = partial(_to_frame, images, tumour, brain, made_from, slice_mm=case.slice_mm, bias_field=bias_field)
     arrays = kept(cache, case.name, [images, tumour], key, make)
     placement = frame.Placement(tuple(arrays["centre"]), (float(arrays["pixel"]),) * 2)
     return Prepared(case, arrays["images"], arrays["brain"], arrays["tumour"], placement)
@@ -216,9 +243,9 @@ def outline(case: Case, images: NDArray[np.uint8], cache: Path) -> Outline:
     reasons: dict[str, list[str]] = {}
     for channel in (T1C, T1, FLAIR) if case.has_t1c else (FLAIR, T1):
         stack = images[..., channel].astype(np.float32)
-        make = partial(_brain, stack)
+        make, key = partial(_brain, stack, case.slice_mm), MASK_VERSION + case.spacing_key
         try:
-            mask = kept(cache, f"{case.name}-brain", [images[..., channel]], MASK_VERSION, make)["brain"]
+            mask = kept(cache, f"{case.name}-brain", [images[..., channel]], key, make)["brain"]
         except BrainNotFound as error:
             reasons.setdefault(str(error), []).append(_NAMES[channel])
             continue
@@ -230,8 +257,8 @@ def outline(case: Case, images: NDArray[np.uint8], cache: Path) -> Outline:
     raise BrainNotFound("; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()))
 
 
-def _brain(stack: NDArray[np.float32]) -> dict[str, Any]:
-    return {"brain": frame.brain_mask(stack, (ASSUMED_SLICE_MM, 1.0, 1.0))}
+def _brain(stack: NDArray[np.float32], slice_mm: float) -> dict[str, Any]:
+    return {"brain": frame.brain_mask(stack, (slice_mm, 1.0, 1.0))}
 
 
 def kept(
@@ -257,12 +284,13 @@ def _to_frame(
     outlined: Outline,
     made_from: Sequence[int],
     *,
+    slice_mm: float,
     bias_field: bool,
 ) -> dict[str, Any]:
     """Correct, normalise and resample one case; `made_from` names its channels, FLAIR last."""
     brain = outlined.mask
     pixel = frame.estimate_pixel_mm(brain)
-    spacing = (ASSUMED_SLICE_MM, pixel, pixel)
+    spacing = (slice_mm, pixel, pixel)
     placement = frame.place(brain, (pixel, pixel))
     channels = [images[..., c].astype(np.float32) for c in made_from]
     if bias_field:

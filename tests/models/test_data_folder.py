@@ -34,6 +34,42 @@ def test_another_word_is_refused(folder):
         rewritten(folder, "maybe")
 
 
+def with_distances(folder, *words):
+    """Rewrite the table with the distance of slices of each case."""
+    rows = [(f"case{i}", f"p{i}", "true", word) for i, word in enumerate(words)]
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("case", "patient", "has_t1c", "slice_mm"), *rows])
+    return data.read_cases(folder)
+
+
+def test_the_distance_of_slices_counts_where_the_table_tells_it(folder, tmp_path, monkeypatch):
+    seen = []
+    correct = frame.correct_bias
+
+    def watched(stack, mask, spacing_mm):
+        seen.append(spacing_mm)
+        return correct(stack, mask, spacing_mm)
+
+    monkeypatch.setattr(frame, "correct_bias", watched)
+    cases = with_distances(folder, "1.5", "", "5")
+    assert [case.slice_mm for case in cases] == [1.5, data.ASSUMED_SLICE_MM, data.ASSUMED_SLICE_MM]
+    for case in cases:
+        prepared = data.prepare(case, tmp_path / "cache")
+        assert prepared.spacing_mm == (case.slice_mm, *prepared.placement.pixel_mm) == seen[-1]
+    # What was kept for one distance is not taken for another, and what was kept before the column still is.
+    count = len(seen)
+    for words, anew in ((("1.5", "5", ""), False), (("3", "", ""), True)):
+        for case in with_distances(folder, *words):
+            data.prepare(case, tmp_path / "cache")
+        assert (len(seen) > count) is anew
+
+
+@pytest.mark.parametrize("word", ["thick", "0", "-1", "nan", "155"])
+def test_what_is_no_distance_of_slices_is_refused(folder, word):
+    with pytest.raises(data.DataError, match=f"slice_mm of case1 is '{word}'; it must be mm between slices or left"):
+        with_distances(folder, "", word, "")
+
+
 def test_a_table_from_a_spreadsheet_is_read(folder):
     assert [case.name for case in rewritten(folder, "true", "utf-8-sig")] == ["case0", "case1", "case2"]
 
@@ -159,5 +195,7 @@ def test_the_markers_networks_are_shown_as_much(folder, with_skull, tmp_path, mo
     for case in (with_skull, bare):
         images, tumour = case.read()
         outlined = data.outline(case, images, tmp_path / "cache")
-        shown.append(marker_data._to_frame(images, tumour, outlined, ("FLAIR",))["images"].any(axis=1).sum())
+        shown.append(
+            marker_data._to_frame(images, tumour, outlined, ("FLAIR",), case.slice_mm)["images"].any(axis=1).sum()
+        )
     assert shown[0] > 1.05 * shown[1]
