@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy import ndimage
 
+from models.json_file import first_fault
+
 REFINEMENT = Path(__file__).parent / "inputs" / "nasbranet.refinement.json"
 """What ships beside the network."""
 
@@ -88,8 +90,7 @@ class Refinement(BaseModel):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except ValidationError as error:
-            first = error.errors()[0]
-            raise RefinementError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            raise RefinementError(f"{path.name}: {first_fault(error)}") from error
 
     def probabilities(self, segment: Segmenter, images: FloatArray) -> FloatArray:
         """Ask the network about slices (N, C, H, W), of the mirror image too where that pays."""
