@@ -35,6 +35,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Look at everything the node needs, one check at a time."""
     yield _cuda_runtime()
     yield _model(settings)
+    yield from _beside_model(settings)
     yield _markers(settings)
     yield from _networks(settings)
     yield from look_at_place(settings)
@@ -139,17 +140,35 @@ def _cuda_runtime() -> Check:
 def _model(settings: Settings) -> Check:
     def look() -> str:
         model = open_segmenter(settings)
-        open_refinement(settings)
         channels = open_channels(settings, model)
-        if open_reference(settings) is None:
-            raise NodeError(
-                f"nothing tells what {model.name} was trained on: no {settings.inputs_dir / model.name}.json"
-            )
         _check_card(CARDS / f"{model.name}.md", model.version, str(model.path))
         parts = f", and tells apart {', '.join(channels.legend)}" if channels else ""
         return f"{model.name} {model.version} opens on {model.engine}{parts}"
 
     return _attempt("segmentation model", look, "restore models/weights from the repository")
+
+
+def _beside_model(settings: Settings) -> Iterator[Check]:
+    """Look at the files that the network needs beside it; without them it runs, but less is said of its results."""
+    name, folder = settings.pipeline.segmenter, settings.inputs_dir
+    beside = (
+        ("training's inputs", f"{name}.json", open_reference, "describe-inputs --data DATA --split RUN/split.json",
+         "the input check warns of every study, and no marker is assessed"),
+        ("post-processing", f"{name}.refinement.json", open_refinement, "refine --data DATA --run RUN",
+         "its probabilities are taken as they are, without confidence and ranges"),
+    )  # fmt: skip
+    for subject, file, opened, command, lacking in beside:
+        path = folder / file
+        remedy = f"python -m models.nasbranet {command} --to {path}, see README.md, Retrain"
+        try:
+            opened(settings)
+        except NodeError as error:
+            yield Check(subject, False, str(error), remedy)
+            continue
+        if path.is_file():
+            yield Check(subject, True, f"{path.name} tells of {name}")
+        else:
+            yield Check(subject, False, f"{name} has no {path}: {lacking}", remedy, warns=True)
 
 
 def _markers(settings: Settings) -> Check:

@@ -67,9 +67,12 @@ def _open_backend(name: str, path: Path, engine: EngineChoice, cache_dir: Path) 
     """Open the engine asked for; `auto` falls back on the CPU, and says why where a GPU is left idle."""
     if engine == "tensorrt":
         return engine_tensorrt.TensorRtBackend(name, path, cache_dir)
-    if engine == "auto" and find_device() is not None:
+    if engine == "auto":
+        device = None
         try:
-            return engine_tensorrt.TensorRtBackend(name, path, cache_dir)
+            device = find_device()
+            if device is not None:
+                return engine_tensorrt.TensorRtBackend(name, path, cache_dir)
         except ModelError as error:
-            LOGGER.warning("model %s runs on the CPU, not on %s: %s", name, find_device(), error)
+            LOGGER.warning("model %s runs on the CPU, not on %s: %s", name, device or "the GPU", error)
     return OpenVinoBackend(name, path)

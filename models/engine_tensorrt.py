@@ -27,7 +27,7 @@ PACKAGES = ("tensorrt", "tensorrt_rtx")
 """In the order they are looked for: `tensorrt` knows every data-centre GPU, `tensorrt_rtx` not all."""
 BATCH = 32
 """Most slices a call; the engine takes any number up to it and is tuned for it."""
-REMEDY = "pip install -r requirements-gpu.txt, or set node.pipeline.engine to openvino"
+REMEDY = "install what requirements-gpu.txt names for this GPU, or set node.pipeline.engine to openvino"
 
 
 def load_package() -> Any:
@@ -171,6 +171,8 @@ class Runner:
         self._in_shape = tuple(engine.get_tensor_shape(self._image))[1:]
         self._out_shape = tuple(engine.get_tensor_shape(self._result))[1:]
         self._context = engine.create_execution_context()
+        if self._context is None:
+            raise ModelError("the GPU cannot hold the network, perhaps for want of memory; see above")
         self._stream = check(cudart.cudaStreamCreate())
         size = np.dtype(np.float32).itemsize
         self._images = DeviceMemory(BATCH * int(np.prod(self._in_shape)) * size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ from pydantic import ValidationError
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a result file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = part_of(path)
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def part_of(path: Path) -> Path:
+    """Name the file that becomes `path` when it is whole: this process's own, as trainings run side by side."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
 def read_json(path: Path) -> dict[str, Any]:

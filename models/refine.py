@@ -156,6 +156,11 @@ def expected_dice(probability: FloatArray, mask: BoolArray) -> float:
     return 2.0 * float(probability[mask].sum(dtype=np.float64)) / total if mask.any() else 1.0
 
 
+def refinement_of(network: str) -> Path:
+    """Say where a network's own settings lie, by its name; there may be none."""
+    return REFINEMENT.with_name(f"{network}.refinement.json")
+
+
 def load_refinement(path: Path) -> Refinement:
     """Read `path`, or where there is no such file leave probabilities as they are."""
     return Refinement.load(path) if path.is_file() else Refinement()

@@ -415,6 +415,29 @@ def test_shipped_models_are_what_their_cards_describe(models):
     assert check.subject == "attention map of idh"
 
 
+def test_a_network_of_ones_own_is_told_what_it_lacks_beside_it(models, tmp_path):
+    """It opens, and studies are segmented; but that nothing more is said of them should be known beforehand."""
+    inputs = tmp_path / "inputs"
+    shutil.copytree(models.inputs_dir, inputs)
+    shutil.copytree(models.models_dir / "nasbranet", models.models_dir / "mine")
+    pipeline = models.pipeline.model_copy(update={"segmenter": "mine"})
+    mine = models.model_copy(update={"pipeline": pipeline, "inputs_dir": inputs})
+    assert doctor._model(mine).ok
+    described, chosen = doctor._beside_model(mine)
+    for check, file in ((described, "mine.json"), (chosen, "mine.refinement.json")):
+        assert (check.ok, check.warns) == (False, True)
+        assert f"mine has no {inputs / file}" in check.found
+        assert f"--to {inputs / file}" in check.remedy
+    assert "describe-inputs" in described.remedy
+    assert "refine" in chosen.remedy
+    for ending in ("json", "refinement.json"):
+        shutil.copy(inputs / f"nasbranet.{ending}", inputs / f"mine.{ending}")
+    assert all(check.ok for check in doctor._beside_model(mine))
+    (inputs / "mine.refinement.json").write_text("{")
+    damaged = list(doctor._beside_model(mine))[1]
+    assert (damaged.ok, damaged.warns) == (False, False)
+
+
 def network(models):
     return models.models_dir / "nasbranet" / "model.onnx"
 

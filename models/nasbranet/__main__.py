@@ -22,7 +22,7 @@ from models.nasbranet.benchmark import benchmark, tune
 from models.nasbranet.compare import compare
 from models.nasbranet.crossval import cross_validate
 from models.nasbranet.evaluate import evaluate
-from models.nasbranet.export import WEIGHTS, export_onnx, load_network
+from models.nasbranet.export import export_onnx, load_network
 from models.nasbranet.network import NASBraNet
 from models.nasbranet.picture import draw
 from models.nasbranet.plan import SHIPPED_PLAN, NetworkPlan
@@ -39,7 +39,6 @@ from models.training.novelty_fit import fit_reference
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
 
-INPUTS = Path(frame.__file__).parent / "inputs" / "nasbranet.json"
 Data = Annotated[Path, typer.Option("--data", help=data.DATA_HELP)]
 Cache = Annotated[Path, typer.Option(help="where prepared cases are kept between runs")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="leave out cases whose name has this in it; repeatable")]
@@ -68,10 +67,13 @@ app.command()(evaluate)
 def export(
     run: Annotated[Path, typer.Option(help="a training's folder")],
     plan: PlanName = SHIPPED_PLAN,
-    to: Annotated[Path, typer.Option(help="ONNX file to write")] = WEIGHTS,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="ONNX file, default RUN/model.onnx; the node reads models/weights/NAME/model.onnx"),
+    ] = None,
 ) -> None:
     """Write a trained network as ONNX and prove that it answers as the network does."""
-    network = load_network(NetworkPlan.load(plan), run / "last.pt")
+    network, to = load_network(NetworkPlan.load(plan), run / "last.pt"), to or run / "model.onnx"
     part = to.with_suffix(".part.onnx")
     export_onnx(network, part)
     try:
@@ -106,7 +108,7 @@ app.command()(quantise)
 def describe_inputs(
     data_folder: Data,
     split: Annotated[Path, typer.Option(help="a training's split.json: its training cases are described")],
-    to: Annotated[Path, typer.Option(help="JSON file to write; the node reads models/inputs/NAME.json")] = INPUTS,
+    to: Annotated[Path, typer.Option(help="JSON file to write; the node reads models/inputs/NAME.json")],
     leave_out: LeaveOut = None,
     cache: Cache = Path("runs/prepared"),
 ) -> None:

@@ -54,7 +54,8 @@ def compare(
     folds: Annotated[int, typer.Option(help="parts the patients are dealt into")] = 5,
     folds_run: Annotated[int, typer.Option(help="how many of them to train; 0 only collects what is there")] = 5,
     only: Annotated[
-        list[int] | None, typer.Option(help="train this fold alone; repeatable. Folds may train side by side")
+        list[int] | None,
+        typer.Option(help="train this fold alone, without tables, side by side with others; repeatable"),
     ] = None,
     epochs: Annotated[str, typer.Option(help="epochs x image scale, one after another")] = "14x0.5,10x0.75,12x1",
     batch: Annotated[int, typer.Option(help="slices a step")] = 8,
@@ -105,6 +106,9 @@ def compare(
             keep_or_refuse(described, entry.describe())
     for fold in only or range(min(folds_run, folds)):
         train_fold(study, fold, chosen, out)
+    if only:
+        console.print("once every fold is trained, --folds-run 0 writes the tables")
+        return
     operators = measure_operators(rounds, engine) if rounds else ()
     speeds = _time_all(entries, rounds, engine) if rounds else {}
     report = Report(

@@ -19,7 +19,7 @@ from models.engine import Model, ModelError
 from models.json_file import write_json
 from models.nasbranet.export import WEIGHTS
 from models.provenance import taught_network
-from models.refine import REFINEMENT, Refinement, load_refinement
+from models.refine import Refinement, load_refinement, refinement_of
 from models.training import data
 from models.training.challenges import CHALLENGES
 from models.training.judge import network_view, per_patient
@@ -40,7 +40,10 @@ def evaluate(
     json_file: Annotated[Path, typer.Option("--json", help="result file")],
     weights: Annotated[Path, typer.Option(help="ONNX file")] = WEIGHTS,
     split: Annotated[Path | None, typer.Option(help="a training's split.json: only its validation cases count")] = None,
-    refinement: Annotated[Path, typer.Option(help="post-processing and calibration, by refine")] = REFINEMENT,
+    refinement: Annotated[
+        Path | None,
+        typer.Option(help="post-processing and calibration, by refine; default models/inputs/NAME.refinement.json"),
+    ] = None,
     challenges: Annotated[
         bool, typer.Option(help="judge spoilt copies too: stripped, noisy, without T1C and others")
     ] = False,
@@ -60,9 +63,8 @@ def evaluate(
         cases, alone = data.of_split(cases, split, "validation"), data.of_split(alone, split, "validation")
     if not (cases or alone):
         raise data.DataError(f"{data_folder} has no case to evaluate on")
-    if refinement != REFINEMENT and not refinement.is_file():
-        raise data.DataError(f"no post-processing at {refinement}; leave --refinement out for what ships")
-    model, settings = Model(weights.parent.name, weights), load_refinement(refinement)
+    model = Model(weights.parent.name, weights)
+    settings = _post_processing(model.name, refinement, console)
     judge = partial(_judge_all, model, settings, partial(data.prepare, cache=cache, bias_field=bias_field), console)
 
     judged, failed = judge(cases, "evaluating")
@@ -96,6 +98,19 @@ def evaluate(
             result["challenges"][name] = {key: figures[key] for key in ("dice_mean", "dice_interval")}
             _tell(console, f"{name}: Dice", figures)
     write_json(json_file, result)
+
+
+def _post_processing(network: str, asked_for: Path | None, console: Console) -> Refinement:
+    """Read the post-processing that the node has for a network of this name, or that was asked for."""
+    if asked_for is not None and not asked_for.is_file():
+        raise data.DataError(f"no post-processing at {asked_for}; leave --refinement out for the network's own")
+    path = asked_for or refinement_of(network)
+    if not path.is_file():
+        console.print(
+            f"[yellow]no post-processing was chosen for {network}[/] ({path.name}): judged as the node would run it, "
+            "by what is above one half", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    return load_refinement(path)
 
 
 def judge_case(model: Model, settings: Refinement, prepared: data.Prepared, challenge: str = "as it is") -> CaseJudged:

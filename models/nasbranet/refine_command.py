@@ -11,17 +11,23 @@ from rich.console import Console
 from rich.progress import track
 
 from models import frame
-from models.refine import REFINEMENT, Refinement
+from models.refine import Refinement
 from models.training import data
 from models.training.folds import finished_predictions, read_prediction
 from models.training.refine_fit import Choice, Held, choose
 from models.training.spread_fit import MEASURES, SpreadFit, TooFewPatients, fit_spread
 
+OWN = "refinement.json"
+"""What was chosen for a cross-validation lies in its folder under this name, unless it was asked for elsewhere."""
+
 
 def refine(
     data_folder: Annotated[Path, typer.Option("--data", help=data.DATA_HELP)],
     run: Annotated[Path, typer.Option(help="a cross-validation's folder")],
-    to: Annotated[Path, typer.Option(help="JSON file to write; the node reads it beside the network")] = REFINEMENT,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="JSON file, default RUN/refinement.json; the node reads models/inputs/NAME.refinement.json"),
+    ] = None,
     only: Annotated[
         list[int] | None, typer.Option(help="choose on this fold's patients; repeatable, default all")
     ] = None,
@@ -33,7 +39,7 @@ def refine(
     cache: Annotated[Path, typer.Option(help="where prepared cases are kept between runs")] = Path("runs/prepared"),
 ) -> None:
     """Choose post-processing on patients that each fold's network never saw, and calibrate its confidence on them."""
-    console = Console(stderr=True)
+    console, to = Console(stderr=True), to or run / OWN
     held = [
         read_held(case, fold, kept, cache)
         for case, fold, kept in track(predictions(data_folder, run), "reading predictions", console=console)

@@ -17,8 +17,7 @@ from scipy import ndimage
 
 from models.json_file import write_json
 from models.nasbranet.crossval import gather
-from models.nasbranet.refine_command import predictions, read_held
-from models.provenance import CARDS
+from models.nasbranet.refine_command import OWN, predictions, read_held
 from models.refine import REFINEMENT, Refinement, load_refinement
 from models.training import data
 from models.training.folds import seen_by
@@ -32,16 +31,20 @@ TRUTH, FOUND = (255, 60, 60), (70, 220, 255)
 def report(
     data_folder: Annotated[Path, typer.Option("--data", help=data.DATA_HELP)],
     run: Annotated[Path, typer.Option(help="a cross-validation's folder")],
-    out: Annotated[Path, typer.Option(help="folder for the figures that the card quotes")] = CARDS,
+    out: Annotated[Path | None, typer.Option(help="folder for the figures that a card quotes; default RUN")] = None,
     name: Annotated[str, typer.Option(help="what the files are called")] = "nasbranet.crossval",
-    refinement: Annotated[Path, typer.Option(help="post-processing, by refine")] = REFINEMENT,
+    refinement: Annotated[
+        Path | None, typer.Option(help="post-processing; default RUN/refinement.json, by refine, else what ships")
+    ] = None,
     worst: Annotated[
         Path | None, typer.Option(help="draw the ten worst here; pictures of patients, keep out of git")
     ] = None,
     cache: Annotated[Path, typer.Option(help="where prepared cases are kept between runs")] = Path("runs/prepared"),
 ) -> None:
     """Write Dice by patient as JSON and as a picture, and print it by grade and by site."""
-    console = Console()
+    console, out = Console(), out or run
+    if refinement is None:
+        refinement = run / OWN if (run / OWN).is_file() else REFINEMENT
     settings = load_refinement(refinement)
     held = [(case, read_held(case, fold, kept, cache)) for case, fold, kept in predictions(data_folder, run)]
     if not held:

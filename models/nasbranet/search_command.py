@@ -26,6 +26,8 @@ from models.nasbranet.space import SearchSpace
 from models.training import data
 from models.training.augment import Slices
 
+LAUNCHED = "eager, CUDA events"
+"""How the backend of a GPU's table ends that was measured before operators were timed as a CUDA graph."""
 EXPANSIONS, ENDS, SIZE = "16,24,32,40,48", "16,32,48", 224
 """The thesis's space, as the options give it."""
 console = Console(stderr=True)
@@ -124,6 +126,8 @@ def search(
     if threads:
         torch.set_num_threads(threads)
     space, times = _space(layers, expansions, ends, size), LatencyTable.load(table)
+    if str(times.device.get("backend")).endswith(LAUNCHED):
+        raise data.DataError(f"{table} was timed launch by launch, which hides what width costs: measure it anew")
     times.require(keys_of(space), table)  # now: a shape that is missed after the warm-up has cost hours
     cases = data.usable(data.read_cases(data_folder), leave_out or ())
     if split is not None:

@@ -52,6 +52,7 @@ def captured(run: Callable[[], object], times: int = 1) -> Callable[[], None]:
     than their launches: on an H100 that hid what width and operator cost (docs/nasbranet.md).
     """
     aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # capture wants a warm-up on another stream; libraries choose their kernels in it
         for _ in range(WARM_RUNS):
             run()

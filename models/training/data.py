@@ -25,6 +25,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from models import frame
 from models.brain import BrainNotFound, Outline, stripped_brain
+from models.json_file import part_of
 
 FIELD = 256
 """Side of a prepared slice in frame pixels: the frame and room around it for augmentation."""
@@ -270,9 +271,11 @@ def kept(
         digest.update(array.tobytes())
     path = cache / f"{name}-{digest.hexdigest()[:16]}.npz"
     if not path.exists():
+        made = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, **make())
+        part = part_of(path)
+        with part.open("wb") as file:  # by its name NumPy would add an ending
+            np.savez(file, **made)
         part.replace(path)
     with np.load(path) as arrays:
         return dict(arrays)

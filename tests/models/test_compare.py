@@ -113,8 +113,10 @@ def test_a_comparison_trains_resumes_and_tells_what_is_missing(run, tmp_path):
 
 
 def test_one_fold_alone_can_be_trained(run, tmp_path):
-    done = run("--networks", "unet", "--only", "1", "--rounds", "0")
+    done = run("--networks", "unet", "--only", "1")
     assert done.exit_code == 0, done.output
+    assert not (tmp_path / "out" / "compare.json").exists(), "others may train beside it: no times, and no tables yet"
+    assert run("--folds-run", "0", "--rounds", "0").exit_code == 0
     assert [path.name for path in sorted((tmp_path / "out" / "unet").glob("fold_*"))] == ["fold_1"]
     unet = json.loads((tmp_path / "out" / "compare.json").read_text())["table_4_5"][0]
     assert (unet["folds_done"], unet["patients"]) == (1, 2)

@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from models.engine import Model
 from models.nasbranet import __main__ as command
 from models.nasbranet import crossval
-from models.refine import Refinement
+from models.nasbranet.export import WEIGHTS
+from models.refine import REFINEMENT, Refinement, load_refinement
 from models.training import data, folds
 from models.training.augment import Slices
 from models.training.folds import Study, read_prediction
@@ -197,6 +199,32 @@ def test_post_processing_is_chosen_and_figures_are_written(done, folder, tmp_pat
     with Image.open(out / "nasbranet.crossval.png") as picture:
         assert picture.width > 800
     assert len(list(worst.glob("*.png"))) == 3
+
+
+def test_what_is_not_told_where_to_go_stays_in_the_runs_folder(done, folder, tmp_path):
+    """Before, it overwrote what ships: its post-processing, weights and figures."""
+    cv, _ = done
+    shared = ["--data", folder, "--run", cv, "--cache", tmp_path / "cache"]
+    assert invoke("report", *shared).exit_code == 0
+    figures = json.loads((cv / "nasbranet.crossval.json").read_text())
+    assert figures["refinement"]["patients"] == load_refinement(REFINEMENT).patients, "none was chosen here yet"
+    before = REFINEMENT.read_bytes()
+    assert invoke("refine", *shared).exit_code == 0
+    assert Refinement.load(cv / "refinement.json").patients == 3
+    assert REFINEMENT.read_bytes() == before
+    assert invoke("report", *shared).exit_code == 0
+    figures = json.loads((cv / "nasbranet.crossval.json").read_text())
+    assert figures["refinement"]["patients"] == 3
+
+
+def test_an_exported_network_stays_in_its_folder(done, monkeypatch):
+    cv, arguments = done
+    monkeypatch.setattr(command, "_difference", lambda *_: 0.0)  # after an epoch a network is sure of nothing
+    before = WEIGHTS.read_bytes()
+    ran = invoke("export", "--run", cv / "fold_0", "--plan", arguments[arguments.index("--plan") + 1])
+    assert ran.exit_code == 0, ran.output
+    assert Model("fold_0", cv / "fold_0" / "model.onnx").answer_shape[1:] == (224, 224)
+    assert WEIGHTS.read_bytes() == before
 
 
 def test_without_a_finished_fold_nothing_is_chosen(folder, tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from models.markers import data as marker_data
 from models.training import data
 from models.training.judge import network_view
 
+ROOT = Path(__file__).parents[2]
 SPELLINGS = [("True", True), ("yes", True), ("1", True), ("false", False), ("0", False), ("No", False)]
 
 
@@ -199,3 +203,21 @@ def test_the_markers_networks_are_shown_as_much(folder, with_skull, tmp_path, mo
             marker_data._to_frame(images, tumour, outlined, ("FLAIR",), case.slice_mm)["images"].any(axis=1).sum()
         )
     assert shown[0] > 1.05 * shown[1]
+
+
+def test_trainings_side_by_side_prepare_the_same_cases(folder, tmp_path):
+    """Each of them writes a file of its own; before, one took away what the other was writing."""
+    code = (
+        "import sys; from pathlib import Path; import numpy as np; from models.json_file import write_json\n"
+        "from models.training import data\n"
+        "cache = Path(sys.argv[1])\n"
+        "for number in range(300):\n"
+        "    content = np.full((8, 64, 64), number % 150)\n"
+        "    found = data.kept(cache, f'case{number % 150}', [content], '', lambda: {'a': content})\n"
+        "    assert (found['a'] == number % 150).all()\n"
+        "    write_json(cache / 'settings.json', {'seed': 0})\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "cache")]
+    side_by_side = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [(process.communicate()[1][-500:], process.returncode) for process in side_by_side] == [("", 0)] * 3
+    assert not list((tmp_path / "cache").glob("*.part"))

@@ -295,6 +295,23 @@ def test_a_second_start_takes_the_engine_that_the_first_built(path, gpu_machine,
     assert loaded[0] == loaded[1]
 
 
+def test_a_gpu_that_cannot_hold_the_network_is_told(path, gpu_machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(Gpu, "create_execution_context", lambda _: None)
+    with pytest.raises(ModelError, match="cannot hold the network"):
+        TensorRtBackend("small", path, tmp_path)
+    monkeypatch.setattr(engine, "find_device", lambda: CudaDevice("Some GPU", ADA))
+    assert "OpenVINO" in Model("small", path, "auto", tmp_path).engine
+
+
+def test_a_gpu_that_answers_with_an_error_leaves_the_cpu(path, tmp_path, monkeypatch, caplog):
+    def broken():
+        raise ModelError("the GPU reports something")
+
+    monkeypatch.setattr(engine, "find_device", broken)
+    assert "OpenVINO" in Model("small", path, "auto", tmp_path).engine
+    assert "runs on the CPU, not on the GPU: the GPU reports something" in caplog.text
+
+
 def test_an_engine_that_will_not_load_is_built_once_more_then_given_up(path, gpu_machine, tmp_path):
     loaded, refusals = gpu_machine
     refusals.append(True)

@@ -198,3 +198,15 @@ def test_what_the_user_can_mend_is_told_in_one_line(words, told, folder, tmp_pat
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(lines) == 1
     assert lines[0].startswith(f"error: {told}")
+
+
+def test_the_post_processing_is_what_the_node_has_for_the_networks_name(evaluate, tmp_path, monkeypatch):
+    found, said = evaluate()
+    assert "no post-processing was chosen for small (small.refinement.json)" in said
+    assert found["refinement"] == Refinement().model_dump(exclude={"expected", "observed"})
+    own = Refinement(low=0.25, high=0.5, smallest_ml=0.5)
+    monkeypatch.setattr("models.refine.REFINEMENT", tmp_path / "nasbranet.refinement.json")
+    (tmp_path / "small.refinement.json").write_text(own.model_dump_json())
+    found, said = evaluate()
+    assert "no post-processing" not in said
+    assert found["refinement"] == own.model_dump(exclude={"expected", "observed"})

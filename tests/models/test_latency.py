@@ -218,6 +218,9 @@ class Stream:
     def __exit__(self, *_):
         self.calls.append("back")
 
+    def wait_stream(self, other):
+        self.calls.append(f"after {other}")
+
     def synchronize(self):
         self.calls.append("waited")
 
@@ -269,6 +272,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(calls))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "what came before")
     monkeypatch.setattr(torch.cuda, "graph", Capture)
     return calls
 
@@ -282,8 +286,8 @@ def test_a_gpu_is_timed_in_half_precision_without_the_launches(gpu):
 
     assert measure.time_on_cuda(Watched(4, 4, 3), (1, 4, 8, 6), 0.0, "cpu") == 3.0
     run = (torch.float16, torch.float16, True, False)
-    assert gpu[: WARM_RUNS + 3] == ["aside", *[run] * WARM_RUNS, "back", "waited"]
-    assert gpu[WARM_RUNS + 3 :] == [("replay", (run,) * measure.RUNS_A_GRAPH)] * (WARM_RUNS + 5)
+    assert gpu[: WARM_RUNS + 4] == ["after what came before", "aside", *[run] * WARM_RUNS, "back", "waited"]
+    assert gpu[WARM_RUNS + 4 :] == [("replay", (run,) * measure.RUNS_A_GRAPH)] * (WARM_RUNS + 5)
 
 
 def test_a_gpus_table_says_so_and_is_timed_there(monkeypatch):

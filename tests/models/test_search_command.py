@@ -113,6 +113,14 @@ def test_a_table_that_lacks_a_shape_is_refused_before_anything_is_prepared(folde
     assert (status, "shapes of this space" in said) == (2, True), "a table of another space altogether"
 
 
+def test_a_gpus_table_that_was_timed_launch_by_launch_is_refused(folder, tmp_path, monkeypatch, capsys):
+    table = LatencyTable({"device": "GPU", "backend": "torch 2 eager, CUDA events"}, slow_convolutions().entries)
+    table.save(tmp_path / "t.json")
+    arguments = ["search", "--data", folder, "--out", tmp_path / "o", "--table", tmp_path / "t.json"]
+    status, said = call(monkeypatch, capsys, *arguments, *ARGUMENTS)
+    assert (status, "was timed launch by launch" in said) == (2, True)
+
+
 @pytest.mark.parametrize("content", ["no JSON", "[]", '{"device": {}}', '{"device": {}, "entries": [["conv", "x"]]}'])
 def test_a_file_that_is_no_table_is_named(content, folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "t.json").write_text(content)
