@@ -41,7 +41,7 @@ class Marker:
         return replace(self, threshold=threshold)
 
     def label(self, value: str) -> int | None:
-        """Return 1 or 0 for a table's value, or None where it says neither.
+        """Return 1 or 0 for a table's value, in capitals or not, or None where it says neither.
 
         Raises `DataError` where a score is no number, or has no threshold.
         """
@@ -52,9 +52,10 @@ class Marker:
             if self.threshold is None:
                 raise data.DataError(f"{self.title} needs a threshold")
             return int(_number(value, self.column) > self.threshold)
-        if value == self.positive:
+        told = value.casefold()
+        if told == self.positive.casefold():
             return POSITIVE
-        return NEGATIVE if value == self.negative or not self.negative else None
+        return NEGATIVE if told == self.negative.casefold() or not self.negative else None
 
 
 MARKERS: Mapping[str, Marker] = MappingProxyType(
@@ -141,7 +142,7 @@ def read_labelled(
     disagree.
     """
     cases = [c for c in data.read_cases(folder) if not any(word in c.name for word in leave_out)]
-    with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+    with (folder / "labels.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
     if cases and marker.column not in rows[cases[0].name]:
         raise data.DataError(f"{folder / 'labels.csv'} has no column {marker.column}")
@@ -151,7 +152,7 @@ def read_labelled(
         marker = replace(marker, threshold=median(scores) if scores else 0.0)
     subjects = [
         Subject(
-            case, label, rows[case.name].get("has_t1", "True").strip().lower() == "true",
+            case, label, data.yes_or_no(rows[case.name], "has_t1") is not False,
             rows[case.name].get("sex") or "", _age(rows[case.name].get("age") or ""),
         )
         for case in cases

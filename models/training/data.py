@@ -146,11 +146,9 @@ def _has_t1c(row: Mapping[str, str | None], folder: Path) -> bool:
     Where there is none, T1C's channel is a copy of FLAIR, maybe a lossy one, or empty. Raises DataError for a word
     that says neither.
     """
-    word = (row.get("has_t1c") or "").strip().lower()
-    if word in _YES | _NO:
-        return word in _YES
-    if word:
-        raise DataError(f"labels.csv: has_t1c of {row['case']} is {word!r}; it must be true, false or left empty")
+    told = yes_or_no(row, "has_t1c")
+    if told is not None:
+        return told
     paths = sorted(folder.glob("*.webp"))
     try:
         middle = _read(paths[len(paths) // 2], "RGB")
@@ -158,6 +156,16 @@ def _has_t1c(row: Mapping[str, str | None], folder: Path) -> bool:
         return True  # what is wrong with the case is told where it is read
     t1c, flair = middle[..., T1C].ravel(), middle[..., FLAIR].ravel()
     return bool(np.ptp(t1c)) and not (np.ptp(flair) and np.corrcoef(t1c, flair)[0, 1] > LIKE_A_COPY)
+
+
+def yes_or_no(row: Mapping[str, str | None], column: str) -> bool | None:
+    """Read a row's yes or no in any usual spelling, None where it is silent; raises DataError for another word."""
+    word = (row.get(column) or "").strip().lower()
+    if word in _YES | _NO:
+        return word in _YES
+    if word:
+        raise DataError(f"labels.csv: {column} of {row['case']} is {word!r}; it must be true, false or left empty")
+    return None
 
 
 def _slice_mm(row: Mapping[str, str | None]) -> float:

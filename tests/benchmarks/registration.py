@@ -1,6 +1,6 @@
 """Measure registration on phantoms that moved by up to 15 mm and 15 degrees, about any axis.
 
-    PYTHONPATH=. python tests/benchmarks/registration.py --trials 12
+    python -m tests.benchmarks.registration --trials 12
 
 Prints, for each pairing of slice stacks, how far points of the brain end from where they truly lie.
 """

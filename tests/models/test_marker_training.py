@@ -63,13 +63,26 @@ def invoke(marked):
 
 LABELS = [
     ("idh", "Mutant", 1), ("idh", "WT", 0), ("idh", "", None), ("idh", "not done", None), ("codel", "non-codel", 0),
-    ("grade", " G3 ", 1), ("mgmt", "Unmethylated", 0),
+    ("grade", " G3 ", 1), ("mgmt", "Unmethylated", 0), ("idh", "mutant", 1), ("mgmt", "METHYLATED", 1),
+    ("idh", "wt", 0),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("marker", "value", "label"), LABELS)
 def test_values_are_labels_or_unknown(marker, value, label):
     assert MARKERS[marker].label(value) == label
+
+
+def test_a_spreadsheets_table_is_read_and_a_missing_t1_in_any_spelling(marked, tmp_path):
+    with (marked[0] / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, word in zip(rows, ("no", "0", "False", "yes", "1", "True", "", "true"), strict=True):
+        row["has_t1"], row["has_t1c"] = word, "true"
+    with (tmp_path / "labels.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        table = csv.DictWriter(file, MARKER_COLUMNS)
+        table.writeheader()
+        table.writerows(rows)
+    assert [s.has_t1 for s in read_subjects(tmp_path, find_marker("idh"))[1]] == [False] * 3 + [True] * 5
 
 
 def test_proliferation_is_called_by_its_name_and_divided_at_the_median_patient(marked):
