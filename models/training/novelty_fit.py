@@ -8,6 +8,7 @@ from sklearn.covariance import LedoitWolf
 
 from models import frame
 from models.novelty import Reference, feature_names
+from models.training.data import DataError
 
 CHANNELS = ("T1C", "FLAIR")
 FEWEST_CASES = 10
@@ -21,10 +22,12 @@ def fit_reference(figures: NDArray[np.float64]) -> Reference:
     """Fit a reference to the figures of training cases (cases, figures).
 
     Both limits come from training cases alone: each is scored by a reference fitted to all others. Raises
-    ValueError for too few cases.
+    DataError for too few cases.
     """
     if len(figures) < FEWEST_CASES:
-        raise ValueError(f"{len(figures)} cases are too few to describe what a network was trained on")
+        raise DataError(
+            f"{len(figures)} cases are too few to describe what a network was trained on: {FEWEST_CASES} are needed"
+        )
     left_out = [_fit(np.delete(figures, i, axis=0), warn=0.0, stop=0.0).score(case) for i, case in enumerate(figures)]
     warn = ROOM * max(left_out)
     return _fit(figures, warn=round(warn, 3), stop=round(FAR * warn, 3))

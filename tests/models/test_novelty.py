@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from models.novelty import NoveltyError, feature_names, features, load_reference
+from models.training.data import DataError
 from models.training.novelty_fit import CHANNELS, fit_reference
 
 
@@ -68,7 +69,7 @@ def test_constant_channels_have_figures():
 
 
 def test_few_cases_describe_nothing():
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(DataError, match="3 cases are too few .*: 10 are needed"):
         fit_reference(np.zeros((3, 30)))
 
 
