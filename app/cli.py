@@ -217,10 +217,12 @@ def demo(
 
 @cli.command()
 def doctor(config: ConfigFile = None) -> None:
-    """Say what is wrong with this installation and how to mend it; exit 2 if anything is."""
+    """Say what is wrong with this installation and how to mend it; exit 2 if anything is, 0 with warnings alone."""
     from app.doctor import examine
 
-    table = Table("", "checked", "found", "remedy", box=None)
+    table = Table("", "checked", box=None)
+    table.add_column("found", overflow="fold")
+    table.add_column("remedy", overflow="fold")  # a command must be whole, to be copied
     wrong = 0
     for check in examine(_settings(config)):
         wrong += not (check.ok or check.warns)

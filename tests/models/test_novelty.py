@@ -69,7 +69,7 @@ def test_constant_channels_have_figures():
 
 
 def test_few_cases_describe_nothing():
-    with pytest.raises(DataError, match="3 cases are too few .*: 10 are needed"):
+    with pytest.raises(DataError, match=r"3 cases are too few .*: 10 are needed"):
         fit_reference(np.zeros((3, 30)))
 
 
