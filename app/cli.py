@@ -21,7 +21,7 @@ from app.cli_common import settings_of as _settings
 from app.cli_deidentify import deidentify
 from app.cli_queue import queue_cli
 from app.config import Settings
-from app.errors import InputError, NodeError
+from app.errors import InputError, NodeError, Stopped
 from app.log import set_up_log
 from operators.errors import PipelineError
 
@@ -64,7 +64,11 @@ def serve(
     from app.node import Node
     from app.watch import start_anew
 
-    node = Node(settings, start_anew, wait)
+    try:
+        node = Node(settings, start_anew, wait)
+    except Stopped as told:
+        logging.getLogger(__name__).info("%s", told)
+        return
     node.start()
     if settings.log.format == "text":
         err.print(_how_to_send(settings, node.port))

@@ -11,8 +11,9 @@ import os
 import time
 from pathlib import Path
 
-from app.errors import NodeError
+from app.errors import NodeError, Stopped
 from app.files import private_folder
+from app.signals import stop_asked
 
 LOGGER = logging.getLogger(__name__)
 
@@ -24,7 +25,10 @@ class DataLock:
     """Held from its making until `release`, or the end of the process."""
 
     def __init__(self, folder: Path, wait_seconds: float = 0.0) -> None:
-        """Take the lock of a data folder; raises NodeError where another node has it for longer than the wait."""
+        """Take the lock of a data folder.
+
+        Raises NodeError where another node has it for longer than the wait, Stopped where a stop signal came first.
+        """
         self._file = os.open(private_folder(folder) / NAME, os.O_RDWR | os.O_CREAT, 0o600)
         until, told = time.monotonic() + wait_seconds, False
         while not self._take():
@@ -38,7 +42,9 @@ class DataLock:
             if not told:
                 LOGGER.info("waiting for the node that runs on %s (process %s) to end", folder, holder)
                 told = True
-            time.sleep(_LOOK_SECONDS)
+            if stop_asked(_LOOK_SECONDS):
+                os.close(self._file)
+                raise Stopped(f"asked to stop while it waited for process {holder}")
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode("ascii"), 0)
 

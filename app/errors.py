@@ -8,6 +8,7 @@
     - PeerUntrusted  it or this node did not prove by TLS who it is
   + JournalError     the journal cannot be opened
   + TlsError         a certificate, key or CA file cannot be used
+* Stopped            asked to stop before there was anything to stop; no fault
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from __future__ import annotations
 
 class NodeError(Exception):
     """Something the operator can mend; the message says how."""
+
+
+class Stopped(Exception):
+    """The node was asked to stop before it had begun."""
 
 
 class ConfigError(NodeError):

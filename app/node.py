@@ -47,7 +47,9 @@ class Node:
     def __init__(
         self, settings: Settings, start_anew: Callable[[], None] | None = None, wait_seconds: float = 0.0
     ) -> None:
-        """Open the model, journal and folders; raises NodeError with the remedy where one cannot be.
+        """Open the model, journal and folders.
+
+        Raises NodeError with the remedy where one cannot be, Stopped where it was asked to stop while it waited.
 
         `start_anew` replaces the process when it hangs; without it the process ends then. A node that runs on the
         same data folder is waited for.

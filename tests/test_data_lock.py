@@ -63,6 +63,20 @@ def test_who_waits_gets_it_when_the_holder_is_killed(holder, tmp_path, caplog):
     lock.release()
 
 
+def test_who_waits_can_be_stopped(holder, tmp_path):
+    """As systemd stops it: within moments, and with status 0."""
+    config = tmp_path / "node.yaml"
+    config.write_text(json.dumps({"node": {"data_dir": str(tmp_path / "data"), "receiver": {"port": 0}}}))
+    command = [sys.executable, "-m", "app", "serve", "--config", str(config), "--wait", "600"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as waiting:
+        assert any("waiting for the node" in line for line in waiting.stderr)
+        waiting.terminate()
+        said = waiting.communicate(timeout=60)[1]
+    assert waiting.returncode == 0, said
+    assert "asked to stop while it waited" in said.replace("\n", " ")
+    assert holder.poll() is None
+
+
 def test_waiting_ends_when_its_time_is_up(holder, tmp_path):
     begun = time.monotonic()
     with pytest.raises(NodeError, match="another node"):
