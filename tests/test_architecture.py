@@ -96,7 +96,8 @@ def test_libraries_stay_where_they_belong(module):
     if uses(module, "monai.deploy"):
         assert name in {"app/pipeline.py", "operators/stage.py"}
     if "yaml" in tops(module) or "os.environ" in (ROOT / module).read_text() or "getenv" in (ROOT / module).read_text():
-        assert name == "app/config.py"
+        # Settings are read in one place; what CuPy reads for itself is set before it is loaded.
+        assert name in {"app/config.py", "app/__init__.py"}
 
 
 @pytest.mark.parametrize("module", STAGES, ids=str)

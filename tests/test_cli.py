@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -178,3 +180,16 @@ def test_the_command_line_says_of_markers_what_the_page_says(tmp_path, capsys):
         assert f"{name}: {words}, probability 0.50\n{told}" in printed
         assert summary["markers"][name]["value"] == value, "for scripts"
         assert words == WORDS["en"].value_of(name, value).lower()
+
+
+def test_a_user_without_a_home_folder_can_run_it():
+    """As services have: CuPy, which Holoscan loads, would fail. What stands in for its cache goes with the process."""
+    code = "import os, app, cupy; print(os.environ['CUPY_CACHE_DIR'], os.path.isdir(os.environ['CUPY_CACHE_DIR']))"
+    bare = {name: value for name, value in os.environ.items() if name != "CUPY_CACHE_DIR"}
+    command = [sys.executable, "-c", code]
+    bare["HOME"] = "/proc/none"
+    done = subprocess.run(command, env=bare, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folder, there = done.stdout.split()
+    assert there == "True"
+    assert not Path(folder).exists()
