@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.config import Settings
-from app.files import PART, private_folder, publish_folder, remove_parts
+from app.files import PART, link_or_copy, private_folder, publish_folder, remove_parts, sync_folder
 from app.journal import DeliveryRow, DeliveryState, JobState, Journal
 from app.tally import DeliveryTally
 
@@ -92,23 +92,37 @@ class Outbox:
         return archived
 
     def _give_up(self, row: DeliveryRow, why: str) -> None:
-        """Leave what cannot be de-identified as a dead letter: a person hears of it, and nobody gets it."""
+        """Leave what cannot be made, or not de-identified, as a dead letter: a person hears of it, nobody gets it."""
         self._journal.not_delivered([row.delivery_id], f"not sent: {why}", lambda _: 0.0, refusals_allowed=1)
         if self._tally is not None:
             self._tally.count(row.destination, "dead")
 
     def _make_missing(self) -> None:
-        """Make the copies that are owed and not there: they could not be made before, or are wanted only now."""
-        if self._copies is None:
-            return
+        """Make what is owed and not there.
+
+        Copies that could not be made before, or are wanted only now; and results that the archive has, where a folder
+        was restored without its outbox.
+        """
         for job_id in sorted(self._journal.owing_jobs()):
             job = self._journal.job(job_id)
             for row in self._journal.deliveries(job_id):
                 if job is None or row.state is DeliveryState.DELIVERED or self.path_of(row).exists():
                     continue
-                why = self._copies.make(row, self._archive / job.study_key / job_id, self.path_of(row))
+                why = self._make(row, self._archive / job.study_key / job_id)
                 if why and row.state is DeliveryState.OWED:
                     self._give_up(row, why)
+
+    def _make(self, row: DeliveryRow, archived: Path) -> str:
+        """Make one file that is owed from the archive; return why it cannot be made, or nothing."""
+        path, original = self.path_of(row), archived / row.file
+        if path.name == row.file and original.is_file():  # never an original in place of a copy
+            private_folder(path.parent)
+            link_or_copy(original, path)
+            sync_folder(path.parent)
+            return ""
+        if self._copies is None:
+            return "its file is gone, and the archive has none"
+        return self._copies.make(row, archived, path)
 
     def path(self, job_id: str, file: str) -> Path:
         """Return where a job's owed file lies."""

@@ -1,9 +1,11 @@
 """Results become owed and archived all at once, and leave the outbox when everyone has them."""
 
+import shutil
+
 import pytest
 
 from app.config import Destination
-from app.journal import JobState, Journal
+from app.journal import DeliveryState, JobState, Journal
 from app.outbox import Outbox
 from tests.support_dicom import node_settings, result_files
 
@@ -148,6 +150,31 @@ def test_start_up_removes_what_is_half_made_or_owed_to_nobody(make):
     outbox.reconcile()
     assert not any(folder.exists() for folder in left)
     assert len(list((settings.outbox_dir / "j1").iterdir())) == 2
+
+
+def test_what_a_restored_journal_owes_is_taken_from_the_archive(make):
+    """As after a backup of journal and archive alone. Before, it was tried without end."""
+    journal, outbox, settings, files = make(A, B)
+    outbox.commit("j1", files)
+    journal.delivered(journal.owed("b")[0].delivery_id)
+    shutil.rmtree(settings.outbox_dir / "j1")
+    outbox.reconcile()
+    for file in files:
+        assert outbox.path("j1", file.name).read_bytes() == file.read_bytes()
+    assert [len(journal.owed(name)) for name in ("a", "b")] == [2, 1]
+
+
+def test_what_is_owed_and_nowhere_is_a_dead_letter(make):
+    journal, outbox, settings, files = make(A)
+    outbox.commit("j1", files)
+    outbox.path("j1", files[0].name).unlink()
+    (settings.archive_dir / "k1" / "j1" / files[0].name).unlink()
+    outbox.reconcile()
+    (left,) = journal.owed("a")
+    assert left.file == files[1].name
+    (dead,) = [row for row in journal.deliveries("j1") if row.file == files[0].name]
+    assert dead.state is DeliveryState.DEAD
+    assert "the archive has none" in dead.note
 
 
 def test_a_missing_result_commits_nothing(make):
