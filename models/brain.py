@@ -26,10 +26,15 @@ MASK_MARGIN_MM = 3.0
 """The brain mask grows by this much in-plane, so that a tumour at the cortex is not cut."""
 SMALLEST_BRAIN_ML = 150.0
 """Less than this in view is no study of a brain, or no brain at all."""
+SLAB_MM, HEAD_MM = 90.0, 150.0
+"""A stack of less height is a part of a head, and is filled up with background to a head's height: deepbet stretches
+whatever it is given to a cube, and eats into the brain of a slab that it was never shown the like of."""
 FEWEST_SECTIONS = 2
 """Along each axis: deepbet interpolates between them."""
 LIKE_A_BRAIN = 0.90
 """Dice with deepbet's mask from which all that is not background counts as a stripped brain; heads stay far below."""
+PART_OF_BODY = 0.01
+"""What stands out of the background apart from the largest body, and has this share of its voxels, belongs to it."""
 EMPTY_EDGE = 0.98
 """Share of a stripped image's outer rows and columns that hold the one background value."""
 
@@ -66,7 +71,9 @@ def outline_brain(stack: FloatArray, spacing_mm: tuple[float, float, float]) -> 
 
     `spacing_mm` is the stack's (slice, row, column) spacing. Raises BrainNotFound where there is none.
     """
-    found = _deepbet(stack)
+    if min(stack.shape) < FEWEST_SECTIONS:
+        raise BrainNotFound(f"no brain can be outlined in an image of {' x '.join(map(str, stack.shape))} voxels")
+    found = _of_slab(stack, spacing_mm[0]) if len(stack) * spacing_mm[0] < SLAB_MM else _deepbet(stack)
     region = stripped_brain(stack, found)
     mask = found if region is None else region
     volume_ml = float(mask.sum() * np.prod(spacing_mm)) / 1000.0
@@ -92,7 +99,7 @@ def warm_up() -> None:
 
 
 def region_in_view(stack: FloatArray) -> BoolArray | None:
-    """Give the one body that stands out of an exactly constant background, filled; None where there is no such.
+    """Give the body that stands out of an exactly constant background, filled; None where there is no such.
 
     A stripped brain is such a body, but so is a whole head whose background was cleared.
     """
@@ -103,7 +110,9 @@ def region_in_view(stack: FloatArray) -> BoolArray | None:
     labels, count = ndimage.label(stack != background)
     if not count:
         return None
-    body = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    # An empty slice parts a brain in two, and specks beside it are none of it.
+    sizes = np.bincount(labels.ravel())[1:]
+    body = np.isin(labels, 1 + np.flatnonzero(sizes >= PART_OF_BODY * sizes.max()))
     filled: BoolArray = np.stack([ndimage.binary_fill_holes(section) for section in body])
     return filled
 
@@ -114,10 +123,16 @@ def dice(one: BoolArray, other: BoolArray) -> float:
     return 2.0 * float((one & other).sum()) / both if both else 1.0
 
 
+def _of_slab(stack: FloatArray, slice_mm: float) -> BoolArray:
+    """Run deepbet on a part of a head, in the middle of a head's height of background."""
+    lacking = round(HEAD_MM / slice_mm) - len(stack)
+    below = lacking // 2
+    whole = np.pad(stack, ((below, lacking - below), (0, 0), (0, 0)), constant_values=stack.min())
+    return _deepbet(whole)[below : below + len(stack)]
+
+
 def _deepbet(stack: FloatArray) -> BoolArray:
     """Run deepbet: a rough look at the whole image, then the mask of the part that holds the brain."""
-    if min(stack.shape) < FEWEST_SECTIONS:
-        raise BrainNotFound(f"no brain can be outlined in an image of {' x '.join(map(str, stack.shape))} voxels")
     # deepbet's canonical frame is (right to left reversed, back to front, feet to head); it needs no spacing.
     canonical = np.ascontiguousarray(stack.transpose(2, 1, 0)[::-1, ::-1, :], np.float32)
     with _ONE_AT_A_TIME:  # the extractor keeps its bounding box between the two steps

@@ -66,13 +66,21 @@ def correct_bias(stack: FloatArray, mask: BoolArray, spacing_mm: tuple[float, fl
 
 
 def standardise(stack: FloatArray, mask: BoolArray) -> FloatArray:
-    """Mean-variance normalisation over the brain of the whole study, clipped (thesis section 4.4.1)."""
-    inside = stack[mask]
+    """Mean-variance normalisation over the brain of the whole study, clipped (thesis section 4.4.1).
+
+    Slices that hold nothing, where a sequence does not reach as far as the one that it lies on, tell nothing of the
+    brain's intensities, and stay zero as a sequence that is missing.
+    """
+    covered = np.any(stack, axis=(1, 2)).reshape(-1)
+    inside = stack[mask & covered[:, None, None]]
+    if not inside.size:
+        return np.zeros_like(stack, np.float32)
     # Bright vessels and rims would widen the deviation; the middle 99 % of the brain sets the scale.
     low, high = np.percentile(inside, (0.5, 99.5))
     core = inside[(inside >= low) & (inside <= high)]
     scaled = (stack - core.mean()) / max(float(core.std()), 1e-6)
     clipped: FloatArray = np.clip(scaled, -INTENSITY_LIMIT, INTENSITY_LIMIT).astype(np.float32)
+    clipped[~covered] = 0.0
     return clipped
 
 

@@ -94,3 +94,35 @@ def test_noise_around_a_head_is_no_empty_background():
 def test_an_image_without_a_brain_is_refused(image):
     with pytest.raises(BrainNotFound):
         outline_brain(image.astype(np.float32), (5.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("sections", "slice_mm", "shown"), [(12, 5.0, 30), (17, 5.0, 30), (18, 5.0, 18), (80, 1.0, 150)]
+)
+def test_a_part_of_a_head_is_shown_in_the_middle_of_a_whole_ones_height(sections, slice_mm, shown, monkeypatch):
+    """deepbet stretches what it is given to a cube, and eats into the brain of a thin slab."""
+    rng = np.random.default_rng(0)
+    stack = rng.uniform(50.0, 100.0, (sections, 40, 40)).astype(np.float32)
+    seen = []
+
+    def deepbet(whole):
+        seen.append(whole)
+        return whole > 60.0
+
+    monkeypatch.setattr("models.brain._deepbet", deepbet)
+    found = outline_brain(stack, (slice_mm, 5.0, 5.0))
+    assert np.array_equal(found.mask, stack > 60.0)
+    assert len(seen[0]) == shown
+    below = (shown - sections) // 2
+    assert np.array_equal(seen[0][below : below + sections], stack)
+    assert (np.delete(seen[0], slice(below, below + sections), axis=0) == stack.min()).all()
+
+
+def test_an_empty_slice_takes_no_part_of_a_stripped_brain_away():
+    stack = np.zeros((10, 32, 32), np.float32)
+    stack[:, 8:24, 8:24] = 7.0
+    stack[2] = 0.0
+    stack[9, 1, 1] = 1.0
+    region = region_in_view(stack)
+    assert region is not None
+    assert np.array_equal(region, stack == 7.0)

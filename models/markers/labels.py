@@ -6,7 +6,6 @@ own names its column and its positive value instead.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,8 +141,7 @@ def read_labelled(
     disagree.
     """
     cases = [c for c in data.read_cases(folder) if not any(word in c.name for word in leave_out)]
-    with (folder / "labels.csv").open(newline="", encoding="utf-8-sig") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file)}
+    rows = {row["case"]: row for row in data.read_table(folder / "labels.csv")}
     if cases and marker.column not in rows[cases[0].name]:
         raise data.DataError(f"{folder / 'labels.csv'} has no column {marker.column}")
     if marker.score and marker.threshold is None:

@@ -11,8 +11,8 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ MASK_VERSION = "1"
 """Counts up when the brain's outline changes; masks take longest, and outlive changes of the frame."""
 ASSUMED_SLICE_MM = 5.0
 """Slice spacing where labels.csv records none: the bias field's grid depends on it, and every volume in ml."""
+MOST_MARKED = 0.5
+"""More of a case's pixels is no tumour, but a mask the other way about."""
 MOST_SLICE_MM = 30.0
 """More is no distance between slices in mm."""
 T1, FLAIR, T1C = 0, 1, 2
@@ -40,7 +42,9 @@ LIKE_A_COPY = 0.98
 """Correlation of a slice's T1C and FLAIR, skull and all, above which one is a copy; of two true sequences it was below
 .96 in 77 patients, of lossy copies above .99."""
 _NAMES = {T1: "T1", FLAIR: "FLAIR", T1C: "T1C"}
-_YES, _NO = {"true", "1", "yes", "y"}, {"false", "0", "no", "n"}
+_YES, _NO = {"true", "1", "1.0", "yes", "y"}, {"false", "0", "0.0", "no", "n"}
+_SILENT = {"", "na", "nan", "n/a", "none", "unknown"}
+"""What tables have where nothing is known."""
 
 
 DATA_HELP = (
@@ -79,10 +83,12 @@ class Case:
         Raises DataError where slices or masks are missing, cannot be read, or are not of one size.
         """
         slices = self.slices()
-        masks = [path.with_name(f"{path.stem}_mask.png") for path in slices]
-        if missing := [path.name for path in masks if not path.exists()]:
+        there = {path.name.lower(): path for path in self.folder.iterdir()}
+        wanted = [f"{path.stem}_mask.png" for path in slices]
+        if missing := [name for name in wanted if name.lower() not in there]:
             raise DataError(f"{self.folder.name} lacks {missing[0]}")
-        images, drawn = [_read(path, "RGB") for path in slices], [_read(path, "L") for path in masks]
+        masks = [there[name.lower()] for name in wanted]
+        images, drawn = [_read(path, "RGB") for path in slices], [_read_mask(path) for path in masks]
         rows, columns = images[0].shape[:2]
         for path, array in zip([*slices, *masks], [*images, *drawn], strict=True):
             if array.shape[:2] != (rows, columns):
@@ -90,11 +96,15 @@ class Case:
                 raise DataError(
                     f"{self.folder.name}/{path.name} has {size} pixels, {slices[0].name} {rows} x {columns}"
                 )
-        return np.stack(images), np.stack(drawn) > 0
+        tumour = np.stack(drawn)
+        if tumour.mean() > MOST_MARKED:
+            share = f"{tumour.mean():.0%} of all pixels"
+            raise DataError(f"{self.folder.name}: its masks mark {share}; the tumour must be what is not 0")
+        return np.stack(images), tumour
 
     def slices(self) -> list[Path]:
         """List the image files from feet to head, by number; raises DataError where there are none."""
-        found = sorted(self.folder.glob("*.webp"), key=lambda path: (_number(path.stem), path.stem))
+        found = sorted(_images(self.folder), key=lambda path: (_number(path.stem), path.stem))
         if not found:
             raise DataError(f"{self.folder.name} holds no NNN.webp slices")
         return found
@@ -127,8 +137,7 @@ def read_cases(folder: Path) -> list[Case]:
     table = folder / "labels.csv"
     if not table.is_file():
         raise DataError(f"{folder} has no labels.csv; --data wants a folder of the form of data/tcga_lgg")
-    with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
-        rows = list(csv.DictReader(file))
+    rows = read_table(table)
     if not rows or not {"case", "patient"} <= rows[0].keys():
         raise DataError(f"{table} needs rows with the columns case, patient")
     return [
@@ -140,6 +149,15 @@ def read_cases(folder: Path) -> list[Case]:
     ]  # fmt: skip
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a table's rows by column; raises DataError where it is not text in UTF-8."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
+            return list(csv.DictReader(file))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not in UTF-8; save it so") from error
+
+
 def _has_t1c(row: Mapping[str, str | None], folder: Path) -> bool:
     """Say whether a case has a true T1C: by its row, or where that is silent by the images.
 
@@ -149,7 +167,7 @@ def _has_t1c(row: Mapping[str, str | None], folder: Path) -> bool:
     told = yes_or_no(row, "has_t1c")
     if told is not None:
         return told
-    paths = sorted(folder.glob("*.webp"))
+    paths = sorted(_images(folder))
     try:
         middle = _read(paths[len(paths) // 2], "RGB")
     except (DataError, IndexError):
@@ -163,7 +181,7 @@ def yes_or_no(row: Mapping[str, str | None], column: str) -> bool | None:
     word = (row.get(column) or "").strip().lower()
     if word in _YES | _NO:
         return word in _YES
-    if word:
+    if word not in _SILENT:
         raise DataError(f"labels.csv: {column} of {row['case']} is {word!r}; it must be true, false or left empty")
     return None
 
@@ -171,7 +189,7 @@ def yes_or_no(row: Mapping[str, str | None], column: str) -> bool | None:
 def _slice_mm(row: Mapping[str, str | None]) -> float:
     """Read the distance of slices, or the assumed one where the row is silent; raises DataError for what is none."""
     word = (row.get("slice_mm") or "").strip()
-    if not word:
+    if word.lower() in _SILENT:
         return ASSUMED_SLICE_MM
     with suppress(ValueError):
         if 0.0 < float(word) <= MOST_SLICE_MM:
@@ -179,10 +197,34 @@ def _slice_mm(row: Mapping[str, str | None]) -> float:
     raise DataError(f"labels.csv: slice_mm of {row['case']} is {word!r}; it must be mm between slices or left empty")
 
 
+def _images(folder: Path) -> list[Path]:
+    """List a case's image files; names that begin with a dot are other systems' own."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in found if path.suffix.lower() == ".webp" and not path.name.startswith(".")]
+
+
+def _read_mask(path: Path) -> NDArray[np.bool_]:
+    """Read which pixels are tumour: a number or an index that is not 0, or any colour but black that is to be seen."""
+    with _opened(path) as image:
+        if image.mode not in {"RGB", "RGBA", "LA", "CMYK", "PA"}:
+            numbers: NDArray[np.bool_] = np.asarray(image) != 0
+            return numbers
+        shown: NDArray[np.uint8] = np.asarray(image.convert("RGBA"))
+    seen: NDArray[np.bool_] = shown[..., 3] > 0
+    return seen & shown[..., :3].any(axis=-1)
+
+
 def _read(path: Path, mode: str) -> NDArray[np.uint8]:
+    with _opened(path) as image:
+        return np.asarray(image.convert(mode))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image; raises DataError where it cannot be read, also later."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert(mode))
+            yield image
     except OSError as error:  # Pillow's own words quote the whole path
         raise DataError(f"{path.parent.name}/{path.name} cannot be read as an image") from error
 

@@ -68,7 +68,7 @@ def test_the_distance_of_slices_counts_where_the_table_tells_it(folder, tmp_path
         assert (len(seen) > count) is anew
 
 
-@pytest.mark.parametrize("word", ["thick", "0", "-1", "nan", "155"])
+@pytest.mark.parametrize("word", ["thick", "0", "-1", "inf", "155"])
 def test_what_is_no_distance_of_slices_is_refused(folder, word):
     with pytest.raises(data.DataError, match=f"slice_mm of case1 is '{word}'; it must be mm between slices or left"):
         with_distances(folder, "", word, "")
@@ -221,3 +221,61 @@ def test_trainings_side_by_side_prepare_the_same_cases(folder, tmp_path):
     side_by_side = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     assert [(process.communicate()[1][-500:], process.returncode) for process in side_by_side] == [("", 0)] * 3
     assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def marked(mode, palette=None, value=1):
+    """A mask of 16 pixels in one of the forms that programs write."""
+    drawn = np.zeros((8, 8), np.uint8)
+    drawn[2:6, 2:6] = value
+    if mode == "P":
+        image = Image.fromarray(drawn, "P")
+        image.putpalette(palette or [0, 0, 0] * 256)
+        return image
+    if mode in ("RGB", "RGBA", "LA"):
+        colour = {"RGB": (value, 0, 0), "RGBA": (255, 255, 255, 0), "LA": (255, 0)}[mode]
+        image = Image.new(mode, (8, 8), (0, 0, 0) if mode == "RGB" else colour)
+        image.paste({"RGB": (value, 0, 0), "RGBA": (255, 0, 0, 255), "LA": (255, 255)}[mode], (2, 2, 6, 6))
+        return image
+    return Image.fromarray(drawn if mode == "L" else drawn.astype(np.uint16) if mode == "I;16" else drawn > 0)
+
+
+FORMS = [
+    ("L", None, 1), ("L", None, 255), ("1", None, 1), ("I;16", None, 1), ("P", None, 1),
+    ("P", [255, 255, 255, 9, 0, 0], 1), ("RGB", None, 1), ("RGB", None, 255), ("RGBA", None, 1), ("LA", None, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "palette", "value"), FORMS)
+def test_a_mask_may_have_any_usual_form(mode, palette, value, tmp_path):
+    home = tmp_path / "case"
+    home.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(home / "001.WEBP", lossless=True)
+    (home / "._001.webp").write_bytes(b"another system's own")
+    marked(mode, palette, value).save(home / "001_mask.PNG")
+    images, tumour = data.Case("case", "p", "", "", has_t1c=True, folder=home).read()
+    assert len(images) == 1
+    assert tumour.sum() == tumour[0, 2:6, 2:6].sum() == 16
+
+
+def test_a_mask_the_other_way_about_is_refused(tmp_path):
+    home = tmp_path / "case"
+    home.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(home / "001.webp", lossless=True)
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(home / "001_mask.png")
+    with pytest.raises(data.DataError, match="case: its masks mark 100% of all pixels"):
+        data.Case("case", "p", "", "", has_t1c=True, folder=home).read()
+
+
+def test_a_table_in_another_encoding_is_told(folder):
+    (folder / "labels.csv").write_bytes("case,patient,site\ncase0,p0,Köln\n".encode("latin-1"))
+    with pytest.raises(data.DataError, match=r"labels\.csv is not in UTF-8"):
+        data.read_cases(folder)
+
+
+@pytest.mark.parametrize(("word", "has_t1c"), [("1.0", True), ("0.0", False)])
+def test_numbers_of_a_table_with_gaps_are_understood(folder, word, has_t1c):
+    assert {case.has_t1c for case in rewritten(folder, word)} == {has_t1c}
+
+
+def test_what_tables_write_for_not_known_is_silent(folder):
+    assert {case.has_t1c for case in rewritten(folder, "NaN")} == {case.has_t1c for case in rewritten(folder, "")}

@@ -75,3 +75,16 @@ def test_pixel_size_is_guessed_from_the_widest_section():
 def test_an_image_without_brain_says_so():
     with pytest.raises(frame.BrainNotFound):
         frame.brain_mask(np.zeros((10, 64, 64), np.float32), (5.0, 3.0, 3.0))
+
+
+def test_slices_that_a_sequence_does_not_reach_tell_nothing_of_its_intensities():
+    """FLAIR often ends above the cerebellum: what is not there would shift and flatten all the rest."""
+    rng = np.random.default_rng(2)
+    stack = rng.normal(100.0, 10.0, (10, 16, 16)).astype(np.float32)
+    mask = np.ones(stack.shape, bool)
+    expected = frame.standardise(stack[3:], mask[3:])
+    stack[:3] = 0.0
+    found = frame.standardise(stack, mask)
+    assert np.array_equal(found[3:], expected)
+    assert not found[:3].any()
+    assert not frame.standardise(np.zeros_like(stack), mask).any()
