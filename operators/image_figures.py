@@ -13,10 +13,27 @@ from operators.domain import BoolArray, FloatArray
 
 LAPLACIAN = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6.0
 """Difference of two Laplacians: blind to slopes and edges, it passes white noise with deviation 1."""
+SPOT, ABOVE_BRIGHT = 6.0, 1.2
+"""What is so many times as bright as the brightest two hundredth of the voxels is a spot, and is lowered to so many
+times that. In 88 patients of three sequences, at 8 bit, nothing reached 5.6 times; in a real study of four, 2.6."""
+SAMPLE = 500_000
+"""Voxels that are enough to tell how bright an image is."""
 HEAD_MARGIN_PIXELS = 4
 """Kept between the head and what is called air."""
 FEWEST_AIR_PIXELS = 200
 """With less air on a side nothing is said about ghosts."""
+
+
+def without_spots(image: FloatArray) -> FloatArray:
+    """Lower what stands far above all else to just above it, in a copy; an image without such comes as it is.
+
+    A few voxels of a defect or an implant would take a threshold, or the bins of a histogram, for themselves.
+    """
+    inside = image[image > 0]
+    if not inside.size:
+        return image
+    bright = float(np.percentile(inside[:: 1 + inside.size // SAMPLE], 99.5))
+    return np.minimum(image, ABOVE_BRIGHT * bright) if float(inside.max()) > SPOT * bright else image
 
 
 def otsu_foreground(image: FloatArray) -> BoolArray:
@@ -24,7 +41,7 @@ def otsu_foreground(image: FloatArray) -> BoolArray:
     if float(np.ptp(image)) <= 0.0:
         return np.zeros(image.shape, bool)
     otsu = sitk.OtsuThresholdImageFilter()
-    otsu.Execute(sitk.GetImageFromArray(np.ascontiguousarray(image, np.float32)))
+    otsu.Execute(sitk.GetImageFromArray(np.ascontiguousarray(without_spots(image), np.float32)))
     return np.asarray(image > otsu.GetThreshold(), bool)
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from operators.domain import FloatArray
+from operators.image_figures import without_spots
 
 LEVELS_MM = (8.0, 4.0, 2.0)
 """Voxel sizes of the passes; slices thicker than that keep their spacing."""
@@ -77,8 +78,14 @@ class Pyramid:
 
     @cached_property
     def levels(self) -> tuple[sitk.Image, ...]:
-        """The image from coarse to fine, free of coil shading."""
-        return tuple(_level(self.image, millimetres) for millimetres in LEVELS_MM)
+        """The image from coarse to fine, free of coil shading and of spots, which would fill the histogram's bins."""
+        array = sitk.GetArrayFromImage(self.image)
+        calm = without_spots(array)
+        image = self.image
+        if calm is not array:
+            image = sitk.GetImageFromArray(calm)
+            image.CopyInformation(self.image)
+        return tuple(_level(image, millimetres) for millimetres in LEVELS_MM)
 
     @cached_property
     def centre(self) -> NDArray[np.float64]:

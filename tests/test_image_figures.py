@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from operators.image_figures import background_share, cut_share, noise_deviation, otsu_foreground, saturated_share
+from operators.image_figures import (
+    background_share,
+    cut_share,
+    noise_deviation,
+    otsu_foreground,
+    saturated_share,
+    without_spots,
+)
 
 
 @pytest.fixture
@@ -17,6 +24,24 @@ def head():
 def test_the_foreground_is_the_head(head):
     assert np.array_equal(otsu_foreground(head), head > 50)
     assert not otsu_foreground(np.full((2, 8, 8), 3.0, np.float32)).any()
+
+
+@pytest.mark.parametrize("bright", [700.0, 65535.0])
+def test_a_spot_takes_the_threshold_from_nobody(head, bright):
+    """One voxel at the end of 16 bits made the rest of the head air: "FLAIR's signal is 1 times its noise"."""
+    expected = otsu_foreground(head)
+    head[0, 60, 60] = bright
+    assert np.array_equal(otsu_foreground(head), expected)
+    assert saturated_share(head, otsu_foreground(head)) < 0.001
+    assert head.max() == bright
+
+
+def test_an_image_without_spots_comes_as_it_is(head):
+    assert without_spots(head) is head
+    bright = head.copy()
+    bright[0, 50:54, 50:54] = 500.0
+    assert without_spots(bright) is bright
+    assert without_spots(np.zeros_like(head)).max() == 0.0
 
 
 @pytest.mark.parametrize("deviation", [2.0, 5.0, 10.0])

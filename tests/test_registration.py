@@ -128,3 +128,18 @@ def test_an_image_that_shows_something_else_is_told(make):
 def test_a_slab_that_misses_most_of_the_brain_is_told():
     few = taken(Contrast.FLAIR, STILL, "few")
     assert "covers" in judged(few).fault
+
+
+@pytest.mark.parametrize("spoilt", ["fixed", "moving"])
+def test_a_spot_far_above_all_else_moves_nothing(spoilt):
+    """As a defect or an implant leaves it: it filled the bins of the histogram, and took the head's place."""
+    fixed, moving = taken(Contrast.T1C), taken(Contrast.FLAIR, FAR)
+    expected = register(fixed, moving).matrix
+    array = sitk.GetArrayFromImage((fixed if spoilt == "fixed" else moving).image)
+    middle = [n // 2 for n in array.shape]
+    array[middle[0], middle[1] : middle[1] + 10, middle[2] : middle[2] + 20] = 50.0 * array.max()
+    if spoilt == "fixed":
+        fixed = changed(fixed, array)
+    else:
+        moving = changed(moving, array)
+    assert residual(register(fixed, moving).matrix, expected) < 0.3
