@@ -26,6 +26,7 @@ from app.process import (
 from app.sender import echo, offers_commitment
 from app.stow import StowCourier
 from app.tls_health import look_at, look_at_client, look_at_mode
+from models.refine import refinement_of
 from operators.domain import MarkerName
 
 CARDS = Path(app.__file__).parents[1] / "models" / "cards"
@@ -152,13 +153,13 @@ def _beside_model(settings: Settings) -> Iterator[Check]:
     """Look at the files that the network needs beside it; without them it runs, but less is said of its results."""
     name, folder = settings.pipeline.segmenter, settings.inputs_dir
     beside = (
-        ("training's inputs", f"{name}.json", open_reference, "describe-inputs --data DATA --split RUN/split.json",
+        ("training's inputs", folder / f"{name}.json", open_reference,
+         "describe-inputs --data DATA --split RUN/split.json",
          "the input check warns of every study, and no marker is assessed"),
-        ("post-processing", f"{name}.refinement.json", open_refinement, "refine --data DATA --run RUN",
+        ("post-processing", refinement_of(name, folder), open_refinement, "refine --data DATA --run RUN",
          "its probabilities are taken as they are, without confidence and ranges"),
     )  # fmt: skip
-    for subject, file, opened, command, lacking in beside:
-        path = folder / file
+    for subject, path, opened, command, lacking in beside:
         remedy = f"python -m models.nasbranet {command} --to {path}, see README.md, Retrain"
         try:
             opened(settings)

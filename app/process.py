@@ -21,7 +21,7 @@ from models.markers.figure_model import FigureModel, FigureModelError
 from models.markers.slice_network import ABOUT, NETWORK, SliceNetwork, SliceNetworkError
 from models.novelty import NoveltyError, Reference, load_reference
 from models.provenance import TrainingDataError, load_training_data
-from models.refine import Refinement, RefinementError, load_refinement
+from models.refine import Refinement, RefinementError, load_refinement, refinement_of
 from models.segments import FILE, Channels, SegmentsError, load_channels
 from operators.classify import FigureClassifier
 from operators.compare_earlier import FindReports, no_reports
@@ -76,7 +76,7 @@ def open_reference(settings: Settings) -> Reference | None:
 def open_refinement(settings: Settings) -> Refinement:
     """Read how probabilities become a lesion; raises ConfigError where the file is damaged."""
     try:
-        return load_refinement(settings.inputs_dir / f"{settings.pipeline.segmenter}.refinement.json")
+        return load_refinement(refinement_of(settings.pipeline.segmenter, settings.inputs_dir))
     except RefinementError as error:
         raise ConfigError(f"{error}; make it anew by python -m models.nasbranet refine") from error
 

@@ -71,7 +71,7 @@ def standardise(stack: FloatArray, mask: BoolArray) -> FloatArray:
     Slices that hold nothing, where a sequence does not reach as far as the one that it lies on, tell nothing of the
     brain's intensities, and stay zero as a sequence that is missing.
     """
-    covered = np.any(stack, axis=(1, 2)).reshape(-1)
+    covered = np.array([section.any() for section in stack])
     inside = stack[mask & covered[:, None, None]]
     if not inside.size:
         return np.zeros_like(stack, np.float32)

@@ -156,9 +156,9 @@ def expected_dice(probability: FloatArray, mask: BoolArray) -> float:
     return 2.0 * float(probability[mask].sum(dtype=np.float64)) / total if mask.any() else 1.0
 
 
-def refinement_of(network: str) -> Path:
-    """Say where a network's own settings lie, by its name; there may be none."""
-    return REFINEMENT.with_name(f"{network}.refinement.json")
+def refinement_of(network: str, inputs: Path | None = None) -> Path:
+    """Say where a network's own settings lie, by its name, in models/inputs or another folder; there may be none."""
+    return (inputs or REFINEMENT.parent) / f"{network}.refinement.json"
 
 
 def load_refinement(path: Path) -> Refinement:

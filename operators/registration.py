@@ -79,7 +79,7 @@ class Pyramid:
     @cached_property
     def levels(self) -> tuple[sitk.Image, ...]:
         """The image from coarse to fine, free of coil shading and of spots, which would fill the histogram's bins."""
-        array = sitk.GetArrayFromImage(self.image)
+        array = sitk.GetArrayViewFromImage(self.image)
         calm = without_spots(array)
         image = self.image
         if calm is not array:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models import frame, novelty
 from models.engine import Model
 from models.markers.image_features import NoTumour, describe, feature_names
-from models.refine import REFINEMENT, load_refinement
+from models.refine import REFINEMENT, load_refinement, refinement_of
 from models.segments import load_channels, whole_tumour
 from models.training import data
 from models.training.judge import framed_tumour, network_view
@@ -51,7 +51,7 @@ class Finder:
         """Open what lies beside `weights` (ONNX), and in models/inputs under the name of their folder."""
         self._weights, self._cache, self._name = weights, cache, weights.parent.name
         inputs = REFINEMENT.parent
-        self._refinement = load_refinement(inputs / f"{self._name}.refinement.json")
+        self._refinement = load_refinement(refinement_of(self._name, inputs))
         reference = inputs / f"{self._name}.json"
         self._reference = novelty.load_reference(reference) if reference.is_file() else None
         self._channels = load_channels(weights.parent)
